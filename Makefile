@@ -1,0 +1,86 @@
+# Every command of the project. `make` alone lists them.
+# Tools are installed into .venv and .venv-sam here, never anywhere else.
+
+PYTHON ?= python3
+PORT ?= 3000
+STACK ?=
+BIN := .venv/bin
+SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
+
+# One environment: `run` installs what the application and the runner need, `dev` the rest on top of it.
+# uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
+INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
+
+.PHONY: help run demo load seed republish books test lint format validate build sam-invoke test-sam-local lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
+
+run: .venv/run ## start everything here and take orders on http://127.0.0.1:3000 (PORT=3000)
+	@$(BIN)/python -m local run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare"
+
+demo: .venv/run ## start a stack of its own, send every case of events/order_api/, show what became of them
+	@$(BIN)/python -m tools.demo
+
+load: .venv/run ## replay invoices as orders and check the books: DATA=file.csv [SPEED=times real time]
+	@test -n "$(DATA)" || { echo "error: name a file: make load DATA=file.csv" >&2; exit 2; }
+	@$(BIN)/python -m tools.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
+
+seed: .venv/run ## fill the catalogue and the stock of a running stack ([STACK=name] for a deployed one)
+	@$(BIN)/python -m tools.seed $(if $(STACK),--stack "$(STACK)")
+
+republish: .venv/run ## send stored events again: ORDER=ORD-… or FROM=… TO=… (RFC 3339) [STACK=name]
+	@$(BIN)/python -m tools.republish $(if $(ORDER),--order "$(ORDER)") $(if $(FROM),--from "$(FROM)") \
+	  $(if $(TO),--to "$(TO)") $(if $(STACK),--stack "$(STACK)")
+
+books: .venv/run ## check the books of a running stack: stock, reservations, orders, events ([STACK=name])
+	@$(BIN)/python -m tools.books $(if $(STACK),--stack "$(STACK)")
+
+test: .venv/dev ## run every test
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: .venv/dev .venv-sam/done ## ruff, mypy --strict, cfn-lint and sam validate --lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/cfn-lint template.yaml
+	$(SAM) validate --lint --region us-east-1
+
+format: .venv/dev ## let ruff format and mend the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: .venv-sam/done ## sam build (needs python3.13 on the PATH)
+	$(SAM) build
+
+test-sam-local: .venv/dev .venv-sam/done ## every fixture through the real SAM CLI (needs Docker)
+	@$(BIN)/python -m tools.sam_local
+
+lock: .venv/uv ## pin the newest versions of everything, with hashes
+	$(BIN)/python -m tools.lock
+
+clean: ## remove what these commands made
+	rm -rf .venv .venv-sam .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+.venv/uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+	  f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {sys.version.split()[0]}; name another with PYTHON=…")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/run: .venv/uv requirements/run.txt
+	@echo "installing what the application needs …"
+	@$(INSTALL) requirements/run.txt
+	@touch $@
+
+.venv/dev: .venv/run requirements/dev.txt
+	@echo "installing what tests and lint need …"
+	@$(INSTALL) requirements/dev.txt
+	@touch $@
+
+.venv-sam/done: .venv/uv requirements/sam.txt
+	@echo "installing the SAM CLI …"
+	@$(PYTHON) -m venv .venv-sam
+	@VIRTUAL_ENV=.venv-sam $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/sam.txt
+	@touch $@

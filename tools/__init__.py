@@ -1,0 +1,1 @@
+"""Commands that work on a running stack, here or in an account. They import nothing from functions/."""
