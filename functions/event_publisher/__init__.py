@@ -1,0 +1,1 @@
+"""The event publisher: the only way onto the bus."""

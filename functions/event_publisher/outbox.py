@@ -1,0 +1,113 @@
+"""What a stream record has to say: its new events as entries for PutEvents. No input, no output."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer
+
+from orderflow.events import StoredEvent, numbered
+from orderflow.wire import to_json
+
+if TYPE_CHECKING:
+    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
+
+MAX_ENTRIES = 10
+"""Entries per PutEvents request (EventBridge API reference)."""
+MAX_BYTES = 1024 * 1024
+"""Bytes per PutEvents request, all entries together (EventBridge user guide, since January 2026; before, 256 KB)."""
+TIME_BYTES = 14
+"""What an entry's Time counts for (EventBridge user guide, "Calculating PutEvents event entry size")."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """How one table's events are published.
+
+    Args:
+        source: the events' source.
+        compose: makes the detail from the stored item and the event.
+    """
+
+    source: str
+    compose: Callable[[Mapping[str, Any], StoredEvent], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """An event on its way out.
+
+    Args:
+        record: the stream record's sequence number.
+        stream: the aggregate that it belongs to; its events go out in their order.
+        event_id: the event's id.
+        entry: for PutEvents.
+    """
+
+    record: str
+    stream: str
+    event_id: str
+    entry: "PutEventsRequestEntryTypeDef"
+
+    @property
+    def size(self) -> int:
+        """What the entry counts for, in bytes of UTF-8."""
+        parts = (self.entry["Source"], self.entry["DetailType"], self.entry["Detail"])
+        return TIME_BYTES + sum(len(part.encode()) for part in parts)
+
+
+def outgoing(record: Mapping[str, Any], publisher: Publisher, bus: str) -> list[Outgoing]:
+    """The events that the record's new image has and its old one has not.
+
+    Args:
+        record: a record of a DynamoDB stream with both images.
+        publisher: of the record's table.
+        bus: the bus's name.
+
+    Raises:
+        Exception: whatever reading an item that no service of ours can have written leads to.
+    """
+    change = record["dynamodb"]
+    item = _python(change.get("NewImage", {}))
+    known = len(_python(change.get("OldImage", {})).get("events", []))
+    events = numbered(item.get("events", []))[known:]
+    return [
+        Outgoing(
+            record=change["SequenceNumber"],
+            stream=f"{record['eventSourceARN']} {to_json(_python(change['Keys']))}",
+            event_id=event.event_id,
+            entry=_entry(item, event, publisher, bus),
+        )
+        for event in events
+    ]
+
+
+def _entry(item: Mapping[str, Any], event: StoredEvent, publisher: Publisher, bus: str) -> Any:
+    entry = {
+        "EventBusName": bus,
+        "Source": publisher.source,
+        "DetailType": event.type,
+        "Time": datetime.fromisoformat(event.time),
+        "Detail": to_json(publisher.compose(item, event)),
+    }
+    return {**entry, "TraceHeader": event.cause.trace_header} if event.cause.trace_header else entry
+
+
+def _python(image: Mapping[str, Any]) -> dict[str, Any]:
+    deserialize = TypeDeserializer().deserialize
+    return {name: deserialize(value) for name, value in image.items()}
+
+
+def requests(entries: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """The entries in as few requests as the limits allow, in their order. Each fits a request by itself."""
+    request: list[Outgoing] = []
+    size = 0
+    for entry in entries:
+        if request and (len(request) == MAX_ENTRIES or size + entry.size > MAX_BYTES):
+            yield request
+            request, size = [], 0
+        request.append(entry)
+        size += entry.size
+    if request:
+        yield request

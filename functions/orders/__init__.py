@@ -1,0 +1,1 @@
+"""The orders service: the API, and the status of orders."""

@@ -1,0 +1,49 @@
+"""Who calls the API: the claims of the ID token that API Gateway verified."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+
+from orderflow.http_api import Problem
+
+STAFF = "staff"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An authenticated caller.
+
+    Args:
+        subject: the token's subject, which is the customer's id.
+        email: the verified address, or None.
+        is_staff: whether the caller is in the group `staff`.
+    """
+
+    subject: str
+    email: str | None
+    is_staff: bool
+
+
+def caller_of(event: APIGatewayProxyEventV2) -> Caller:
+    """The caller of a request.
+
+    API Gateway's authorizer also lets access tokens through, which name neither address nor audience: `token_use`
+    tells them apart.
+
+    Raises:
+        Problem: 401, if the request comes without verified claims of an ID token. A route whose authorizer was
+            forgotten thus stays closed.
+    """
+    claims = _claims(event)
+    if not claims.get("sub") or claims.get("token_use") != "id":
+        raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send the ID token of a signed-in user")
+    verified = claims.get("email_verified") == "true"
+    # API Gateway writes a list claim as the text `[a b]`.
+    groups = claims.get("cognito:groups", "").strip("[]").split()
+    return Caller(claims["sub"], claims.get("email") if verified else None, STAFF in groups)
+
+
+def _claims(event: APIGatewayProxyEventV2) -> dict[str, str]:
+    authorizer = event.request_context.authorizer
+    return dict(authorizer.jwt_claim) if authorizer and authorizer.jwt_claim else {}

@@ -1,0 +1,258 @@
+"""The rules of orders: what an order is, how its events fold to it, what may happen to it next. No input or output."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, new_event
+from orderflow.ids import derived_ulid, new_ulid
+
+CURRENCY = "USD"
+
+PLACED = "Order Placed"
+CONFIRMED = "Order Confirmed"
+REJECTED = "Order Rejected"
+CANCELLED = "Order Cancelled"
+
+
+class Status(StrEnum):
+    """Where an order stands."""
+
+    PENDING = "PENDING"
+    CONFIRMED = "CONFIRMED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+
+
+OUT_OF_STOCK = "OUT_OF_STOCK"
+CANCELLED_BY_CUSTOMER = "CANCELLED_BY_CUSTOMER"
+CANCELLED_BY_STAFF = "CANCELLED_BY_STAFF"
+
+# An order's life, and nothing else: event → the states it may happen in, and the state it leads to.
+TRANSITIONS: Mapping[str, tuple[frozenset[Status], Status]] = {
+    CONFIRMED: (frozenset({Status.PENDING}), Status.CONFIRMED),
+    REJECTED: (frozenset({Status.PENDING}), Status.REJECTED),
+    CANCELLED: (frozenset({Status.PENDING, Status.CONFIRMED}), Status.CANCELLED),
+}
+
+# What inventory reports, as it concerns an order: the order's own event, and the reason it gives.
+INVENTORY_OUTCOMES: Mapping[str, tuple[str, dict[str, str]]] = {
+    "Inventory Reserved": (CONFIRMED, {}),
+    "Inventory Out-Of-Stock": (REJECTED, {"reason": OUT_OF_STOCK}),
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order, folded from its events.
+
+    Args:
+        content: what was ordered, by whom, for how much.
+        request_hash: tells two requests with one idempotency key apart.
+        status: where it stands.
+        reason: why it was rejected or cancelled.
+        placed_at: the time of its first event, RFC 3339.
+        updated_at: the time of its last one.
+        version: the number of its events.
+    """
+
+    content: OrderContent
+    request_hash: str
+    status: Status
+    reason: str | None
+    placed_at: str
+    updated_at: str
+    version: int
+
+
+class CorruptStream(Exception):
+    """Events that no order can have had."""
+
+
+class CannotCancel(Exception):
+    """The order's status no longer allows a cancellation."""
+
+
+class UnknownProducts(Exception):
+    """Products that are not in the catalogue, or not for sale."""
+
+    def __init__(self, product_ids: Sequence[str]) -> None:
+        super().__init__(f"not in the catalogue: {', '.join(product_ids)}")
+        self.product_ids = product_ids
+
+
+class PriceChanged(Exception):
+    """The client saw other prices than the catalogue's."""
+
+    def __init__(self, changes: Sequence[dict[str, Any]]) -> None:
+        super().__init__(f"prices changed: {', '.join(change['productId'] for change in changes)}")
+        self.changes = changes
+
+
+@dataclass(frozen=True)
+class Product:
+    """What the catalogue says of a product."""
+
+    product_id: str
+    name: str
+    price: Decimal
+    active: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a client asks for: a product, how many, and the price it saw, if it says so."""
+
+    product_id: str
+    quantity: int
+    seen_price: Decimal | None = None
+
+
+def fold(events: Iterable[StoredEvent]) -> Order:
+    """The order that these events make.
+
+    Raises:
+        CorruptStream: they do not begin with Order Placed, or hold a transition that an order's life does not have.
+    """
+    order: Order | None = None
+    for event in events:
+        order = _placed(event) if order is None else advance(order, event)
+    if order is None:
+        raise CorruptStream("no events")
+    return order
+
+
+def _placed(event: StoredEvent) -> Order:
+    if event.type != PLACED:
+        raise CorruptStream(f"begins with {event.type}")
+    return Order(
+        content=event.data["order"],
+        request_hash=event.data["requestHash"],
+        status=Status.PENDING,
+        reason=None,
+        placed_at=event.time,
+        updated_at=event.time,
+        version=1,
+    )
+
+
+def advance(order: Order, event: StoredEvent) -> Order:
+    """The order after one more event.
+
+    Raises:
+        CorruptStream: the event may not happen to it now.
+    """
+    if not allows(order, event.type):
+        raise CorruptStream(f"{event.type} in state {order.status}")
+    status = TRANSITIONS[event.type][1]
+    return replace(
+        order, status=status, reason=event.data.get("reason"), updated_at=event.time, version=order.version + 1
+    )
+
+
+def allows(order: Order, event_type: str) -> bool:
+    """Whether the event may happen to the order now."""
+    return event_type in TRANSITIONS and order.status in TRANSITIONS[event_type][0]
+
+
+def new_order_id(now: datetime) -> str:
+    """An order's id; no two are alike."""
+    return f"ORD-{new_ulid(now)}"
+
+
+def order_id_for_key(caller: str, idempotency_key: str) -> str:
+    """The id of the one order that a caller can place with a key."""
+    return f"ORD-{derived_ulid(caller, idempotency_key)}"
+
+
+def priced(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list[Item]:
+    """The order's items at the catalogue's prices.
+
+    Raises:
+        UnknownProducts: some are not for sale.
+        PriceChanged: the client saw other prices.
+    """
+    unknown = [line.product_id for line in lines if not _for_sale(catalogue.get(line.product_id))]
+    if unknown:
+        raise UnknownProducts(unknown)
+    changes = [
+        {"productId": line.product_id, "seen": line.seen_price, "price": catalogue[line.product_id].price}
+        for line in lines
+        if line.seen_price not in (None, catalogue[line.product_id].price)
+    ]
+    if changes:
+        raise PriceChanged(changes)
+    return [_item(line, catalogue[line.product_id]) for line in lines]
+
+
+def _for_sale(product: Product | None) -> bool:
+    return product is not None and product.active
+
+
+def _item(line: Line, product: Product) -> Item:
+    return {
+        "productId": line.product_id,
+        "name": product.name,
+        "quantity": line.quantity,
+        "price": product.price,
+    }
+
+
+def total(items: Iterable[Item]) -> Decimal:
+    """The exact sum."""
+    return sum((item["price"] * item["quantity"] for item in items), Decimal(0))
+
+
+def place(
+    *,
+    order_id: str,
+    customer_id: str,
+    customer_email: str,
+    items: list[Item],
+    shipping_address: dict[str, str],
+    metadata: OrderMetadata,
+    request_hash: str,
+    cause: Cause,
+    now: datetime,
+) -> StoredEvent:
+    """A new order's first event."""
+    content: OrderContent = {
+        "orderId": order_id,
+        "customerId": customer_id,
+        "customerEmail": customer_email,
+        "items": items,
+        "totalAmount": total(items),
+        "currency": CURRENCY,
+        "shippingAddress": shipping_address,
+        "metadata": metadata,
+    }
+    return new_event(PLACED, {"order": content, "requestHash": request_hash}, cause, now)
+
+
+def cancel(order: Order, reason: str, cause: Cause, now: datetime) -> StoredEvent | None:
+    """The event of a cancellation, or None if the order is cancelled already.
+
+    Raises:
+        CannotCancel: its status does not allow it.
+    """
+    if order.status is Status.CANCELLED:
+        return None
+    if not allows(order, CANCELLED):
+        raise CannotCancel(f"the order is {order.status} and can no longer be cancelled")
+    return new_event(CANCELLED, {"reason": reason}, cause, now)
+
+
+def settle(order: Order, inventory_event: str, cause: Cause, now: datetime) -> StoredEvent | None:
+    """What an event of the inventory means for an order; None if the order has moved on already.
+
+    Args:
+        order: as it stands.
+        inventory_event: the detail-type that inventory published.
+        cause: that event.
+        now: the time.
+    """
+    event_type, data = INVENTORY_OUTCOMES[inventory_event]
+    return new_event(event_type, data, cause, now) if allows(order, event_type) else None

@@ -1,0 +1,171 @@
+"""Orders and products in DynamoDB."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.conditions import Attr, Key
+
+from orderflow.event_store import EventStore, Stream
+from orders.order import Order, Product, Status, advance, fold
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource, Table
+
+    from orderflow.events import StoredEvent
+
+INDEX = "customer-orders"
+LIST_FIELDS = ("orderId", "status", "placedAt", "totalAmount", "currency", "version")
+READS_PER_PAGE = 10
+"""A filtered list reads on until its page is full, but not for ever: then a short page has a cursor too."""
+ITEMS_PER_FILTERED_READ = 100
+
+
+class IncompleteRead(Exception):
+    """DynamoDB kept back part of a batch, several times over."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Part of a list, and where it goes on; None at its end."""
+
+    items: list[dict[str, Any]]
+    last: dict[str, str] | None
+
+
+class Orders:
+    """The orders table.
+
+    Args:
+        dynamodb: the DynamoDB resource.
+        table: the table's name.
+    """
+
+    def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
+        self._table: Table = dynamodb.Table(table)
+        self._store = EventStore(dynamodb.meta.client, table, "orderId")
+
+    def load(self, order_id: str) -> Stream | None:
+        """One order's stream, or None."""
+        return self._store.load(order_id)
+
+    def append(self, order: Order | None, event: "StoredEvent") -> Order:
+        """Store an order's next event.
+
+        Args:
+            order: the order that the event was decided on; None for a new one.
+            event: the event.
+
+        Returns:
+            The order with the event.
+
+        Raises:
+            VersionConflict: another writer came first.
+        """
+        changed = fold([event]) if order is None else advance(order, event)
+        self._store.append(changed.content["orderId"], [event], changed.version - 1, beside(changed))
+        return changed
+
+    def list_for(self, customer_id: str, status: Status | None, limit: int, after: dict[str, str] | None) -> Page:
+        """A customer's orders, newest first.
+
+        Args:
+            customer_id: whose.
+            status: only those, or None for all.
+            limit: the most to return.
+            after: where an earlier page ended.
+        """
+        found: list[dict[str, Any]] = []
+        start: dict[str, Any] | None = {**after, "customerId": customer_id} if after else None
+        for _ in range(READS_PER_PAGE):
+            answer = self._table.query(**_query(customer_id, status, limit, start))
+            found += answer["Items"]
+            start = answer.get("LastEvaluatedKey")
+            if len(found) >= limit or start is None:
+                break
+        shown = found[:limit]
+        last = shown[-1] if len(found) > limit else start
+        return Page(
+            [{name: item[name] for name in LIST_FIELDS} for item in shown],
+            {name: str(last[name]) for name in ("orderId", "placedAt")} if last else None,
+        )
+
+
+def _query(customer_id: str, status: Status | None, limit: int, start: dict[str, Any] | None) -> dict[str, Any]:
+    query: dict[str, Any] = {
+        "IndexName": INDEX,
+        "KeyConditionExpression": Key("customerId").eq(customer_id),
+        "ScanIndexForward": False,
+        "Limit": ITEMS_PER_FILTERED_READ if status else limit,  # DynamoDB counts before it filters
+    }
+    if status:
+        query["FilterExpression"] = Attr("status").eq(status.value)
+    if start:
+        query["ExclusiveStartKey"] = start
+    return query
+
+
+def beside(order: Order) -> dict[str, Any]:
+    """What stands beside an order's events, for the index, the list and its filter; the store adds the version."""
+    return {
+        "status": order.status.value,
+        "customerId": order.content["customerId"],
+        "placedAt": order.placed_at,
+        "totalAmount": order.content["totalAmount"],
+        "currency": order.content["currency"],
+    }
+
+
+class Products:
+    """The catalogue.
+
+    Args:
+        dynamodb: the DynamoDB resource.
+        table: the table's name.
+    """
+
+    def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
+        self._client: DynamoDBClient = dynamodb.meta.client
+        self._table = dynamodb.Table(table)
+
+    def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
+        """Those of the products that exist, by id.
+
+        Args:
+            product_ids: at most 100, as many as BatchGetItem takes.
+
+        Raises:
+            IncompleteRead: DynamoDB was too busy to answer in full.
+        """
+        name = self._table.name
+        wanted: Any = {name: {"Keys": [{"productId": product_id} for product_id in product_ids]}}
+        found: list[dict[str, Any]] = []
+        for _ in range(3):
+            answer = self._client.batch_get_item(RequestItems=wanted)
+            found += answer["Responses"].get(name, [])
+            wanted = answer.get("UnprocessedKeys")
+            if not wanted:
+                return {item["productId"]: _product(item) for item in found}
+        raise IncompleteRead(f"{name}: DynamoDB left keys unprocessed three times")
+
+    def page(self, limit: int, after: dict[str, str] | None) -> Page:
+        """Products for sale, in no order.
+
+        Args:
+            limit: the most to read; those not for sale are left out of the page.
+            after: where an earlier page ended.
+        """
+        scan: Any = {"Limit": limit, "FilterExpression": Attr("active").eq(True)}
+        if after:
+            scan["ExclusiveStartKey"] = after
+        answer = self._table.scan(**scan)
+        last = answer.get("LastEvaluatedKey")
+        return Page(
+            [{name: item[name] for name in ("productId", "name", "price")} for item in answer["Items"]],
+            {"productId": str(last["productId"])} if last else None,
+        )
+
+
+def _product(item: dict[str, Any]) -> Product:
+    return Product(item["productId"], item["name"], item["price"], item["active"])

@@ -1,0 +1,1 @@
+"""What the services share: events, the event store, settings, problems, observability, idempotency."""

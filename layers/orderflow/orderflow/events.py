@@ -1,0 +1,134 @@
+"""Events as they are stored, and the parts that every published detail has."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NotRequired, TypedDict
+
+from orderflow.ids import new_ulid
+from orderflow.wire import timestamp
+
+SCHEMA_VERSION = "1.0"
+
+
+class Item(TypedDict):
+    """A line of an order."""
+
+    productId: str
+    name: str
+    quantity: int
+    price: Any  # Decimal inside, float in an event as Lambda parses it
+
+
+class OrderMetadata(TypedDict):
+    """How an order came in."""
+
+    source: str
+    promotionCode: NotRequired[str]
+
+
+class OrderContent(TypedDict):
+    """What an order is, whatever becomes of it: the part that every event's detail repeats."""
+
+    orderId: str
+    customerId: str
+    customerEmail: str
+    items: list[Item]
+    totalAmount: Any
+    currency: str
+    shippingAddress: dict[str, str]
+    metadata: OrderMetadata
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What led to an event.
+
+    Args:
+        correlation_id: the id of the HTTP request at the beginning of it all.
+        causation_id: the eventId or request id that led to this event directly.
+        trace_header: the X-Ray header of the invocation, or None.
+    """
+
+    correlation_id: str
+    causation_id: str
+    trace_header: str | None = None
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One event in an aggregate's list.
+
+    Args:
+        event_id: given once, when the event is made; consumers deduplicate by it.
+        type: the detail-type, such as `Order Placed`.
+        time: RFC 3339, UTC.
+        cause: what led to it.
+        data: what changed.
+        sequence: its place in the list, from 1; 0 until it is stored.
+    """
+
+    event_id: str
+    type: str
+    time: str
+    cause: Cause
+    data: Mapping[str, Any]
+    sequence: int = 0
+
+    def to_item(self) -> dict[str, Any]:
+        """The map in DynamoDB. Absent values are left out."""
+        item = {
+            "eventId": self.event_id,
+            "type": self.type,
+            "time": self.time,
+            "correlationId": self.cause.correlation_id,
+            "causationId": self.cause.causation_id,
+            "data": dict(self.data),
+        }
+        if self.cause.trace_header:
+            item["traceHeader"] = self.cause.trace_header
+        return item
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any], sequence: int) -> "StoredEvent":
+        """The reverse of `to_item`."""
+        cause = Cause(item["correlationId"], item["causationId"], item.get("traceHeader"))
+        return cls(item["eventId"], item["type"], item["time"], cause, item["data"], sequence)
+
+
+def new_event(event_type: str, data: Mapping[str, Any], cause: Cause, now: datetime) -> StoredEvent:
+    """An event that has just happened, with an id of its own."""
+    return StoredEvent(new_ulid(now), event_type, timestamp(now), cause, data)
+
+
+def numbered(items: Iterable[Mapping[str, Any]], first: int = 1) -> tuple[StoredEvent, ...]:
+    """The events of an aggregate's list, each with its sequence."""
+    return tuple(StoredEvent.from_item(item, sequence) for sequence, item in enumerate(items, first))
+
+
+def with_sequences(events: Iterable[StoredEvent], version: int) -> tuple[StoredEvent, ...]:
+    """New events numbered as they will be once they are stored after `version` others."""
+    return tuple(replace(event, sequence=sequence) for sequence, event in enumerate(events, version + 1))
+
+
+def compose_detail(order: OrderContent, event: StoredEvent, **more: Any) -> dict[str, Any]:
+    """The self-contained detail of a published event.
+
+    Args:
+        order: the order that the event is about.
+        event: the event, with its sequence.
+        more: fields of this type of event alone.
+    """
+    return {
+        "version": SCHEMA_VERSION,
+        **order,
+        **more,
+        "metadata": {
+            **order["metadata"],
+            "eventId": event.event_id,
+            "sequence": event.sequence,
+            "correlationId": event.cause.correlation_id,
+            "causationId": event.cause.causation_id,
+            "timestamp": event.time,
+        },
+    }

@@ -1,0 +1,129 @@
+"""What every HTTP function needs: problems (RFC 9457), JSON answers, bodies, and paged lists."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from pydantic import BaseModel, ValidationError
+
+from orderflow import cursors
+from orderflow.wire import to_json
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+MAX_BODY_BYTES = 256 * 1024
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 20
+
+
+class Problem(Exception):
+    """A request that cannot be served, in the caller's words.
+
+    Args:
+        status: the HTTP status.
+        slug: the problem's type, `/problems/<slug>`, which clients tell problems apart by.
+        detail: what is wrong with this request.
+        errors: one entry per field: {"field": …, "message": …}.
+    """
+
+    def __init__(self, status: HTTPStatus, slug: str, detail: str, errors: list[dict[str, str]] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.detail = detail
+        self.errors = errors
+
+    def response(self) -> Response[str]:
+        """The HTTP answer, `application/problem+json`."""
+        body: dict[str, Any] = {
+            "type": f"/problems/{self.slug}",
+            "title": self.slug.replace("-", " ").capitalize(),
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+        if self.errors is not None:
+            body["errors"] = self.errors
+        return Response(int(self.status), content_type="application/problem+json", body=to_json(body))
+
+
+def json_response(status: HTTPStatus, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response[str]:
+    """An HTTP answer in JSON."""
+    return Response(int(status), content_type="application/json", body=to_json(body), headers=dict(headers or {}))
+
+
+def read_body(event: APIGatewayProxyEventV2, model: type[ModelT]) -> ModelT:
+    """The request's JSON body, validated.
+
+    Raises:
+        Problem: 415 for another content type, 413 for more than 256 KB, 400 if it is not JSON, 422 with an entry per
+            field that is wrong.
+    """
+    media_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send application/json")
+    body = _body(event)
+    if len(body.encode()) > MAX_BODY_BYTES:
+        detail = f"the body has more than {MAX_BODY_BYTES} bytes"
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is no JSON: {first['msg']}") from error
+        detail = "the body is JSON, but not what is wanted here"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body", detail, _field_errors(error)) from error
+
+
+def _body(event: APIGatewayProxyEventV2) -> str:
+    try:
+        return event.decoded_body or ""
+    except ValueError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is not UTF-8 text") from error
+
+
+def _field_errors(error: ValidationError) -> list[dict[str, str]]:
+    """One entry per thing that is wrong: the field as the client spelt it, and what is the matter."""
+    return [
+        {"field": ".".join(str(part) for part in item["loc"]) or "body", "message": item["msg"]}
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def limit_parameter(event: APIGatewayProxyEventV2) -> int:
+    """How many entries the caller wants in a page.
+
+    Raises:
+        Problem: 400, if it is not a number from 1 to 100.
+    """
+    text = event.query_string_parameters.get("limit", str(DEFAULT_LIMIT))
+    if text not in map(str, range(1, MAX_LIMIT + 1)):
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-limit", f"limit is a number from 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def cursor_parameter(event: APIGatewayProxyEventV2, of_list: tuple[str, ...], now: datetime) -> dict[str, str] | None:
+    """Where the caller's list goes on; None for its beginning.
+
+    Raises:
+        Problem: 400, if the cursor is not one of this list's.
+    """
+    cursor = event.query_string_parameters.get("cursor")
+    if cursor is None:
+        return None
+    try:
+        return cursors.decode(cursor, of_list, now)
+    except cursors.BadCursor as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)) from error
+
+
+def page_response(
+    items: list[dict[str, Any]], last: dict[str, str] | None, of_list: tuple[str, ...], now: datetime
+) -> Response[str]:
+    """One page of a list, with a cursor if there is more."""
+    body: dict[str, Any] = {"items": items}
+    if last is not None:
+        body["nextCursor"] = cursors.encode(last, of_list, now)
+    return json_response(HTTPStatus.OK, body)

@@ -1,0 +1,29 @@
+"""Powertools idempotency on the application's table."""
+
+from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+
+def persistence(table: str) -> DynamoDBPersistenceLayer:
+    """The store of idempotency records; the attribute names are the template's."""
+    return DynamoDBPersistenceLayer(table_name=table, key_attr="id", expiry_attr="expiration")
+
+
+def configuration(key: str, payload: str, seconds: int, context: LambdaContext) -> IdempotencyConfig:
+    """How one operation is told apart and for how long it is remembered.
+
+    Args:
+        key: JMESPath to what makes two calls the same operation.
+        payload: JMESPath to what must then be equal, or the call is refused.
+        seconds: how long the answer is kept.
+        context: the invocation's. Its remaining time is registered, so that a call that crashed or timed out does
+            not keep its lock.
+    """
+    config = IdempotencyConfig(
+        event_key_jmespath=key,
+        payload_validation_jmespath=payload,
+        expires_after_seconds=seconds,
+        raise_on_no_idempotency_key=True,
+    )
+    config.register_lambda_context(context)
+    return config
