@@ -1,0 +1,136 @@
+"""The rules of orders."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orderflow.events import Cause, StoredEvent, new_event
+from orders import order as rules
+from orders.order import Line, Order, Product, Status
+
+NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
+CAUSE = Cause("request-1", "request-1")
+COMMANDS = st.lists(st.sampled_from(["reserved", "out of stock", "cancel"]), max_size=8)
+KEYBOARD = Product("PROD-KEYBOARD", "Keyboard", Decimal("79.90"), active=True)
+
+
+def placed() -> StoredEvent:
+    return rules.place(
+        order_id=rules.new_order_id(NOW),
+        customer_id="customer-1",
+        customer_email="ada@example.com",
+        items=rules.priced([Line("PROD-KEYBOARD", 2)], {"PROD-KEYBOARD": KEYBOARD}),
+        shipping_address={"street": "1 Main St"},
+        metadata={"source": "web"},
+        request_hash="hash",
+        cause=CAUSE,
+        now=NOW,
+    )
+
+
+def decide(order: Order, command: str) -> StoredEvent | None:
+    if command != "cancel":
+        report = {"reserved": "Inventory Reserved", "out of stock": "Inventory Out-Of-Stock"}[command]
+        return rules.settle(order, report, CAUSE, NOW)
+    try:
+        return rules.cancel(order, rules.CANCELLED_BY_CUSTOMER, CAUSE, NOW)
+    except rules.CannotCancel:
+        return None
+
+
+@given(COMMANDS)
+def test_any_sequence_of_commands_folds_to_the_state_reached_step_by_step(commands: list[str]) -> None:
+    events = [placed()]
+    order = rules.fold(events)
+    for command in commands:
+        event = decide(order, command)
+        if event is not None:
+            events.append(event)
+            order = rules.advance(order, event)
+    assert rules.fold(events) == order
+    assert order.version == len(events)
+
+
+@given(COMMANDS)
+def test_an_order_never_moves_backwards(commands: list[str]) -> None:
+    rank = {Status.PENDING: 0, Status.CONFIRMED: 1, Status.REJECTED: 2, Status.CANCELLED: 2}
+    order = rules.fold([placed()])
+    for command in commands:
+        event = decide(order, command)
+        if event is not None:
+            later = rules.advance(order, event)
+            assert rank[later.status] > rank[order.status]
+            order = later
+
+
+@given(COMMANDS)
+def test_a_repeated_command_changes_nothing(commands: list[str]) -> None:
+    order = rules.fold([placed()])
+    for command in commands:
+        event = decide(order, command)
+        if event is not None:
+            order = rules.advance(order, event)
+        assert decide(order, command) is None
+
+
+def test_a_rejected_order_cannot_be_cancelled_and_says_so() -> None:
+    order = rules.fold([placed()])
+    rejection = rules.settle(order, "Inventory Out-Of-Stock", CAUSE, NOW)
+    assert rejection is not None
+    rejected = rules.advance(order, rejection)
+    assert rejected.reason == "OUT_OF_STOCK"
+    with pytest.raises(rules.CannotCancel, match="REJECTED"):
+        rules.cancel(rejected, rules.CANCELLED_BY_CUSTOMER, CAUSE, NOW)
+
+
+@pytest.mark.parametrize("types", [[], ["Order Confirmed"], ["Order Placed", "Order Placed"]])
+def test_events_that_no_order_can_have_had_are_refused(types: list[str]) -> None:
+    first = placed()
+    events = [new_event(event_type, first.data, CAUSE, NOW) for event_type in types]
+    with pytest.raises(rules.CorruptStream):
+        rules.fold(events)
+
+
+def test_an_order_is_priced_by_the_catalogue_and_its_total_is_exact() -> None:
+    cable = Product("PROD-CABLE", "Cable", Decimal("0.10"), active=True)
+    items = rules.priced(
+        [Line("PROD-KEYBOARD", 3, Decimal("79.9")), Line("PROD-CABLE", 3)],
+        {"PROD-KEYBOARD": KEYBOARD, "PROD-CABLE": cable},
+    )
+    assert rules.total(items) == Decimal("240.00")
+    assert items[0] == {"productId": "PROD-KEYBOARD", "name": "Keyboard", "quantity": 3, "price": Decimal("79.90")}
+
+
+def test_a_price_that_differs_from_the_one_seen_is_named() -> None:
+    with pytest.raises(rules.PriceChanged) as caught:
+        rules.priced([Line("PROD-KEYBOARD", 1, Decimal("75.00"))], {"PROD-KEYBOARD": KEYBOARD})
+    assert caught.value.changes == [{"productId": "PROD-KEYBOARD", "seen": Decimal("75.00"), "price": Decimal("79.90")}]
+
+
+def test_products_that_are_unknown_or_not_for_sale_are_named_together() -> None:
+    gone = Product("PROD-GONE", "Gone", Decimal(1), active=False)
+    with pytest.raises(rules.UnknownProducts) as caught:
+        rules.priced([Line("PROD-GONE", 1), Line("PROD-NONE", 1)], {"PROD-GONE": gone})
+    assert caught.value.product_ids == ["PROD-GONE", "PROD-NONE"]
+
+
+def test_a_key_names_one_order_per_caller() -> None:
+    first = rules.order_id_for_key("caller-1", "key")
+    assert first == rules.order_id_for_key("caller-1", "key")
+    others = {
+        rules.order_id_for_key("caller-2", "key"),
+        rules.order_id_for_key("caller-1", "key2"),
+        rules.order_id_for_key("caller-1k", "ey"),
+    }
+    assert first not in others
+    assert len(others) == 3
+
+
+def test_order_ids_sort_by_time_and_do_not_repeat() -> None:
+    ids = [rules.new_order_id(NOW) for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    later = rules.new_order_id(datetime(2026, 11, 21, 18, 37, tzinfo=UTC))
+    assert all(order_id < later for order_id in ids)

@@ -1,0 +1,128 @@
+"""The publisher's parts that need no AWS: what is new in a record, the requests' limits, and what is sent again."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from event_publisher import outbox
+from event_publisher.delivery import ATTEMPTS, deliver
+from event_publisher.outbox import MAX_BYTES, MAX_ENTRIES, Outgoing
+
+NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
+Answer = dict[str, str]
+
+
+def entry(stream: str, number: int, detail: str = "{}") -> Outgoing:
+    return Outgoing(
+        record=f"{stream}{number}",
+        stream=stream,
+        event_id=f"{stream}{number}",
+        entry={"EventBusName": "bus", "Source": "s", "DetailType": f"{stream}{number}", "Time": NOW, "Detail": detail},
+    )
+
+
+class FakeEvents:
+    """PutEvents that answers each entry as the test decides, by its DetailType and how often it was tried."""
+
+    def __init__(self, answer: Callable[[str, int], Answer]) -> None:
+        self.accepted: list[str] = []
+        self.requests: list[list[str]] = []
+        self._answer = answer
+        self._tries: Counter[str] = Counter()
+
+    def put_events(self, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        names = [str(sent["DetailType"]) for sent in Entries]
+        self.requests.append(names)
+        return {"Entries": [self._take(name) for name in names]}
+
+    def _take(self, name: str) -> Answer:
+        self._tries[name] += 1
+        answer = self._answer(name, self._tries[name])
+        if "ErrorCode" not in answer:
+            self.accepted.append(name)
+        return answer
+
+
+def send(events: Any, entries: list[Outgoing]) -> Any:
+    return deliver(events, entries, lambda _: None, lambda low, high: high)
+
+
+def names(entries: list[Outgoing]) -> list[str]:
+    return [sent.event_id for sent in entries]
+
+
+def test_only_the_entries_that_failed_are_sent_again() -> None:
+    events = FakeEvents(lambda name, tries: {"ErrorCode": "InternalFailure"} if name == "b1" and tries < 3 else {})
+    outcome = send(events, [entry("a", 1), entry("b", 1), entry("c", 1)])
+    assert events.requests == [["a1", "b1", "c1"], ["b1"], ["b1"]]
+    assert sorted(names(outcome.published)) == ["a1", "b1", "c1"]
+    assert outcome.failed == []
+
+
+def test_later_events_of_an_aggregate_wait_behind_one_that_fails() -> None:
+    events = FakeEvents(lambda name, _: {"ErrorCode": "ThrottlingException"} if name == "a1" else {})
+    outcome = send(events, [entry("a", 1), entry("a", 2), entry("b", 1), entry("b", 2)])
+    assert events.accepted == ["b1", "b2"]
+    assert names(outcome.failed) == ["a1", "a2"]
+    assert events.requests.count(["a1"]) == ATTEMPTS - 1
+
+
+def test_an_entry_that_can_never_be_accepted_is_refused_and_holds_nothing_up() -> None:
+    events = FakeEvents(lambda name, _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "bad"} if name == "a1" else {})
+    outcome = send(events, [entry("a", 1), entry("a", 2)])
+    assert [(sent.event_id, code, message) for sent, code, message in outcome.refused] == [
+        ("a1", "MalformedDetail", "bad")
+    ]
+    assert names(outcome.published) == ["a2"]
+
+
+def test_a_request_that_fails_as_a_whole_fails_each_of_its_entries() -> None:
+    for failure in (
+        ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "PutEvents"),
+        EndpointConnectionError(endpoint_url="http://127.0.0.1"),
+    ):
+
+        class Broken:
+            def put_events(self, Entries: Any, error: Exception = failure) -> Any:  # noqa: N803
+                raise error
+
+        outcome = send(Broken(), [entry("a", 1), entry("b", 1)])
+        assert names(outcome.failed) == ["a1", "b1"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=30),
+    st.sets(st.sampled_from(["a0", "b1", "c2"])),
+)
+def test_whatever_fails_each_aggregate_keeps_its_order_and_nothing_is_lost(
+    plan: list[tuple[str, int]], failing: set[str]
+) -> None:
+    counter: Counter[str] = Counter()
+    entries = []
+    for stream, _ in plan:
+        entries.append(entry(stream, counter[stream]))
+        counter[stream] += 1
+    events = FakeEvents(lambda name, _: {"ErrorCode": "InternalFailure"} if name in failing else {})
+    outcome = send(events, entries)
+    for stream in counter:
+        sent = [name for name in events.accepted if name.startswith(stream)]
+        assert sent == [f"{stream}{number}" for number in range(len(sent))]
+    assert sorted(names(outcome.published) + names(outcome.failed)) == sorted(names(entries))
+
+
+@given(st.lists(st.integers(1, MAX_BYTES - 1000), max_size=40))
+def test_requests_keep_to_both_limits_and_to_the_order(sizes: list[int]) -> None:
+    entries = [entry("a", number, "x" * size) for number, size in enumerate(sizes)]
+    requests = list(outbox.requests(entries))
+    assert [sent for request in requests for sent in request] == entries
+    assert all(1 <= len(request) <= MAX_ENTRIES for request in requests)
+    assert all(sum(sent.size for sent in request) <= MAX_BYTES for request in requests)
+
+
+def test_sizes_are_bytes_and_not_characters() -> None:
+    assert entry("a", 1, "é€").size == len("s") + len("a1") + 14 + 5

@@ -1,0 +1,96 @@
+"""What may be posted as an order."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from orders.order import Line
+from orders.requests import MAX_PRODUCTS, PlaceOrderRequest, StaffPlaceOrderRequest
+
+ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
+
+
+def parse(items: list[dict[str, Any]], **more: Any) -> PlaceOrderRequest:
+    body = json.dumps({"items": items, "shippingAddress": ADDRESS, **more})
+    return PlaceOrderRequest.model_validate_json(body)
+
+
+def line(product: str = "P-1", quantity: Any = 1, **more: Any) -> dict[str, Any]:
+    return {"productId": product, "quantity": quantity, **more}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["P-1", "P-2", "P-3"]), st.integers(1, 50)), min_size=1, max_size=20))
+def test_lines_of_one_product_are_merged_and_nothing_is_lost(lines: list[tuple[str, int]]) -> None:
+    merged = parse([line(product, quantity) for product, quantity in lines]).lines()
+    assert [entry.product_id for entry in merged] == list(dict.fromkeys(product for product, _ in lines))
+    assert sum(entry.quantity for entry in merged) == sum(quantity for _, quantity in lines)
+
+
+def test_an_order_has_the_defaults_of_the_contract() -> None:
+    request = parse([line(price=9.99)])
+    assert (request.source, request.promotion_code) == ("web", None)
+    assert request.lines() == [Line("P-1", 1, Decimal("9.99"))]
+
+
+@pytest.mark.parametrize(
+    ("items", "named"),
+    [
+        ([], "at least 1 item"),
+        ([line(quantity=0)], "greater than or equal to 1"),
+        ([line(quantity=10_001)], "less than or equal to 10000"),
+        ([line(quantity=1.5)], "valid integer"),
+        ([line(quantity="2")], "valid integer"),
+        ([line(quantity=True)], "valid integer"),
+        ([line(quantity=6_000), line(quantity=4_001)], "10001 of P-1 in all"),
+        ([line(price=-1)], "greater than or equal to 0"),
+        ([line(price=1.999)], "2 decimal places"),
+        ([line(price=1), line(price=2)], "different prices"),
+        ([line(product="no spaces")], "match pattern"),
+        ([line(colour="red")], "Extra inputs"),
+        ([line(f"P-{number}") for number in range(MAX_PRODUCTS + 1)], "at most 90 distinct products, not 91"),
+    ],
+)
+def test_an_invalid_line_is_refused_with_the_reason(items: list[dict[str, Any]], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        parse(items)
+
+
+def test_as_many_products_as_allowed_are_taken() -> None:
+    assert len(parse([line(f"P-{number}") for number in range(MAX_PRODUCTS)]).lines()) == MAX_PRODUCTS
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"promotioncode": "SPRING10"},
+        {"source": "fax"},
+        {"promotionCode": ""},
+        {"customerId": "customer-2"},
+        {"shippingAddress": {**ADDRESS, "country": "usa"}},
+        {"shippingAddress": {**ADDRESS, "street": "  "}},
+        {"shippingAddress": {name: text for name, text in ADDRESS.items() if name != "zipCode"}},
+    ],
+)
+def test_a_field_that_is_unknown_or_wrong_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        parse([line()], **more)
+
+
+def test_the_fingerprint_tells_orders_apart_and_not_their_spelling() -> None:
+    same = [parse([line(quantity=3, price=1.5)]), parse([line(quantity=1, price=1.50), line(quantity=2, price=1.5)])]
+    assert same[0].fingerprint() == same[1].fingerprint()
+    assert same[0].fingerprint() != parse([line(quantity=3)]).fingerprint()
+
+
+def test_staff_name_both_the_customer_and_the_address_or_neither() -> None:
+    body = {"items": [line()], "shippingAddress": ADDRESS}
+    both = {**body, "customerId": "customer-2", "customerEmail": "bob@example.com"}
+    assert StaffPlaceOrderRequest.model_validate_json(json.dumps(both)).customer_id == "customer-2"
+    for one in ({"customerId": "customer-2"}, {"customerEmail": "bob@example.com"}):
+        with pytest.raises(ValidationError, match="go together"):
+            StaffPlaceOrderRequest.model_validate_json(json.dumps({**body, **one}))

@@ -1,0 +1,102 @@
+"""The shared layer's small parts: settings, ids, JSON, cursors."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orderflow import cursors
+from orderflow.ids import derived_ulid, new_ulid
+from orderflow.settings import MissingSettings, from_environment
+from orderflow.wire import timestamp, to_json, with_decimals
+
+NOW = datetime(2026, 11, 21, 18, 36, 0, 123_000, tzinfo=UTC)
+MONEY = st.decimals(min_value=0, max_value=10**12, places=2)
+
+
+@dataclass(frozen=True)
+class Settings:
+    orders_table: str
+    event_bus_name: str
+
+
+def test_settings_come_from_the_upper_cased_names() -> None:
+    environment = {"ORDERS_TABLE": "orders", "EVENT_BUS_NAME": "bus", "OTHER": "x"}
+    assert from_environment(Settings, environment) == Settings("orders", "bus")
+
+
+def test_every_missing_or_empty_setting_is_named() -> None:
+    with pytest.raises(MissingSettings, match="ORDERS_TABLE, EVENT_BUS_NAME"):
+        from_environment(Settings, {"ORDERS_TABLE": ""})
+
+
+@given(MONEY)
+def test_money_is_a_json_number_that_reads_back_exactly(amount: Decimal) -> None:
+    text = to_json({"amount": amount})
+    assert json.loads(text, parse_float=Decimal, parse_int=Decimal)["amount"] == amount
+    assert "e" not in text.removeprefix('{"amount"').lower()
+
+
+@given(MONEY)
+def test_floats_of_an_event_become_the_decimals_that_were_written(amount: Decimal) -> None:
+    assert with_decimals(json.loads(to_json([amount]))) == [amount]
+
+
+def test_what_has_no_json_form_is_refused_by_its_type() -> None:
+    with pytest.raises(TypeError, match="datetime"):
+        to_json({"at": NOW})
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    assert timestamp(NOW.astimezone()) == "2026-11-21T18:36:00.123Z"
+
+
+def test_ulids_carry_their_time_and_differ() -> None:
+    first, second = new_ulid(NOW), new_ulid(NOW)
+    assert first != second
+    assert first[:10] == second[:10]
+    assert new_ulid(NOW + timedelta(milliseconds=1)) > max(first, second)
+
+
+@given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
+def test_derived_ids_know_where_one_part_ends(a: str, b: str, c: str) -> None:
+    assert derived_ulid(a + b, c) == derived_ulid(a + b, c)
+    if b:
+        assert derived_ulid(a + b, c) != derived_ulid(a, b + c)
+
+
+def test_a_cursor_leads_back_to_its_position() -> None:
+    cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
+    assert cursors.decode(cursor, ("orders", "ada"), NOW + cursors.LIFETIME - timedelta(seconds=1)) == {
+        "orderId": "ORD-1"
+    }
+
+
+def test_a_cursor_of_another_list_is_refused() -> None:
+    cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
+    with pytest.raises(cursors.BadCursor, match="another list"):
+        cursors.decode(cursor, ("orders", "bob"), NOW)
+
+
+def test_an_old_cursor_is_refused() -> None:
+    cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
+    with pytest.raises(cursors.BadCursor, match="expired"):
+        cursors.decode(cursor, ("orders", "ada"), NOW + cursors.LIFETIME + timedelta(seconds=2))
+
+
+@given(st.text(max_size=60))
+def test_no_text_breaks_the_reading_of_a_cursor(text: str) -> None:
+    with pytest.raises(cursors.BadCursor):
+        cursors.decode(text, ("orders", "ada"), NOW)
+
+
+@pytest.mark.parametrize("content", ["[]", "[1, 2, 3]", '[{"a": 1}, "x", 1]', '[{"a": ""}, "x", 1]', "null"])
+def test_json_that_is_no_position_is_refused(content: str) -> None:
+    import base64
+
+    with pytest.raises(cursors.BadCursor, match="not one"):
+        cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), NOW)
