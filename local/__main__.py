@@ -1,0 +1,153 @@
+"""The runner's commands: `python -m local run` and `python -m local invoke`."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.console import Console
+from local.runner import Runner, StartError
+from local.runtime import HandlerImportError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0, or 1 with one line on stderr that says what is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except (StartError, HandlerImportError, InvokeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m local", description="Run a SAM template on this machine.")
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="start everything the template describes")
+    run.set_defaults(command=_run)
+    run.add_argument("--template", type=Path, default=Path("template.yaml"))
+    run.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parameter)
+    run.add_argument("--stack-name", default="orderflow")
+    run.add_argument("--port", type=int, default=3000, help="of the API; 0 for a free one")
+    run.add_argument("--store-host", default="127.0.0.1", help="where the AWS endpoint listens")
+    run.add_argument("--state", type=Path, default=Path(".local"), help="folder for logs and stack.json")
+    run.add_argument("--quiet", action="store_true", help="only notices and failures")
+    run.add_argument("--prepare", metavar="COMMAND", help="run once everything is up; the stack is ready when it ends")
+    invoke = commands.add_parser("invoke", help="run one function with one event, on a running stack")
+    invoke.set_defaults(command=_invoke)
+    invoke.add_argument("function", help="logical id")
+    invoke.add_argument("-e", "--event", required=True, help="a JSON file, or - for standard input")
+    invoke.add_argument("--state", type=Path, default=Path(".local"))
+    return parser
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _run(options: argparse.Namespace) -> int:
+    begun = time.monotonic()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    description = options.state / "stack.json"
+    options.state.mkdir(parents=True, exist_ok=True)
+    description.unlink(missing_ok=True)
+    console = Console(quiet=options.quiet)
+    runner = Runner(
+        options.template,
+        parameters=dict(options.parameter),
+        stack_name=options.stack_name,
+        host=options.store_host,
+        port=options.port,
+        state=options.state,
+        console=console,
+    )
+    stack = runner.start()
+    try:
+        console.notice(f"started in {time.monotonic() - begun:.1f} s: {stack['apiUrl']}, AWS at {stack['awsEndpoint']}")
+        if _prepare(options.prepare, stack, description):
+            stop.wait()
+            return 0
+        return 1
+    finally:
+        description.unlink(missing_ok=True)
+        runner.stop()
+
+
+def _prepare(command: str | None, stack: dict[str, Any], description: Path) -> bool:
+    """Let the command add to the stack's description, then make it known: whoever finds the file finds it complete."""
+    draft = description.with_suffix(".starting")
+    draft.write_text(json.dumps(stack, indent=2))
+    if command is not None:
+        code = subprocess.run(command, shell=True, env={**os.environ, "STACK_FILE": str(draft)}).returncode  # noqa: S602 - the user's own command line
+        if code != 0:
+            print(f"error: `{command}` ended with code {code}", file=sys.stderr)
+            return False
+    draft.rename(description)
+    return True
+
+
+class InvokeError(Exception):
+    """The function could not be invoked."""
+
+
+def _invoke(options: argparse.Namespace) -> int:
+    """Print the function's answer; its error makes the exit code 1."""
+    stack = _running_stack(options.state / "stack.json")
+    if options.function not in stack["functions"]:
+        known = ", ".join(sorted(stack["functions"]))
+        raise InvokeError(f"the template has no function {options.function}; it has {known}")
+    client = boto3.client(
+        "lambda",
+        endpoint_url=stack["awsEndpoint"],
+        region_name=stack["region"],
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=910),
+    )
+    try:
+        answer = client.invoke(FunctionName=stack["functions"][options.function], Payload=_event(options.event))
+    except (BotoCoreError, ClientError) as error:
+        raise InvokeError(f"{options.function}: {error}") from error
+    print(answer["Payload"].read().decode())
+    return 1 if "FunctionError" in answer else 0
+
+
+def _running_stack(description: Path) -> dict[str, Any]:
+    try:
+        stack: dict[str, Any] = json.loads(description.read_text())
+    except FileNotFoundError as error:
+        raise InvokeError(f"no running stack: there is no {description}; start one with `make run`") from error
+    return stack
+
+
+def _event(path: str) -> bytes:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+        json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InvokeError(f"{path}: {error}") from error
+    return text.encode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

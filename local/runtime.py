@@ -1,0 +1,488 @@
+"""Stands for Lambda: runs functions as processes that speak the Lambda Runtime API, each with a pool of its own.
+
+Source of the interface: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html (version 2018-06-01).
+"""
+
+import json
+import logging
+import os
+import queue
+import secrets
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+INIT_LIMIT = 10.0  # s that importing a function may take: Lambda's own limit of the init phase
+EXIT_GRACE = 2.0  # s between asking a process to end and killing it
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FunctionConfig:
+    """One function as the template describes it; `timeout` in seconds, `memory` in MB, paths absolute."""
+
+    name: str
+    arn: str
+    handler: str
+    timeout: float
+    memory: int
+    code: Path
+    layers: tuple[Path, ...]
+    environment: Mapping[str, str]
+    reserved_concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class InvocationResult:
+    """What Lambda answers: the payload, and "Unhandled" in `function_error` if the payload describes an error."""
+
+    payload: bytes
+    function_error: str | None
+    duration: float  # s
+
+
+class HandlerImportError(Exception):
+    """A function cannot start, because its handler cannot be imported."""
+
+
+class Throttled(Exception):
+    """As many invocations as the function's reserved concurrency allows are running."""
+
+
+class UnknownFunction(Exception):
+    """No function has this name."""
+
+
+class RuntimeStopped(Exception):
+    """The runtime was stopped before this invocation could end."""
+
+
+@dataclass(frozen=True)
+class _Invocation:
+    request_id: str
+    payload: bytes
+    arn: str
+    trace_id: str
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What a process reports: "next", "response", "error", "init/error", or "exit" once it is gone."""
+
+    kind: str
+    body: bytes = b""
+
+
+class Runtime:
+    """All functions, each with its processes. `on_log` gets a function's name and a line that it printed."""
+
+    def __init__(
+        self,
+        functions: Iterable[FunctionConfig],
+        *,
+        environment: Mapping[str, str],
+        on_log: Callable[[str, str], None],
+        max_processes: int = 4,
+    ) -> None:
+        """`environment` is what every process gets beside its own variables; `max_processes` is per function."""
+        self._pools = {
+            config.name: _Pool(config, partial(_Process, config, environment, on_log), max_processes)
+            for config in functions
+        }
+
+    def start(self) -> None:
+        """Starts one process of each function, side by side.
+
+        Raises: HandlerImportError, after all processes were stopped.
+        """
+        with ThreadPoolExecutor() as executor:
+            starts = [executor.submit(pool.warm) for pool in self._pools.values()]
+        for error in filter(None, (start.exception() for start in starts)):
+            self.stop()
+            raise error
+
+    def invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
+        """Runs a function, named by name or ARN, and waits for its result.
+
+        Raises: UnknownFunction; Throttled beyond the reserved concurrency; RuntimeStopped.
+        """
+        pool = self._pool(function)
+        arn = function if function.startswith("arn:") else pool.config.arn
+        return pool.invoke(payload, arn, trace_id or _new_trace_id())
+
+    def invoke_async(
+        self,
+        function: str,
+        payload: bytes,
+        on_done: Callable[[InvocationResult | Throttled], None],
+        trace_id: str | None = None,
+    ) -> None:
+        """Queues one invocation and returns; a worker of the function hands the result to `on_done`.
+
+        Invocations that `stop` cuts off are dropped, and `on_done` hears nothing of them.
+        Raises: UnknownFunction, RuntimeStopped.
+        """
+        workers = self._pool(function).workers
+        try:
+            workers.submit(self._run_queued, function, payload, on_done, trace_id)
+        except RuntimeError as error:  # what an executor raises after its shutdown
+            raise RuntimeStopped(function) from error
+
+    def stop(self) -> None:
+        """Ends all processes and threads. May be called twice."""
+        processes = [process for pool in self._pools.values() for process in pool.close()]
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        for process in processes:
+            process.join()
+        for pool in self._pools.values():
+            pool.workers.shutdown(cancel_futures=True)
+
+    def _pool(self, function: str) -> "_Pool":
+        # arn:aws:lambda:region:account:function:name:alias, or name:alias
+        name = function.split(":")[6] if function.count(":") >= 6 else function.split(":")[0]
+        if name not in self._pools:
+            raise UnknownFunction(function)
+        return self._pools[name]
+
+    def _run_queued(
+        self,
+        function: str,
+        payload: bytes,
+        on_done: Callable[[InvocationResult | Throttled], None],
+        trace_id: str | None,
+    ) -> None:
+        result: InvocationResult | Throttled
+        try:
+            result = self.invoke(function, payload, trace_id)
+        except Throttled as error:
+            result = error
+        except RuntimeStopped:
+            return
+        try:
+            on_done(result)
+        except Exception:  # an executor would keep it to itself
+            logger.exception("The result of an asynchronous invocation of %s was not taken", function)
+
+
+class _Pool:
+    """The processes of one function, and the threads that work off its queue."""
+
+    def __init__(self, config: FunctionConfig, new_process: Callable[[], "_Process"], max_processes: int) -> None:
+        self.config = config
+        self.workers = ThreadPoolExecutor(max_processes, thread_name_prefix=f"queue of {config.name}")
+        self._new_process = new_process
+        self._max_processes = max_processes
+        self._changed = threading.Condition()
+        self._processes: set[_Process] = set()
+        self._idle: list[_Process] = []
+        self._calls = 0
+        self._closed = False
+
+    def warm(self) -> None:
+        """Starts a process and keeps it. Raises: HandlerImportError."""
+        process = self._take()
+        try:
+            process.wait_until_ready()
+        finally:
+            self._give_back(process)
+
+    def invoke(self, payload: bytes, arn: str, trace_id: str) -> InvocationResult:
+        """Runs one invocation in an idle process, a new one, or the first that becomes free."""
+        self._count_call()
+        try:
+            process = self._take()
+            try:
+                result = process.invoke(payload, arn, trace_id)
+            finally:
+                self._give_back(process)
+        finally:
+            with self._changed:
+                self._calls -= 1
+        if self._closed and not process.alive:
+            raise RuntimeStopped(self.config.name)
+        return result
+
+    def close(self) -> set["_Process"]:
+        """Lets no further invocation begin and hands out the processes, for the caller to end them."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            return set(self._processes)
+
+    def _count_call(self) -> None:
+        reserved = self.config.reserved_concurrency
+        with self._changed:
+            if reserved is not None and self._calls >= reserved:
+                raise Throttled(f"{self.config.name} runs {self._calls} invocations, which is its reserved concurrency")
+            self._calls += 1
+
+    def _take(self) -> "_Process":
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._idle or len(self._processes) < self._max_processes)
+            if self._closed:
+                raise RuntimeStopped(self.config.name)
+            while self._idle:
+                process = self._idle.pop()
+                if process.alive:
+                    return process
+                self._processes.discard(process)
+            process = self._new_process()
+            self._processes.add(process)
+            return process
+
+    def _give_back(self, process: "_Process") -> None:
+        with self._changed:
+            if process.alive:
+                self._idle.append(process)
+            else:
+                self._processes.discard(process)
+            self._changed.notify()
+
+
+class _Process:
+    """One process of a function: two threads serve its runtime API and read what it prints.
+
+    Each process has an API address of its own, because nothing in the protocol says which process is asking.
+    """
+
+    def __init__(
+        self, config: FunctionConfig, environment: Mapping[str, str], on_log: Callable[[str, str], None]
+    ) -> None:
+        self._config = config
+        self._on_log = on_log
+        self._inbox: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._ready = False
+        self._server = socketserver.TCPServer(("127.0.0.1", 0), partial(_RuntimeApi, self._inbox, self._outbox))
+        self._server.timeout = INIT_LIMIT
+        self._popen = subprocess.Popen(
+            [sys.executable, "-u", "-P", BOOTSTRAP],  # -P: this package's modules are not the function's
+            env=_process_environment(config, environment, f"127.0.0.1:{self._server.server_address[1]}"),
+            stdin=subprocess.PIPE,  # its end tells the process that the runner is gone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches the runner alone, which then stops the functions in order
+        )
+        self._threads = [
+            threading.Thread(target=target, name=f"{target.__name__} of {config.name}", daemon=True)
+            for target in (self._serve, self._read_log)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can take another invocation."""
+        return self._popen.poll() is None
+
+    def wait_until_ready(self) -> None:
+        """Waits until the process asks for its first invocation. Raises: HandlerImportError."""
+        if self._ready:
+            return
+        try:
+            message = self._outbox.get(timeout=INIT_LIMIT)
+        except queue.Empty:
+            message = _Message("timeout")
+        if message.kind != "next":
+            self.kill()
+            reason = _init_failure(message, self._popen.returncode)
+            raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
+        self._ready = True
+
+    def invoke(self, payload: bytes, arn: str, trace_id: str) -> InvocationResult:
+        """Runs one invocation. A process that does not end it in time is killed."""
+        request_id = str(uuid.uuid4())
+        started = time.monotonic()
+        try:
+            self.wait_until_ready()
+        except HandlerImportError as error:
+            return _failed(str(error), "Runtime.ImportModuleError", started)
+        started = time.monotonic()
+        deadline_ms = int((time.time() + self._config.timeout) * 1000)
+        self._inbox.put(_Invocation(request_id, payload, arn, trace_id, deadline_ms))
+        try:
+            message = self._outbox.get(timeout=self._config.timeout)
+        except queue.Empty:
+            self.kill()
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            text = f"{now} {request_id} Task timed out after {self._config.timeout:.2f} seconds"
+            return _failed(text, "Sandbox.Timedout", started)
+        if message.kind == "exit":
+            text = f"RequestId: {request_id} Error: Runtime exited with error: {_status(self._popen.returncode)}"
+            return _failed(text, "Runtime.ExitError", started)
+        error_kind = "Unhandled" if message.kind == "error" else None
+        return InvocationResult(message.body, error_kind, time.monotonic() - started)
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the process, if it lives, and to all it has started."""
+        if self.alive:
+            self._signal_group(number)
+
+    def kill(self) -> None:
+        """Ends the process at once and waits until it is gone."""
+        self.signal(signal.SIGKILL)
+        self.join()
+
+    def join(self) -> None:
+        """Waits until the process and its threads are gone; kills a process that does not end in time."""
+        try:
+            self._popen.wait(EXIT_GRACE)
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL)
+        for thread in self._threads:
+            thread.join(EXIT_GRACE)  # a daemon that the function has started may hold its output open
+
+    def _serve(self) -> None:
+        with self._server:
+            self._server.handle_request()  # the one connection, which lasts as long as the process
+        try:
+            self._popen.wait(EXIT_GRACE)
+        except subprocess.TimeoutExpired:  # it never connected, or hung up without ending
+            self.signal(signal.SIGKILL)
+            self._popen.wait()
+        self._signal_group(signal.SIGKILL)  # what it has started itself
+        self._outbox.put(_Message("exit"))
+
+    def _read_log(self) -> None:
+        with self._popen as process:  # at the end of what it prints: closes the pipes and waits for its end
+            for line in process.stdout or ():
+                try:
+                    self._on_log(self._config.name, line.rstrip("\n"))
+                except Exception:  # a reader that stops would block the function as soon as the pipe is full
+                    logger.exception("A log line of %s was not taken", self._config.name)
+        # The process is gone. Wake the other thread, whether it waits for an invocation or for a connection.
+        self._inbox.put(None)
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", self._server.server_address[1])).close()
+
+    def _signal_group(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS then says EPERM
+            os.killpg(self._popen.pid, number)
+
+
+class _RuntimeApi(BaseHTTPRequestHandler):
+    """The calls of the Lambda Runtime API, for the one process that connects."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # headers and body leave in one piece; else each call waits 40 ms for an acknowledgement
+
+    def __init__(
+        self, inbox: "queue.SimpleQueue[_Invocation | None]", outbox: "queue.SimpleQueue[_Message]", *connection: Any
+    ) -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._asked_before = False
+        super().__init__(*connection)
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a process that dies is noticed by the end of the connection
+            super().handle()
+
+    def do_GET(self) -> None:  # the base class names methods so
+        """GET /runtime/invocation/next: waits for an invocation."""
+        if not self._asked_before:
+            self._asked_before = True
+            self._outbox.put(_Message("next"))
+        invocation = self._inbox.get()
+        if invocation is None:
+            self.close_connection = True
+            return
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
+            "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
+            "Lambda-Runtime-Invoked-Function-Arn": invocation.arn,
+            "Lambda-Runtime-Trace-Id": invocation.trace_id,
+        }
+        self._answer(200, invocation.payload, headers)
+
+    def do_POST(self) -> None:
+        """POST /runtime/init/error, /runtime/invocation/{id}/response and /runtime/invocation/{id}/error."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(202, b'{"status":"OK"}', {})
+        kind = "init/error" if self.path.endswith("/init/error") else self.path.rpartition("/")[2]
+        self._outbox.put(_Message(kind, body))
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")  # awslambdaric crashes without
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _process_environment(config: FunctionConfig, environment: Mapping[str, str], api: str) -> dict[str, str]:
+    """All that a function sees: nothing of the runner's own environment but PATH, so no secret of the machine.
+
+    The names are Lambda's: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    layers = [layer / "python" if (layer / "python").is_dir() else layer for layer in config.layers]
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",  # else the AWS SDK would read the settings and credentials in the user's home
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        **environment,
+        **config.environment,
+        "AWS_LAMBDA_RUNTIME_API": api,
+        "_HANDLER": config.handler,
+        "LAMBDA_TASK_ROOT": str(config.code),
+        "AWS_LAMBDA_FUNCTION_NAME": config.name,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory),
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
+        "AWS_SAM_LOCAL": "true",  # keeps Powertools' tracer off, as under `sam local`
+        "PYTHONPATH": os.pathsep.join(str(path) for path in (config.code, *layers)),
+    }
+
+
+def _new_trace_id() -> str:
+    """A trace header of X-Ray's form: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html"""
+    root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
+    return f"Root={root};Parent={secrets.token_hex(8)};Sampled=1"
+
+
+def _init_failure(message: _Message, exit_code: int) -> str:
+    """Why a process was not ready, in one line."""
+    if message.kind == "init/error":
+        error = json.loads(message.body)
+        return " ".join(f"{error['errorType']}: {error['errorMessage']}".split())
+    if message.kind == "exit":
+        return f"its process ended while importing it ({_status(exit_code)})"
+    return f"not imported after {INIT_LIMIT:.0f} s"
+
+
+def _status(exit_code: int) -> str:
+    """A process's end in Lambda's words."""
+    if exit_code < 0:
+        return f"signal: {(signal.strsignal(-exit_code) or str(-exit_code)).lower()}"
+    return f"exit status {exit_code}"
+
+
+def _failed(message: str, error_type: str, started: float) -> InvocationResult:
+    payload = json.dumps({"errorMessage": message, "errorType": error_type}).encode()
+    return InvocationResult(payload, "Unhandled", time.monotonic() - started)

@@ -1,0 +1,643 @@
+"""What stores data: moto, served over HTTP in this process, with every correction of it in this one place.
+
+Moto imitates the AWS APIs in memory. Where it differs from AWS in a way that matters to an event-driven application, a
+function below replaces a part of it and says what moto does and what AWS does. The replaced parts are moto's internals,
+so its version is asserted, and each correction has a test in tests/unit/local/test_store.py.
+"""
+
+import copy
+import functools
+import hashlib
+import io
+import itertools
+import json
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any, Protocol
+from unittest.mock import patch
+
+import boto3
+import joserfc.jwk
+import moto
+import moto.backends
+import moto.core.responses
+from botocore.config import Config
+from moto.awslambda.models import LambdaFunction
+from moto.cognitoidp.models import CognitoIdpUserPool
+from moto.core.common_models import BaseModel
+from moto.core.exceptions import JsonRESTError
+from moto.core.responses import ActionResult
+from moto.core.utils import method_names_from_class
+from moto.dynamodb.comparisons import get_filter_expression
+from moto.dynamodb.exceptions import (
+    ConditionalCheckFailed,
+    DynamodbException,
+    MultipleTransactionsException,
+    TooManyTransactionsException,
+    TransactionCanceledException,
+    TransactWriteSingleOpException,
+)
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType, Item
+from moto.dynamodb.models.table import StreamShard, Table
+from moto.dynamodb.models.utilities import dynamo_json_dump
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
+from moto.dynamodb.responses import DynamoHandler
+from moto.events.models import EventsBackend
+from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.sqs.models import Queue
+from moto.utilities.utils import load_resource
+
+MOTO_VERSION = "5.2.5"
+# How long a ClientRequestToken makes a transaction idempotent:
+# https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
+TRANSACTION_TOKEN_SECONDS = 600
+# The most operations in a transaction, from the same page.
+TRANSACTION_OPERATIONS = 100
+
+log = logging.getLogger(__name__)
+
+
+class ServiceError(Exception):
+    """An error that the caller of an AWS API gets as AWS would send it.
+
+    Args:
+        code: what boto3 gives as `error.response["Error"]["Code"]`.
+        message: the sentence that goes with it.
+        status: the HTTP status.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.status = code, message, status
+
+
+class Invocation(Protocol):
+    """What a function answered: the payload, and the kind of error if it failed (the header X-Amz-Function-Error)."""
+
+    @property
+    def payload(self) -> bytes: ...
+
+    @property
+    def function_error(self) -> str | None: ...
+
+
+def _no_bus(_entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    raise ServiceError("InternalException", "no event bus runs here", 500)
+
+
+def _no_runtime(_name: str, _payload: bytes, _invocation_type: str) -> Invocation:
+    raise ServiceError("ServiceException", "no function runs here", 500)
+
+
+class Store:
+    """Moto as a server. One at a time in a process, because moto's state and code are the process's.
+
+    Attributes:
+        endpoint: the address for `endpoint_url`, known after `start`.
+        on_stream_record: called with a stream's ARN and a record as a Lambda function gets it, once per changed item
+            and in the order of the writes, after the request's writes took effect. It runs inside the lock of the
+            tables, so it must only enqueue.
+        on_put_events: takes the entries of PutEvents as they came (`Time` in seconds since the epoch) and answers with
+            a result for each. It may raise ServiceError.
+        on_invoke: takes a function's name, the payload and `RequestResponse` or `Event`. It may raise ServiceError.
+    """
+
+    region = "us-east-1"
+    account_id = "123456789012"
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.endpoint = ""
+        self.on_stream_record: Callable[[str, dict[str, Any]], None] = lambda _arn, _record: None
+        self.on_put_events: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = _no_bus
+        self.on_invoke: Callable[[str, bytes, str], Invocation] = _no_runtime
+        self._address = (host, port)
+        self._server: _Server | None = None
+        self._replaced = ExitStack()
+        self._session = boto3.Session(region_name=self.region)
+
+    def start(self) -> None:
+        """Empties moto, corrects it, and serves it.
+
+        Raises:
+            RuntimeError: moto has another version than the corrections were written for.
+        """
+        require_moto(moto.__version__)
+        moto_api_backend.reset()
+        _correct_tables(self._replaced, self)
+        _correct_services(self._replaced, self)
+        _save_time(self._replaced)
+        self._server = _Server(self._address)
+        self.endpoint = f"http://{self._address[0]}:{self._server.server_port}"
+        # The interval is how long stop() waits at most.
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="store", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends every connection and gives moto its own code back."""
+        if self._server:
+            self._server.stop()
+            self._server = None
+        self._replaced.close()
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of this store. It does not retry, so that a test sees the first answer."""
+        return self._session.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="local",
+            aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
+            config=Config(retries={"total_max_attempts": 1}, account_id_endpoint_mode="disabled"),
+        )
+
+    def function_environment(self) -> dict[str, str]:
+        """The variables by which an AWS SDK in another process finds this store."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            # Otherwise the SDK puts the account's number before the host: 123456789012.127.0.0.1
+            "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
+        }
+
+    def signing_keys(self) -> joserfc.jwk.KeySet:
+        """The public keys of the user pools' tokens. Moto has one pair for all pools."""
+        return joserfc.jwk.KeySet.import_key_set(load_resource("cognitoidp/resources/jwks-public.json"))
+
+
+def require_moto(version: str) -> None:
+    """Refuses a moto that the corrections were not written for.
+
+    Raises:
+        RuntimeError: the version is not MOTO_VERSION.
+    """
+    if version != MOTO_VERSION:
+        message = f"local/store.py corrects moto {MOTO_VERSION} and found moto {version}: install {MOTO_VERSION}"
+        raise RuntimeError(message)
+
+
+# ---------------------------------------------------------------------------------------------------- HTTP
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves moto's application, a thread per connection, and ends the connections when it stops."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.application = DomainDispatcherApplication(create_backend_app)
+        self.connections: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for connection in list(self.connections):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection, kept alive: moto's own server closes it after each call, which costs a connection and a thread.
+
+    The answer is buffered and leaves in one piece: in two, Nagle's algorithm and delayed acknowledgements hold the
+    second back for 40 ms.
+    """
+
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
+
+    def handle_call(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        status, headers = "500", [("Content-Type", "application/json")]
+
+        def start_response(new_status: str, new_headers: list[tuple[str, str]], _error: Any = None) -> None:
+            nonlocal status, headers
+            status, headers = new_status, new_headers
+
+        try:
+            if self.headers.get("X-Amz-Target", "").startswith("DynamoDB_20120810."):
+                status, headers, answer = _call_table(self.headers, body)
+            else:
+                answer = b"".join(self.server.application(self._environment(body), start_response))
+        except Exception as error:  # the border of the server: an error in moto is the caller's to see
+            log.exception("moto failed")
+            answer = json.dumps({"__type": "InternalFailure", "message": f"moto: {error!r}"}).encode()
+        self.send_response(int(status.split()[0]))
+        for name, value in headers:
+            if name.lower() != "content-length":
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_DELETE = do_GET = do_POST = do_PUT = handle_call  # noqa: N815 - http.server asks for these names
+
+    def _environment(self, body: bytes) -> dict[str, Any]:
+        """The request as a WSGI application takes it (PEP 3333)."""
+        path, _, query = self.path.partition("?")
+        environment = {
+            "REQUEST_METHOD": self.command,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "RAW_URI": self.path,
+            "SERVER_NAME": self.server.server_name,
+            "SERVER_PORT": str(self.server.server_port),
+            "SERVER_PROTOCOL": self.request_version,
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(body),
+        }
+        for name, value in self.headers.items():
+            key = name.upper().replace("-", "_")
+            environment[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+        return environment
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        """Nothing: a line per call would bury the application's own log."""
+
+
+# ------------------------------------------------------------------------------------------------ DynamoDB
+
+
+def _call_table(headers: Any, body: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Calls moto's DynamoDB without the web framework that it shares with the other services.
+
+    Most calls of an event-driven application are these, and routes, forms, cookies and CORS are half the time of one.
+
+    Returns:
+        Status, headers and body, as the server sends them.
+    """
+    handler = DynamoHandler()
+    handler.headers, handler.response_headers, handler.querystring, handler.uri_match = headers, {}, {}, {}
+    handler.region, handler.current_account = Store.region, Store.account_id
+    request: Any = SimpleNamespace(
+        method="POST", path="/", values={}, headers=headers, data=body, content_type=headers.get("Content-Type")
+    )
+    handler.parse_parameters(request)
+    status, answer_headers, answer = handler.call_action()
+    return str(status), list(answer_headers.items()), answer.encode()
+
+
+# Where an item is, or would be: its table, partition key and sort key.
+_Place = tuple[Table, DynamoType, DynamoType | None]
+
+
+class _Tables:
+    """The corrections of DynamoDB, with the state they share: one lock, the changes of a request, the known tokens."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self._changes: dict[tuple[Any, ...], tuple[Table, Item | None, Item | None]] = {}
+        self._sequence = itertools.count(10**20)
+        self._tokens: dict[str, tuple[float, str]] = {}
+        self._call_action = DynamoHandler.call_action
+        self._answer_transaction = DynamoHandler.transact_write_items
+        self._update_item = DynamoDBBackend.update_item
+        self._query = Table.query
+
+    def call_action(self, handler: Any) -> Any:
+        """Runs one request at a time, and reports its changes once it is through.
+
+        Moto checks a condition and writes in two steps that threads interleave, and so sells the last item twice; in
+        DynamoDB every request is atomic.
+        """
+        with self._lock:
+            try:
+                return self._call_action(handler)
+            finally:
+                self._report_changes()
+
+    def add_to_stream(self, shard: StreamShard, old: Item | None, new: Item | None) -> None:
+        """Notes a change until the request ends.
+
+        Moto keeps each record for ever and numbers them by the length of that list. It also notes an update that
+        creates its item twice, first with the key alone; DynamoDB reports an item once per request.
+        """
+        item = new if old is None else old
+        assert item is not None  # noqa: S101 - moto never adds a change from nothing to nothing
+        key = (shard.table.table_arn, item.hash_key, item.range_key)
+        first_old = self._changes[key][1] if key in self._changes else old
+        self._changes[key] = (shard.table, first_old, new)
+
+    def _report_changes(self) -> None:
+        changes, self._changes = self._changes, {}
+        for table, old, new in changes.values():
+            if old is None or new is None or old.attrs != new.attrs:  # DynamoDB reports no write that changed nothing
+                self._store.on_stream_record(_stream_arn(table), self._stream_record(table, old, new))
+
+    def _stream_record(self, table: Table, old: Item | None, new: Item | None) -> dict[str, Any]:
+        """The record as a Lambda function gets it.
+
+        https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html#events-sample-dynamodb
+        """
+        item = new if old is None else old
+        assert item is not None and table.stream_specification  # noqa: S101, PT018 - see add_to_stream
+        view = table.stream_specification["StreamViewType"]
+        change: dict[str, Any] = {
+            "ApproximateCreationDateTime": float(int(time.time())),
+            "Keys": _plain({name: item.attrs[name] for name in table.table_key_attrs}),
+            "SequenceNumber": str(next(self._sequence)),
+            "SizeBytes": sum(image.size() for image in (old, new) if image is not None),
+            "StreamViewType": view,
+        }
+        if new is not None and view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES"):
+            change["NewImage"] = _plain(new.attrs)
+        if old is not None and view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES"):
+            change["OldImage"] = _plain(old.attrs)
+        return {
+            "eventID": uuid.uuid4().hex,
+            "eventName": "INSERT" if old is None else "REMOVE" if new is None else "MODIFY",
+            "eventVersion": "1.1",
+            "eventSource": "aws:dynamodb",
+            "awsRegion": self._store.region,
+            "dynamodb": change,
+            "eventSourceARN": _stream_arn(table),
+        }
+
+    def update_item(self, backend: DynamoDBBackend, table_name: str, key: dict[str, Any], **changes: Any) -> Any:
+        """Updates an item or leaves it alone.
+
+        Moto applies an expression clause by clause to the stored item, so that one which fails half-way (ADD to a
+        string) stays half applied, or leaves an empty new item; in DynamoDB it changes nothing.
+        """
+        with self._undone_on_error([_locate(backend, table_name, key)]):
+            return self._update_item(backend, table_name, key, **changes)
+
+    @contextmanager
+    def _undone_on_error(self, places: list[_Place]) -> Iterator[None]:
+        before = [(place, copy.deepcopy(place[0].get_item(place[1], place[2]))) for place in places]
+        try:
+            yield
+        except Exception:
+            self._changes.clear()
+            for place, item in before:
+                _put_back(*place, item)
+            raise
+
+    def answer_transaction(self, handler: Any) -> Any:
+        """Makes ClientRequestToken idempotent: moto ignores it and writes again.
+
+        Raises:
+            JsonRESTError: the token came before with another request.
+        """
+        body = handler.body
+        operations = json.dumps(body["TransactItems"], sort_keys=True, default=repr)
+        digest = hashlib.sha256(operations.encode()).hexdigest()
+        now, token = time.monotonic(), body.get("ClientRequestToken") or uuid.uuid4().hex
+        self._forget_tokens(before=now - TRANSACTION_TOKEN_SECONDS)
+        if token not in self._tokens:
+            answer = self._answer_transaction(handler)
+            self._tokens[token] = (now, digest)  # after it succeeded: a cancelled one may be tried again
+            return answer
+        if self._tokens[token][1] != digest:
+            raise JsonRESTError(
+                "IdempotentParameterMismatchException",
+                "The provided ClientRequestToken has been used with different request parameters",
+            )
+        return ActionResult({})
+
+    def _forget_tokens(self, before: float) -> None:
+        # They are in the order of time, so the old ones are in front.
+        while self._tokens and next(iter(self._tokens.values()))[0] < before:
+            del self._tokens[next(iter(self._tokens))]
+
+    def transact_write_items(self, backend: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
+        """Checks every condition and then writes.
+
+        Moto copies whole tables to roll back, which takes seconds and puts the copy in the place of the table; open
+        streams then belong to a table that is gone. DynamoDB leaves alone what a cancelled transaction names.
+
+        Raises:
+            DynamodbException: too many operations, or two on one item (ValidationException).
+            TransactionCanceledException: with a reason for each operation, in their order.
+        """
+        if len(transact_items) > TRANSACTION_OPERATIONS:
+            raise TooManyTransactionsException
+        if any(len(item) != 1 for item in transact_items):
+            raise TransactWriteSingleOpException
+        operations = [operation for item in transact_items for operation in item.items()]
+        places = [_locate(backend, op["TableName"], op.get("Key") or op["Item"]) for _, op in operations]
+        if len({(table.name, *keys) for table, *keys in places}) < len(places):
+            raise MultipleTransactionsException
+
+        reasons = [_failed_condition(place, op) for place, (_, op) in zip(places, operations, strict=True)]
+        if any(code for code, _, _ in reasons):
+            raise TransactionCanceledException(reasons)
+        with self._undone_on_error(places):
+            for position, (kind, op) in enumerate(operations):
+                try:
+                    self._apply(backend, kind, op)
+                except DynamodbException as error:  # an expression that does not fit the item
+                    reasons[position] = ("ValidationError", error.message, None)
+                    raise TransactionCanceledException(reasons) from error
+
+    def _apply(self, backend: DynamoDBBackend, kind: str, operation: dict[str, Any]) -> None:
+        """Writes one operation of a transaction whose conditions hold."""
+        table_name = operation["TableName"]
+        if kind == "Put":
+            backend.put_item(table_name, operation["Item"], overwrite=True)
+        elif kind == "Delete":
+            backend.delete_item(table_name, operation["Key"])
+        elif kind == "Update":
+            self._update_item(
+                backend,
+                table_name,
+                operation["Key"],
+                update_expression=operation["UpdateExpression"],
+                expression_attribute_names=operation.get("ExpressionAttributeNames", {}),
+                expression_attribute_values=operation.get("ExpressionAttributeValues", {}),
+            )
+
+    def query(self, table: Table, *arguments: Any, **options: Any) -> Any:
+        """Looks at the items with the right partition key only; moto first sorts the whole table for every query.
+
+        The query runs on a stand-in for the table that holds these items and nothing else.
+        """
+        hash_key, index_name = arguments[0], arguments[7]  # the backend passes them by position
+        stand_in: Any = copy.copy(table)
+        if index_name:
+            conditions = options["hash_key_conditions"]
+            stand_in.items = {key: kept for key, held in table.items.items() if (kept := _matching(held, conditions))}
+        else:
+            stand_in.items = {hash_key: table.items[hash_key]} if hash_key in table.items else {}
+        return self._query(stand_in, *arguments, **options)
+
+
+def _matching(held: Any, conditions: list[tuple[str, DynamoType]]) -> Any:
+    """What moto holds below one partition key (an item, or items by sort key), as far as it meets the conditions."""
+    if isinstance(held, dict):
+        return {key: item for key, item in held.items() if _matching(item, conditions)}
+    for name, wanted in conditions:
+        value = held.attrs.get(name)
+        # Strings, which most keys are, need none of the conversions of moto's comparison.
+        if value is None or (value.value != wanted.value and (wanted.type == "S" or value != wanted)):
+            return None
+    return held
+
+
+def _stream_arn(table: Table) -> str:
+    return f"{table.table_arn}/stream/{table.latest_stream_label}"
+
+
+def _plain(attributes: dict[str, DynamoType]) -> dict[str, Any]:
+    """Attributes as JSON has them, binary ones in base64."""
+    plain: dict[str, Any] = json.loads(dynamo_json_dump(attributes))
+    return plain
+
+
+def _locate(backend: DynamoDBBackend, table_name: str, attributes: dict[str, Any]) -> _Place:
+    """The table and key that a request means."""
+    table = backend.get_table(table_name)
+    return table, *backend.get_keys_value(table, attributes)
+
+
+def _put_back(table: Any, hash_key: DynamoType, range_key: DynamoType | None, item: Item | None) -> None:
+    items, key = (table.items, hash_key) if range_key is None else (table.items[hash_key], range_key)
+    if item is None:
+        items.pop(key, None)
+    else:
+        items[key] = item
+
+
+def _failed_condition(place: _Place, operation: dict[str, Any]) -> tuple[str | None, str | None, dict[str, Any] | None]:
+    """An operation's cancellation reason: code, message and item, or three times nothing where its condition holds."""
+    table, hash_key, range_key = place
+    item = table.get_item(hash_key, range_key)
+    condition = get_filter_expression(
+        operation.get("ConditionExpression"),
+        operation.get("ExpressionAttributeNames"),
+        operation.get("ExpressionAttributeValues"),
+    )
+    if condition.expr(item):
+        return None, None, None
+    wanted = operation.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
+    old = item.to_json()["Attributes"] if wanted and item is not None else None
+    return "ConditionalCheckFailed", ConditionalCheckFailed().message, old
+
+
+def _correct_tables(replaced: ExitStack, store: Store) -> None:
+    tables = _Tables(store)
+    for owner, name, correction in (
+        (DynamoHandler, "call_action", tables.call_action),
+        (DynamoHandler, "transact_write_items", tables.answer_transaction),
+        (DynamoDBBackend, "transact_write_items", tables.transact_write_items),
+        (DynamoDBBackend, "update_item", tables.update_item),
+        (StreamShard, "add", tables.add_to_stream),
+        (Table, "query", tables.query),
+    ):
+        _replace(replaced, owner, name, correction)
+
+
+def _replace(replaced: ExitStack, owner: Any, name: str, correction: Callable[..., Any]) -> None:
+    """Puts a correction in the place of a method until `replaced` is closed."""
+
+    def method(*args: Any, **kwargs: Any) -> Any:  # a plain function: a bound method would not get the instance
+        return correction(*args, **kwargs)
+
+    replaced.enter_context(patch.object(owner, name, method))
+
+
+# ------------------------------------------------------------------------------------------ other services
+
+
+def _correct_services(replaced: ExitStack, store: Store) -> None:
+    def put_events(_backend: EventsBackend, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leaves the bus to on_put_events: moto raises for a function as target, and knows neither retries nor DLQs."""
+        with _as_aws_error():
+            return store.on_put_events(events)
+
+    def invoke(function: LambdaFunction, body: Any, headers: Any, answer_headers: dict[str, str]) -> bytes:
+        """Leaves functions to on_invoke: moto wants Docker for them."""
+        # SNS and InvokeAsync come without headers, and both invoke asynchronously.
+        invocation_type = headers.get("X-Amz-Invocation-Type", "RequestResponse") if headers else "Event"
+        payload = body if isinstance(body, bytes) else (body or "").encode()
+        with _as_aws_error():
+            invocation = store.on_invoke(function.function_name, payload, invocation_type)
+        if invocation.function_error:
+            answer_headers["x-amz-function-error"] = invocation.function_error
+        return invocation.payload
+
+    _replace(replaced, EventsBackend, "put_events", put_events)
+    _replace(replaced, LambdaFunction, "invoke", invoke)
+    _replace(replaced, CognitoIdpUserPool, "get_user_extra_data_by_client_id", _user_claims)
+    # Moto invokes an event source mapping's function inside SendMessage, one call per message, and empties the queue
+    # whatever the function answers. In AWS a poller does it (local/sources.py).
+    no_mappings = property(lambda _queue: {}, lambda _queue, _mappings: None)
+    replaced.enter_context(patch.object(Queue, "lambda_event_source_mappings", no_mappings, create=True))
+
+
+@contextmanager
+def _as_aws_error() -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as error:
+        answer = JsonRESTError(error.code, error.message)
+        answer.code = error.status
+        raise answer from error
+
+
+def _user_claims(pool: CognitoIdpUserPool, client_id: str, username: str) -> dict[str, Any]:
+    """A user's attributes as claims of the ID token.
+
+    Moto leaves all out that ReadAttributes does not list, and makes every claim a string. In Cognito a client without
+    ReadAttributes reads all of them, and `email_verified` and `phone_number_verified` are booleans:
+    https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-id-token.html
+    """
+    readable = pool.clients[client_id].get_readable_fields()
+    claims: dict[str, Any] = {
+        attribute["Name"]: attribute["Value"]
+        for attribute in pool._get_user(username).attributes
+        if not readable or attribute["Name"] in readable
+    }
+    for name in {"email_verified", "phone_number_verified"} & claims.keys():
+        claims[name] = claims[name] == "true"
+    return claims | {"event_id": str(uuid.uuid4())}
+
+
+# -------------------------------------------------------------------------------------------- time and memory
+
+
+def _save_time(replaced: ExitStack) -> None:
+    """Takes out what moto does anew for each call, or keeps for ever."""
+    # Lists the folders of its package on disk.
+    modules = tuple(moto.backends.list_of_moto_modules())
+    replaced.enter_context(patch.object(moto.backends, "list_of_moto_modules", lambda: modules))
+    # Inspects a service's class for the names of its methods.
+    names = functools.cache(method_names_from_class)
+    replaced.enter_context(patch.object(moto.core.responses, "method_names_from_class", names))
+    # Walks the model of the API through an answer of DynamoDB that is in the form of the wire already.
+    serialized = DynamoHandler.serialized
+
+    def dump(handler: DynamoHandler, result: ActionResult) -> Any:
+        if not isinstance(result.result, dict):
+            return serialized(handler, result)
+        headers = {"Content-Type": "application/x-amz-json-1.0"}
+        return 200, headers | handler.response_headers, dynamo_json_dump(result.result)
+
+    _replace(replaced, DynamoHandler, "serialized", dump)
+    # Parses the same update expressions again and again. It works on copies of what the parser gives.
+    parse = functools.lru_cache(UpdateExpressionParser.make)
+    replaced.enter_context(patch.object(UpdateExpressionParser, "make", parse))
+    # Keeps every object it ever made, for its dashboard.
+    replaced.enter_context(patch.object(BaseModel, "__new__", lambda cls, *_args, **_kwargs: object.__new__(cls)))

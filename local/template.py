@@ -1,0 +1,498 @@
+"""CloudFormation: turns a SAM template into resources, through SAM's own transform and moto's own engine.
+
+SAM's translator makes plain CloudFormation of the template. Moto's engine resolves parameters, conditions and intrinsic
+functions, and makes what stores data. What moto does not know gets a model here, and each resource's properties are
+recorded as they were resolved, so that the other modules of local/ can run what they describe.
+"""
+
+import copy
+import json
+import os
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+from moto.awslambda import models as lambda_models
+from moto.cloudformation import parsing
+from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
+from moto.cloudformation.models import Stack as MotoStack
+from moto.cloudformation.models import cloudformation_backends
+from moto.cognitoidp.models import CognitoIdpBackend, cognitoidp_backends
+from moto.core.common_models import CloudFormationModel
+from moto.core.exceptions import ServiceException
+from moto.dynamodb.models import dynamodb_backends
+from moto.events.models import EventBus
+from samtranslator.model.exceptions import InvalidDocumentException
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+from local.store import Store
+
+# Stands for the bucket that `sam package` would upload to; the key is the logical id.
+CODE_BUCKET = "local"
+
+
+class TemplateError(Exception):
+    """What is wrong with a template, in one line: the file, the resource if it is one's, and the reason."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource as deployed.
+
+    Attributes:
+        physical_id: what `!Ref` gives; of a layer its ARN with the version.
+        properties: as resolved: no intrinsic functions, nothing where `AWS::NoValue` stood.
+        local_path: the folder that CodeUri or ContentUri names.
+    """
+
+    logical_id: str
+    type: str
+    physical_id: str
+    properties: dict[str, Any]
+    local_path: Path | None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed template: its resources by logical id, and the values of its outputs."""
+
+    name: str
+    resources: dict[str, Resource]
+    outputs: dict[str, str]
+
+    def of_type(self, type: str) -> list[Resource]:  # noqa: A002 - CloudFormation's name for it
+        return [resource for resource in self.resources.values() if resource.type == type]
+
+
+def deploy(path: Path, store: Store, *, stack_name: str, parameters: Mapping[str, str]) -> Stack:
+    """Makes a stack of a SAM template in a store that has started.
+
+    Args:
+        path: the template.
+        store: holds the stack, so that boto3's CloudFormation client shows it too.
+        stack_name: the start of the names that the template leaves open.
+        parameters: values for the template's parameters that have no default or shall have another.
+
+    Raises:
+        TemplateError: the template cannot be read, transformed or resolved, names a folder that is not there or a
+            resource type that nobody here knows, or the parameters are not the template's.
+    """
+    try:
+        template = _read(path)
+        _check_parameters(template, parameters)
+        folders = _take_folders(template, path.parent)
+        plain = _transform(template, dict(parameters), store.region)
+        _check_types(plain)
+        return _create(plain, folders, store, stack_name, parameters)
+    except TemplateError as error:
+        message = f"{path.name}: {error}"
+        raise TemplateError(message) from error
+
+
+# ------------------------------------------------------------------------------------------------ the template
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        template = yaml_parse(path.read_text())  # type: ignore[no-untyped-call]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        message = f"line {mark.line + 1}: {error.problem}" if mark else str(error)
+        raise TemplateError(message) from error
+    except OSError as error:
+        raise TemplateError(error.strerror) from error
+    if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
+        raise TemplateError("it has no Resources")
+    # YAML's anchors make several places share one object, and SAM's transform changes objects in place.
+    copied: dict[str, Any] = json.loads(json.dumps(template))
+    return copied
+
+
+def _check_parameters(template: dict[str, Any], parameters: Mapping[str, str]) -> None:
+    declared = template.get("Parameters", {})
+    unknown = parameters.keys() - declared.keys()
+    missing = {name for name, parameter in declared.items() if "Default" not in parameter} - parameters.keys()
+    if unknown or missing:
+        kind, names = ("unknown", unknown) if unknown else ("no value for", missing)
+        message = f"Parameters: {kind} {', '.join(sorted(names))}"
+        raise TemplateError(message)
+
+
+def _take_folders(template: dict[str, Any], root: Path) -> dict[str, Path]:
+    """Puts an address in S3, which SAM's transform insists on, where the template names a folder.
+
+    Returns:
+        The folders by logical id.
+    """
+    folders = {}
+    default = template.get("Globals", {}).get("Function", {}).pop("CodeUri", None)
+    for logical_id, resource in template["Resources"].items():
+        properties = resource.setdefault("Properties", {})
+        if resource.get("Type") == "AWS::Serverless::Function" and "InlineCode" not in properties:
+            name, folder = "CodeUri", properties.get("CodeUri", default)
+        elif resource.get("Type") == "AWS::Serverless::LayerVersion":
+            name, folder = "ContentUri", properties.get("ContentUri")
+        else:
+            continue
+        if not isinstance(folder, str) or not (root / folder).is_dir():
+            message = f"{logical_id}: {name} names no folder: {folder}"
+            raise TemplateError(message)
+        folders[logical_id] = (root / folder).resolve()
+        properties[name] = f"s3://{CODE_BUCKET}/{logical_id}"
+    return folders
+
+
+class _NoManagedPolicies:
+    """SAM asks an account for the managed policies that a template names; there is no account."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+def _transform(template: dict[str, Any], parameters: dict[str, str], region: str) -> dict[str, Any]:
+    try:
+        with patch.dict(os.environ, AWS_DEFAULT_REGION=region):  # SAM asks boto3 for the region
+            plain: dict[str, Any] = transform(template, parameters, _NoManagedPolicies())  # type: ignore[arg-type]
+    except InvalidDocumentException as error:
+        raise TemplateError("; ".join(cause.message for cause in error.causes)) from error
+    return plain
+
+
+def _check_types(plain: dict[str, Any]) -> None:
+    for logical_id, resource in plain["Resources"].items():
+        if resource.get("Type") not in parsing.get_model_map():
+            message = f"{logical_id}: neither moto nor local/template.py knows the resource type {resource.get('Type')}"
+            raise TemplateError(message)
+
+
+# --------------------------------------------------------------------------------------------------- the stack
+
+
+def _create(
+    plain: dict[str, Any], folders: dict[str, Path], store: Store, name: str, parameters: Mapping[str, str]
+) -> Stack:
+    resolved: dict[str, dict[str, Any]] = {}
+    with ExitStack() as replaced:
+        _correct_engine(replaced, resolved)
+        try:
+            backend = cloudformation_backends[store.account_id][store.region]
+            made = backend.create_stack(name, json.dumps(plain), dict(parameters))
+            outputs = {key: str(output.value) for key in made.output_map if (output := made.output_map[key])}
+        except ServiceException as error:
+            raise TemplateError(error.message) from error
+    resources = {
+        logical_id: Resource(
+            logical_id=logical_id,
+            type=plain["Resources"][logical_id]["Type"],
+            physical_id=getattr(made.resource_map[logical_id], "physical_resource_id", logical_id),
+            properties=properties,
+            local_path=_folder(properties, folders),
+        )
+        for logical_id, properties in resolved.items()
+    }
+    stack = Stack(name, resources, outputs)
+    _complete_tables(stack, store)
+    return stack
+
+
+def _folder(properties: dict[str, Any], folders: dict[str, Path]) -> Path | None:
+    code = properties.get("Code") or properties.get("Content")
+    return folders.get(code["S3Key"]) if isinstance(code, dict) and code.get("S3Bucket") == CODE_BUCKET else None
+
+
+def _complete_tables(stack: Stack, store: Store) -> None:
+    """Sets what moto's CloudFormation leaves out of tables, though its DynamoDB knows it."""
+    backend = dynamodb_backends[store.account_id][store.region]
+    for table in stack.of_type("AWS::DynamoDB::Table"):
+        if "TimeToLiveSpecification" in table.properties:
+            backend.update_time_to_live(table.physical_id, table.properties["TimeToLiveSpecification"])
+        if "PointInTimeRecoverySpecification" in table.properties:
+            backend.update_continuous_backups(table.physical_id, table.properties["PointInTimeRecoverySpecification"])
+
+
+def _correct_engine(replaced: ExitStack, resolved: dict[str, dict[str, Any]]) -> None:
+    """Corrects moto's engine while a stack is made, and lets it note each resource's properties in `resolved`."""
+    create, output = parsing.parse_and_create_resource, parsing.parse_output
+    clean, resolve = parsing.clean_json, parsing.parse_resource_and_generate_name
+
+    def noted(logical_id: str, *arguments: Any) -> Any:
+        model, resource, name = resolve(logical_id, *arguments)
+        # A copy, because moto's models change what they get: a rule makes a string of its pattern.
+        resolved[logical_id] = copy.deepcopy(resource["Properties"])
+        return model, resource, name
+
+    def cleaned(node: Any, resources: Any) -> Any:
+        if isinstance(node, list):  # moto leaves None where NoValue stood
+            return [parsing.clean_json(member, resources) for member in node if not _is_no_value(member, resources)]
+        value = clean(node, resources)
+        if isinstance(node, dict):
+            _check_reference(node, value)
+        return value
+
+    for owner, name, correction in (
+        (parsing, "parse_and_create_resource", lambda *args, **kwargs: _naming(create, *args, **kwargs)),
+        (parsing, "parse_output", lambda *args: _naming(output, *args)),
+        (parsing, "parse_resource_and_generate_name", noted),
+        (parsing, "clean_json", cleaned),
+        # Fails with a TypeError at an unknown resource; parse_output finds what is wrong with an output anyway.
+        (parsing.ResourceMap, "validate_outputs", lambda _resources: None),
+        # Looks for the code in S3, where it is not: the functions run from their folders.
+        (lambda_models, "_validate_s3_bucket_and_key", lambda *_, **__: None),
+        # Reads JSON with a YAML parser in Python, which takes longer than all the rest.
+        (MotoStack, "parse_template", staticmethod(json.loads)),
+    ):
+        replaced.enter_context(patch.object(owner, name, correction))
+
+
+def _naming(make: Callable[..., Any], logical_id: str, *arguments: Any, **options: Any) -> Any:
+    """Calls a function of the engine, and puts the name of the resource or output before what is wrong with it."""
+    try:
+        return make(logical_id, *arguments, **options)
+    except TemplateError:
+        raise  # by a resource that this one refers to, and named already
+    except Exception as error:  # the engine and its models raise whatever comes up
+        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError):
+            reason = f"there is no {error.args[0]}"
+        message = f"{logical_id}: {reason}"
+        raise TemplateError(message) from error
+
+
+def _is_no_value(node: Any, resources: Any) -> bool:
+    if not isinstance(node, dict):
+        return False
+    if "Fn::If" in node:
+        condition, yes, no = node["Fn::If"]
+        return _is_no_value(yes if resources.lazy_condition_map[condition] else no, resources)
+    return node == {"Ref": "AWS::NoValue"}
+
+
+def _check_reference(node: dict[str, Any], value: Any) -> None:
+    """Refuses a Ref or GetAtt that the engine answered with nothing, a Python object, or itself.
+
+    Raises:
+        ServiceException: it cannot be resolved.
+    """
+    if "Ref" in node and node["Ref"] != "AWS::NoValue" and (value is None or isinstance(value, CloudFormationModel)):
+        message = f"!Ref {node['Ref']} has no value: the resource's condition is false, or moto gives it none"
+        raise ServiceException("ValidationError", message)
+    if "Fn::GetAtt" in node and (value is None or isinstance(value, dict)):
+        message = f"!GetAtt {'.'.join(node['Fn::GetAtt'])} has no value in moto"
+        raise ServiceException("ValidationError", message)
+
+
+def _correct_answers() -> None:
+    """Corrects what moto also says when it is asked about a stack later, and so for good.
+
+    A Ref to a bus or a layer is a Python object in moto. It exports an output whose condition is false, and fails if
+    the value of that names a resource with the same condition.
+    """
+    exports: Any = parsing.OutputMap.exports
+
+    def wanted_exports(outputs: Any) -> Any:
+        with_value = copy.copy(outputs)
+        with_value._output_json_map = {key: outputs._output_json_map[key] for key in outputs if outputs[key]}
+        return exports.fget(with_value)
+
+    parsing.OutputMap.exports = property(wanted_exports)  # type: ignore[method-assign, assignment]
+    EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]
+    lambda_models.LayerVersion.physical_resource_id = property(lambda layer: layer.arn)  # type: ignore[attr-defined]
+
+
+_correct_answers()
+
+
+# ------------------------------------------------------------------- models of the types that moto does not know
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a resource is made, and the name that CloudFormation gives it if the template gives none."""
+
+    account_id: str
+    region: str
+    name: str
+
+    def arn(self, service: str, resource: str) -> str:
+        return f"arn:aws:{service}:{self.region}:{self.account_id}:{resource}"
+
+
+# Makes a resource of its place and properties, and answers with the value of Ref and of each attribute that AWS lists.
+_Maker = Callable[[_Place, dict[str, Any]], dict[str, str]]
+
+
+def _http_api(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
+    api_id = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
+    return {
+        "Ref": api_id,
+        "ApiId": api_id,
+        "ApiEndpoint": f"https://{api_id}.execute-api.{place.region}.amazonaws.com",
+    }
+
+
+def _user_pool(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    pool = _cognito(place).create_user_pool(properties.get("UserPoolName", place.name), copy.deepcopy(properties))
+    provider = f"cognito-idp.{place.region}.amazonaws.com/{pool.id}"
+    return {
+        "Ref": pool.id,
+        "UserPoolId": pool.id,
+        "Arn": pool.arn,
+        "ProviderName": provider,
+        "ProviderURL": f"https://{provider}",
+    }
+
+
+def _user_pool_client(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    settings = {"ClientName": place.name} | properties
+    pool_id, with_secret = settings.pop("UserPoolId"), settings.pop("GenerateSecret", False)
+    client = _cognito(place).create_user_pool_client(pool_id, with_secret, settings)
+    values = {"Ref": client.id, "ClientId": client.id, "Name": settings["ClientName"]}
+    return values | ({"ClientSecret": client.secret} if with_secret else {})
+
+
+def _user_pool_group(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    name = properties.get("GroupName", place.name)
+    optional = (properties.get(key) for key in ("Description", "RoleArn", "Precedence"))
+    _cognito(place).create_group(properties["UserPoolId"], name, *optional)  # type: ignore[arg-type]
+    return {"Ref": name}
+
+
+def _cognito(place: _Place) -> CognitoIdpBackend:
+    return cognitoidp_backends[place.account_id][place.region]
+
+
+def _alarm(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    name = properties.get("AlarmName", place.name)
+    return {"Ref": name, "Arn": place.arn("cloudwatch", f"alarm:{name}")}
+
+
+def _subscription(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    arn = f"{properties['TopicArn']}:{secrets.token_hex(16)}"
+    return {"Ref": arn, "Arn": arn}
+
+
+def _alias(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    function = properties["FunctionName"].split(":function:")[-1]
+    arn = place.arn("lambda", f"function:{function}:{properties['Name']}")
+    return {"Ref": arn, "AliasArn": arn}
+
+
+def _named(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
+    return {"Ref": place.name}
+
+
+def _policy(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
+    return {"Ref": place.name, "Id": place.name}
+
+
+def _stage(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    return {"Ref": properties["StageName"]}
+
+
+def _log_policy(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    return {"Ref": properties["PolicyName"]}
+
+
+def _model(resource_type: str, make: _Maker) -> type[CloudFormationModel]:
+    """A model of the kind that moto finds by itself: a subclass of CloudFormationModel."""
+
+    class Recorded(CloudFormationModel):
+        def __init__(self, values: dict[str, str]) -> None:
+            self.values = values
+
+        @property
+        def physical_resource_id(self) -> str:
+            return self.values["Ref"]
+
+        @staticmethod
+        def cloudformation_name_type() -> str:
+            return ""
+
+        @staticmethod
+        def cloudformation_type() -> str:
+            return resource_type
+
+        @classmethod
+        def create_from_cloudformation_json(
+            cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: Any
+        ) -> "Recorded":
+            place = _Place(account_id, region_name, resource_name)
+            return cls(make(place, cloudformation_json["Properties"]))
+
+        def get_cfn_attribute(self, attribute_name: str) -> str:
+            if attribute_name == "Ref" or attribute_name not in self.values:
+                raise UnformattedGetAttTemplateException
+            return self.values[attribute_name]
+
+    return Recorded
+
+
+# Moto looks for subclasses, of which Python keeps weak references only: this list keeps them alive.
+_MODELS = [
+    _model(resource_type, make)
+    for resource_type, make in {
+        "AWS::ApiGatewayV2::Api": _http_api,
+        "AWS::ApiGatewayV2::Stage": _stage,
+        "AWS::CloudWatch::Alarm": _alarm,
+        "AWS::Cognito::UserPool": _user_pool,
+        "AWS::Cognito::UserPoolClient": _user_pool_client,
+        "AWS::Cognito::UserPoolGroup": _user_pool_group,
+        "AWS::Events::EventBusPolicy": _named,
+        "AWS::Lambda::Alias": _alias,
+        "AWS::Lambda::EventInvokeConfig": _named,
+        "AWS::Logs::ResourcePolicy": _log_policy,
+        "AWS::SNS::Subscription": _subscription,
+        "AWS::SNS::TopicPolicy": _policy,
+        "AWS::SQS::QueuePolicy": _policy,
+    }.items()
+]
+
+
+# ---------------------------------------------------------------------------------------------- what is not run
+
+# Types that a module of local/ stores or runs.
+_RUN = {
+    "AWS::ApiGatewayV2::Api": "gateway",
+    "AWS::ApiGatewayV2::Stage": "gateway",
+    "AWS::Cognito::UserPool": "store",
+    "AWS::Cognito::UserPoolClient": "store",
+    "AWS::Cognito::UserPoolGroup": "store",
+    "AWS::DynamoDB::Table": "store",
+    "AWS::Events::EventBus": "bus",
+    "AWS::Events::Rule": "bus",
+    "AWS::Lambda::EventInvokeConfig": "runtime",
+    "AWS::Lambda::EventSourceMapping": "sources",
+    "AWS::Lambda::Function": "runtime",
+    "AWS::Lambda::LayerVersion": "runtime",
+    "AWS::Logs::LogGroup": "store",
+    "AWS::SQS::Queue": "store",
+}
+
+# Types that do nothing by themselves, with the reason why nothing is missing without them.
+_NOTHING_TO_RUN = {
+    "AWS::Events::EventBusPolicy": "permissions are not checked here",
+    "AWS::IAM::ManagedPolicy": "permissions are not checked here",
+    "AWS::IAM::Policy": "permissions are not checked here",
+    "AWS::IAM::Role": "permissions are not checked here",
+    "AWS::Lambda::Permission": "permissions are not checked here",
+    "AWS::Logs::ResourcePolicy": "permissions are not checked here",
+    "AWS::SNS::TopicPolicy": "permissions are not checked here",
+    "AWS::SQS::QueuePolicy": "permissions are not checked here",
+}
+
+
+def not_run(stack: Stack) -> list[str]:
+    """The resources that exist here and do nothing, though they would in AWS, as `logical id (type)`."""
+    known = _RUN.keys() | _NOTHING_TO_RUN.keys()
+    return sorted(
+        f"{resource.logical_id} ({resource.type})"
+        for resource in stack.resources.values()
+        if resource.type not in known
+    )

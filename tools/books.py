@@ -1,0 +1,176 @@
+"""The check of the books: stock, orders, reservations and the bus's record must agree once a stack is idle."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from tools.stack import Stack, StackNotFound, find
+
+Item = Mapping[str, Any]
+
+PRODUCT = "PRODUCT#"
+RESERVATION = "RESERVATION#"
+
+# What the reservation of an order must be once the order has come to an end
+ENDS: Mapping[str, frozenset[str]] = {
+    "CONFIRMED": frozenset({"RESERVED"}),
+    "REJECTED": frozenset({"OUT_OF_STOCK"}),
+    "CANCELLED": frozenset({"RELEASED", "OUT_OF_STOCK"}),
+}
+
+
+def check(
+    orders: Sequence[Item], inventory: Sequence[Item], bus_events: Sequence[Item], initial: Mapping[str, int] | None
+) -> list[str]:
+    """Compare what is stored with itself, with the bus's record, and with the stock of the beginning.
+
+    Args:
+        orders: the items of the orders table.
+        inventory: the items of the inventory table.
+        bus_events: what was on the bus, as often as it was there.
+        initial: the stock of each product before the first order; None if nobody knows any more.
+
+    Returns:
+        The differences, a line each; none if the books balance.
+    """
+    products = {item["pk"].removeprefix(PRODUCT): item for item in inventory if item["pk"].startswith(PRODUCT)}
+    reservations = {
+        item["pk"].removeprefix(RESERVATION): item for item in inventory if item["pk"].startswith(RESERVATION)
+    }
+    stored = [*(("order", order["orderId"], order) for order in orders)]
+    stored += [("reservation", order_id, item) for order_id, item in reservations.items()]
+    return [
+        *_stock_differences(products, reservations),
+        *([] if initial is None else _initial_differences(products, initial)),
+        *_order_differences({order["orderId"]: order for order in orders}, reservations),
+        *(line for kind, name, item in stored for line in _version_differences(f"{kind} {name}", item)),
+        *_event_differences([item for _, _, item in stored], bus_events),
+    ]
+
+
+def _stock_differences(products: Mapping[str, Item], reservations: Mapping[str, Item]) -> Iterator[str]:
+    held: Counter[str] = Counter()
+    for reservation in reservations.values():
+        if reservation["status"] == "RESERVED":
+            for line in reservation["events"][0]["data"]["order"]["items"]:
+                held[line["productId"]] += int(line["quantity"])
+    for product_id, product in products.items():
+        if product["available"] < 0 or product["reserved"] < 0:
+            yield f"product {product_id}: {product['available']} available and {product['reserved']} reserved, below 0"
+        if product["reserved"] != held[product_id]:
+            yield f"product {product_id}: {product['reserved']} reserved, but the reservations hold {held[product_id]}"
+    for product_id in held.keys() - products.keys():
+        yield f"product {product_id}: the reservations hold {held[product_id]}, but it has no stock"
+
+
+def _initial_differences(products: Mapping[str, Item], initial: Mapping[str, int]) -> Iterator[str]:
+    now = {product_id: int(product["available"] + product["reserved"]) for product_id, product in products.items()}
+    for product_id in sorted(now.keys() | initial.keys()):
+        if now.get(product_id, 0) != initial.get(product_id, 0):
+            have, had = now.get(product_id, 0), initial.get(product_id, 0)
+            yield f"product {product_id}: {have} available and reserved together, {had} at the beginning"
+
+
+def _order_differences(orders: Mapping[str, Item], reservations: Mapping[str, Item]) -> Iterator[str]:
+    for order_id, order in orders.items():
+        status = order["status"]
+        if status not in ENDS:
+            yield f"order {order_id}: not settled, {status}"
+        elif order_id not in reservations:
+            yield f"order {order_id}: {status} without a reservation"
+        elif reservations[order_id]["status"] not in ENDS[status]:
+            yield f"order {order_id}: {status}, but its reservation is {reservations[order_id]['status']}"
+    for order_id in reservations.keys() - orders.keys():
+        yield f"reservation {order_id}: of an order that does not exist"
+
+
+def _version_differences(name: str, item: Item) -> Iterator[str]:
+    if item["version"] != len(item["events"]):
+        yield f"{name}: version {item['version']} with {len(item['events'])} events"
+
+
+def _event_differences(stored: Iterable[Item], bus_events: Iterable[Item]) -> Iterator[str]:
+    ids = Counter(event["eventId"] for item in stored for event in item["events"])
+    published = {event["detail"]["metadata"]["eventId"]: event for event in bus_events}
+    yield from (f"event {event_id}: stored {times} times" for event_id, times in ids.items() if times > 1)
+    yield from (f"event {event_id}: stored, but never on the bus" for event_id in sorted(ids.keys() - published.keys()))
+    for event_id in sorted(published.keys() - ids.keys()):
+        yield f"event {event_id}: {published[event_id]['detail-type']} was on the bus, but is not stored"
+
+
+class BusRecord:
+    """What was on a stack's bus, from the log of all events.
+
+    Args:
+        stack: whose bus.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._pages = stack.client("logs").get_paginator("filter_log_events")
+        self._group = stack.outputs["EventLogGroupName"]
+        self._since = 0
+        self._read: set[str] = set()
+
+    def new(self) -> list[dict[str, Any]]:
+        """The events since the last call; all of them at the first one."""
+        pages = self._pages.paginate(logGroupName=self._group, startTime=self._since)
+        lines = [line for page in pages for line in page["events"] if line["eventId"] not in self._read]
+        self._read |= {line["eventId"] for line in lines}
+        self._since = max([self._since, *(line["timestamp"] for line in lines)])
+        return [json.loads(line["message"]) for line in lines]
+
+
+def read_tables(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All items of the orders table and of the inventory table."""
+    scan = stack.resource("dynamodb").meta.client.get_paginator("scan")
+    orders, inventory = (
+        [item for page in scan.paginate(TableName=stack.outputs[name], ConsistentRead=True) for item in page["Items"]]
+        for name in ("OrdersTableName", "InventoryTableName")
+    )
+    return orders, inventory
+
+
+def report(differences: Sequence[str], orders: int, events: int) -> int:
+    """Print the result of a check.
+
+    Args:
+        differences: what it found.
+        orders: how many orders there were.
+        events: how many events were on the bus.
+
+    Returns:
+        The exit code: 0, or 1 if the books don't balance.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    for line in differences:
+        console.print(f"[red]difference[/] {escape(line)}")
+    if differences:
+        console.print(f"[red]The books don't balance: {len(differences)} differences[/]")
+        return 1
+    console.print(f"[green]The books balance[/]: {orders} orders, {events} events on the bus")
+    return 0
+
+
+def main() -> int:
+    """`python -m tools.books [--stack NAME]`, on a stack where nothing is on its way."""
+    parser = argparse.ArgumentParser(prog="python -m tools.books", description=__doc__)
+    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
+    options = parser.parse_args()
+    try:
+        stack = find(options.stack)
+    except StackNotFound as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    orders, inventory = read_tables(stack)
+    events = BusRecord(stack).new()
+    return report(check(orders, inventory, events, None), len(orders), len(events))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Sends every case of events/order_api/ to a stack of its own, and shows what becomes of each order."""
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tools.books import BusRecord
+from tools.http import Answer, Api
+from tools.own_stack import StackDidNotStart, local_stack_of_own
+from tools.stack import Stack
+
+CASES = Path("events/order_api")
+OUTCOME_SECONDS = 30
+SENT_HEADERS = ("content-type", "idempotency-key")
+"""Of a fixture's headers, those that mean something to the API; the others describe a call that never was."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The HTTP request behind a fixture."""
+
+    method: str
+    path: str
+    user: str | None
+    headers: Mapping[str, str]
+    body: bytes | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case.
+
+    Args:
+        case: the fixture's name.
+        answer: the first answer.
+        order: the order that was placed, as it was last seen; None if none was.
+        seconds: from the POST until the order was seen settled; None if it never was.
+        events: the detail-types of the order's events, in the order of the bus.
+    """
+
+    case: str
+    answer: Answer
+    order: Mapping[str, Any] | None = None
+    seconds: float | None = None
+    events: tuple[str, ...] = ()
+
+
+def request_of(event: Mapping[str, Any]) -> Request:
+    """The request that API Gateway would have made this event of (payload format 2.0).
+
+    Args:
+        event: the fixture.
+    """
+    query, body = event.get("rawQueryString"), event.get("body")
+    if body is not None:
+        body = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
+    headers = {name.lower(): value for name, value in event["headers"].items()}
+    return Request(
+        method=event["requestContext"]["http"]["method"],
+        path=event["rawPath"] + (f"?{query}" if query else ""),
+        user=_user_of(event["requestContext"]),
+        headers={name: headers[name] for name in SENT_HEADERS if name in headers},
+        body=body,
+    )
+
+
+def _user_of(context: Mapping[str, Any]) -> str | None:
+    """Who calls: the claims of a fixture are of a pool that does not exist, so they choose between our own tokens."""
+    claims = (context.get("authorizer") or {}).get("jwt", {}).get("claims")
+    if not claims:
+        return None
+    groups = claims.get("cognito:groups", "").strip("[]").split()  # API Gateway writes a list as [a b]
+    return "staff" if "staff" in groups else "customer"
+
+
+def send(api: Api, fixture: Path) -> Result:
+    """Send one case; if it places an order, wait for the order's outcome."""
+    request = request_of(json.loads(fixture.read_text()))
+    answer = api.call(request.method, request.path, user=request.user, headers=request.headers, body=request.body)
+    result = Result(fixture.stem, answer)
+    if (request.method, request.path, answer.status) != ("POST", "/orders", 201):
+        return result
+    deadline = answer.sent_at + OUTCOME_SECONDS
+    while time.time() < deadline:
+        # Staff may read every order, also one that was placed for somebody else
+        order = api.call("GET", f"/orders/{answer.body['orderId']}", user="staff").body
+        if order["status"] != "PENDING":
+            return replace(result, order=order, seconds=time.time() - answer.sent_at)
+        time.sleep(0.02)
+    return replace(result, order=answer.body)
+
+
+def with_events(stack: Stack, results: list[Result]) -> list[Result]:
+    """The results with the events of their orders, once the last ones have reached the bus's record."""
+    record = BusRecord(stack)
+    events: dict[str, list[str]] = {str(result.order["orderId"]): [] for result in results if result.order}
+    settled = {str(result.order["orderId"]) for result in results if result.order and result.seconds}
+    deadline = time.monotonic() + OUTCOME_SECONDS
+    while True:
+        for event in record.new():
+            events.setdefault(event["detail"]["orderId"], []).append(event["detail-type"])
+        # What settles an order is an event of the order itself, after the one that placed it
+        waiting = [order for order in settled if sum(name.startswith("Order ") for name in events[order]) < 2]
+        if not waiting or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return [
+        replace(result, events=tuple(events[str(result.order["orderId"])])) if result.order else result
+        for result in results
+    ]
+
+
+def show(results: list[Result]) -> None:
+    """Print a row per case."""
+    table = Table("case", "HTTP", "order", "items", "total", "outcome", "ms", "events")
+    for column in (1, 4, 6):
+        table.columns[column].justify = "right"
+    for result in results:
+        answer, order = result.answer, result.order
+        if order is None:
+            problem = str(answer.body.get("title") or answer.body.get("message") or "")
+            table.add_row(result.case, str(answer.status), "", "", "", problem, f"{answer.seconds * 1000:.0f}", "")
+            continue
+        table.add_row(
+            result.case,
+            str(answer.status),
+            order["orderId"],
+            "\n".join(f"{item['quantity']} x {item['productId']}" for item in order["items"]),
+            f"{order['totalAmount']:,.2f} {order['currency']}",
+            order["status"],
+            "" if result.seconds is None else f"{result.seconds * 1000:.0f}",
+            "\n".join(result.events),
+        )
+    console = Console()
+    # Wide as the table needs where no terminal limits it, so that no name is cut off in a log
+    console.print(table, width=None if console.is_terminal else 200)
+
+
+def main() -> int:
+    """`python -m tools.demo`."""
+    fixtures = sorted(CASES.glob("*.json"))
+    if not fixtures:
+        print(f"error: there are no cases in {CASES}", file=sys.stderr)
+        return 1
+    try:
+        with local_stack_of_own() as stack:
+            api = Api(stack)
+            results = with_events(stack, [send(api, fixture) for fixture in track(fixtures, "Sending")])
+    except StackDidNotStart as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    show(results)
+    pending = [result.case for result in results if result.order and result.seconds is None]
+    if pending:
+        print(f"error: not settled after {OUTCOME_SECONDS} s: {', '.join(pending)}", file=sys.stderr)
+    return 1 if pending else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Starts a stack on this machine that belongs to one command alone, and stops it whatever happens."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from tools.stack import Stack, local_stack
+
+START_SECONDS = 120
+STOP_SECONDS = 30
+STDERR = 2
+
+
+class StackDidNotStart(Exception):
+    """The runner ended or took too long; its own message is on stderr."""
+
+
+@contextmanager
+def local_stack_of_own() -> Iterator[Stack]:
+    """A seeded stack on free ports, with tokens for both users. What the runner has to say goes to stderr.
+
+    Raises:
+        StackDidNotStart: nothing is left running then.
+    """
+    with tempfile.TemporaryDirectory(prefix="orderflow-") as folder, _runner(Path(folder)) as process:
+        description = Path(folder) / "stack.json"
+        _wait_for(description, process)
+        yield local_stack(description)
+
+
+@contextmanager
+def _runner(state: Path) -> Iterator[subprocess.Popen[bytes]]:
+    python = shlex.quote(sys.executable)
+    prepare = f"{python} -m tools.prepare > {os.devnull}"  # its text is for those who use the stack by hand
+    command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet"]
+    before = signal.signal(signal.SIGTERM, _leave)
+    # A session of its own: Ctrl-C reaches this process alone, which then stops the runner in an orderly way
+    process = subprocess.Popen(
+        [*command, "--state", str(state), "--prepare", prepare], stdout=STDERR, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _stop(process)
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(description: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not description.exists():
+        if process.poll() is not None:
+            raise StackDidNotStart(f"the stack ended with code {process.returncode} before it was ready")
+        if time.monotonic() > deadline:
+            raise StackDidNotStart(f"the stack was not ready after {START_SECONDS} s")
+        time.sleep(0.05)

@@ -1,0 +1,33 @@
+"""What `make run` does once the stack is up: seed it, sign the test users in, and say how to place an order."""
+
+import json
+import os
+from pathlib import Path
+
+from tools.seed import read_seed, seed
+from tools.stack import USERS, local_stack, sign_in
+
+ORDER = {
+    "items": [{"productId": "PROD-KEYBOARD", "quantity": 2}],
+    "shippingAddress": {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"},
+}
+
+
+def main() -> None:
+    """`python -m tools.prepare`, with the stack's description in the file that STACK_FILE names."""
+    path = Path(os.environ["STACK_FILE"])
+    stack = local_stack(path)
+    products = read_seed()
+    seed(stack, products)
+    tokens = {user: sign_in(stack, user) for user in USERS}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": tokens}, indent=2))
+    print(f"""
+{len(products)} products in stock. Orders are taken at {stack.api_url}; tokens and more are in .local/stack.json.
+
+curl -i {stack.api_url}/orders -H 'Content-Type: application/json' -H 'Authorization: Bearer {tokens["customer"]}' \\
+  -d '{json.dumps(ORDER)}'
+""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Finds a running stack: the local one by .local/stack.json, a deployed one by its name. And signs users in."""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+LOCAL = Path(".local/stack.json")
+USERS = {"customer": "ada@example.com", "staff": "staff@example.com"}
+
+
+class StackNotFound(Exception):
+    """There is no such stack; the message says how to get one."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack.
+
+    Args:
+        api_url: of the HTTP API, without a slash at its end.
+        outputs: the template's outputs.
+        region: the AWS region.
+        aws_endpoint: where AWS is; None for AWS itself.
+        tokens: ID tokens by user, as far as they are known.
+    """
+
+    api_url: str
+    outputs: dict[str, str]
+    region: str
+    aws_endpoint: str | None = None
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the stack's AWS."""
+        return boto3.client(service, **self._connection())  # type: ignore[call-overload]
+
+    def resource(self, service: str) -> Any:
+        """A boto3 resource of the stack's AWS."""
+        return boto3.resource(service, **self._connection())  # type: ignore[call-overload]
+
+    def _connection(self) -> dict[str, Any]:
+        if self.aws_endpoint is None:
+            return {"region_name": self.region}
+        return {
+            "region_name": self.region,
+            "endpoint_url": self.aws_endpoint,
+            "aws_access_key_id": "local",
+            "aws_secret_access_key": "local",
+            "config": Config(account_id_endpoint_mode="disabled", max_pool_connections=50),
+        }
+
+
+def local_stack(description: Path | None = None) -> Stack:
+    """The stack on this machine.
+
+    Args:
+        description: its stack.json; by default the file that STACK_FILE names, or .local/stack.json.
+
+    Raises:
+        StackNotFound: none is running.
+    """
+    path = description or Path(os.environ.get("STACK_FILE", LOCAL))
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise StackNotFound(f"there is no {path}: start the stack with `make run`") from error
+    return Stack(found["apiUrl"], found["outputs"], found["region"], found["awsEndpoint"], found.get("tokens", {}))
+
+
+def deployed_stack(name: str) -> Stack:
+    """A stack in the account and region of the AWS credentials in use.
+
+    Raises:
+        StackNotFound: there is none of this name.
+    """
+    session = boto3.Session()
+    cloudformation = session.client("cloudformation")
+    try:
+        found = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    except cloudformation.exceptions.ClientError as error:
+        raise StackNotFound(f"no stack {name} in {session.region_name}: {error}") from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    return Stack(outputs["ApiUrl"], outputs, session.region_name)
+
+
+def find(name: str | None) -> Stack:
+    """The deployed stack of a name, or the local one."""
+    return deployed_stack(name) if name else local_stack()
+
+
+def sign_in(stack: Stack, user: str) -> str:
+    """An ID token of a test user, who is made if there is none yet.
+
+    Args:
+        stack: whose user pool.
+        user: `customer`, or `staff`, who is put into the group of that name.
+    """
+    cognito = stack.client("cognito-idp")
+    pool, email = stack.outputs["UserPoolId"], USERS[user]
+    try:
+        attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]
+        cognito.admin_create_user(UserPoolId=pool, Username=email, UserAttributes=attributes, MessageAction="SUPPRESS")
+    except cognito.exceptions.UsernameExistsException:
+        pass  # from an earlier run
+    password = f"Aa1-{secrets.token_urlsafe(24)}"  # a new one each time: nobody keeps or knows it
+    cognito.admin_set_user_password(UserPoolId=pool, Username=email, Password=password, Permanent=True)
+    if user == "staff":
+        cognito.admin_add_user_to_group(UserPoolId=pool, Username=email, GroupName="staff")
+    answer = cognito.admin_initiate_auth(
+        UserPoolId=pool,
+        ClientId=stack.outputs["UserPoolClientId"],
+        AuthFlow="ADMIN_USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": email, "PASSWORD": password},
+    )
+    return str(answer["AuthenticationResult"]["IdToken"])
