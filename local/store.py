@@ -337,8 +337,7 @@ class _Tables:
         item = new if old is None else old
         assert item is not None  # noqa: S101 - moto never adds a change from nothing to nothing
         key = (shard.table.table_arn, item.hash_key, item.range_key)
-        first_old = self._changes[key][1] if key in self._changes else old
-        self._changes[key] = (shard.table, first_old, new)
+        self._changes[key] = (shard.table, old, new)
 
     def _report_changes(self) -> None:
         changes, self._changes = self._changes, {}
@@ -378,8 +377,8 @@ class _Tables:
     def update_item(self, backend: DynamoDBBackend, table_name: str, key: dict[str, Any], **changes: Any) -> Any:
         """Updates an item or leaves it alone.
 
-        Moto applies an expression clause by clause to the stored item, so that one which fails half-way (ADD to a
-        string) stays half applied, or leaves an empty new item; in DynamoDB it changes nothing.
+        Moto applies an expression clause by clause to the stored item, so that one which fails half-way (the item
+        becomes too large) stays half applied, or leaves an empty new item; in DynamoDB it changes nothing.
         """
         with self._undone_on_error([_locate(backend, table_name, key)]):
             return self._update_item(backend, table_name, key, **changes)

@@ -7,6 +7,7 @@ recorded as they were resolved, so that the other modules of local/ can run what
 
 import copy
 import json
+import logging
 import os
 import secrets
 import string
@@ -33,6 +34,9 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 from local.store import Store
+
+# Warns after each transform that nobody took its measurements.
+logging.getLogger("samtranslator.metrics").setLevel(logging.ERROR)
 
 # Stands for the bucket that `sam package` would upload to; the key is the logical id.
 CODE_BUCKET = "local"

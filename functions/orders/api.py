@@ -19,7 +19,7 @@ from orderflow import idempotency
 from orderflow.event_store import Stream, VersionConflict
 from orderflow.events import OrderMetadata
 from orderflow.http_api import Problem, cursor_parameter, json_response, limit_parameter, page_response, read_body
-from orderflow.observability import cause, count, logger, metrics, tracer
+from orderflow.observability import amount, cause, count, logger, metrics, tracer
 from orderflow.settings import from_environment
 from orders import order as rules
 from orders.callers import Caller, caller_of
@@ -147,7 +147,7 @@ def _place(caller: Caller, request: PlaceOrderRequest, order_id: str) -> Order:
         return rules.fold(conflict.stream.events[:1])
     logger.info("order placed", order_id=order_id, event_id=event.event_id)
     count("OrdersPlaced")
-    count("OrderValue", float(placed.content["totalAmount"]))
+    amount("OrderValue", float(placed.content["totalAmount"]))
     return placed
 
 

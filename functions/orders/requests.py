@@ -47,14 +47,14 @@ class AddressRequest(RequestModel):
 class PlaceOrderRequest(RequestModel):
     """The body of `POST /orders`."""
 
-    items: Annotated[tuple[OrderLineRequest, ...], Field(min_length=1, max_length=1000, strict=False)]
+    items: Annotated[list[OrderLineRequest], Field(min_length=1, max_length=1000)]
     shipping_address: AddressRequest
     source: Literal["web", "mobile", "api"] = "web"
     promotion_code: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None = None
 
     @field_validator("items", mode="after")
     @classmethod
-    def _merge(cls, items: tuple[OrderLineRequest, ...]) -> tuple[OrderLineRequest, ...]:
+    def _merge(cls, items: list[OrderLineRequest]) -> list[OrderLineRequest]:
         merged = merge_lines(items)
         if len(merged) > MAX_PRODUCTS:
             raise ValueError(f"an order has at most {MAX_PRODUCTS} distinct products, not {len(merged)}")
@@ -83,7 +83,7 @@ class StaffPlaceOrderRequest(PlaceOrderRequest):
         return self
 
 
-def merge_lines(items: tuple[OrderLineRequest, ...]) -> tuple[OrderLineRequest, ...]:
+def merge_lines(items: list[OrderLineRequest]) -> list[OrderLineRequest]:
     """One line per product, in the order of their first mention.
 
     Raises:
@@ -101,4 +101,4 @@ def merge_lines(items: tuple[OrderLineRequest, ...]) -> tuple[OrderLineRequest, 
         if quantity > MAX_QUANTITY:
             raise ValueError(f"{quantity} of {item.product_id} in all, where {MAX_QUANTITY} is the most")
         merged[item.product_id] = first.model_copy(update={"quantity": quantity})
-    return tuple(merged.values())
+    return list(merged.values())

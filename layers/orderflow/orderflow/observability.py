@@ -23,6 +23,11 @@ def count(name: str, value: float = 1) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)
 
 
+def amount(name: str, value: float) -> None:
+    """Add a sum of money to a business metric. It is a statistic, not a book: a float will do."""
+    metrics.add_metric(name=name, unit=MetricUnit.NoUnit, value=value)
+
+
 def cause(correlation_id: str, causation_id: str) -> Cause:
     """The cause of what this invocation stores, with its trace."""
     return Cause(correlation_id, causation_id, os.environ.get("_X_AMZN_TRACE_ID"))

@@ -1,0 +1,170 @@
+"""The runner as a program: what it prints and leaves behind when it starts, fails and stops. Local only."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import eventually
+
+ROOT = Path(__file__).parents[2]
+FUNCTION = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  EchoFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      CodeUri: {code}
+      Handler: {handler}
+      Runtime: python3.13
+      Events:
+        Get:
+          Type: HttpApi
+          Properties: {{Method: GET, Path: /}}
+"""
+ECHO = """
+import os
+
+def handler(event, context):
+    if event.get("fail"):
+        raise ValueError("told to")
+    return {"event": event, "secret": os.environ.get("MY_SECRET")}
+"""
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """A template with one function that answers what it is sent."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "echo.py").write_text(ECHO)
+    path = tmp_path / "template.yaml"
+    path.write_text(FUNCTION.format(code="code/", handler="echo.handler"))
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "local", *map(str, arguments)]
+
+
+@contextmanager
+def running(template: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    state = template.parent / "state"
+    process = subprocess.Popen(
+        command("run", "--template", template, "--state", state, "--port", "0", *more),
+        cwd=ROOT,
+        env={**os.environ, "MY_SECRET": "s3cret"},
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        eventually(lambda: (state / "stack.json").exists() or process.poll() is not None)
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def run(*arguments: str | Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, text=True, input=text, capture_output=True, timeout=60)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
+    return [int(line) for line in found.split()]
+
+
+def test_ctrl_c_stops_everything_and_leaves_no_process(template: Path) -> None:
+    with running(template) as process:
+        functions = children(process)
+        assert functions
+    assert process.returncode == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in functions)
+    assert not (template.parent / "state" / "stack.json").exists()
+
+
+def test_functions_of_a_killed_runner_end_too(template: Path) -> None:
+    with running(template) as process:
+        functions = children(process)
+        process.kill()
+        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in functions))
+
+
+def test_one_function_is_run_with_one_event(template: Path) -> None:
+    state = template.parent / "state"
+    event = template.parent / "event.json"
+    event.write_text('{"answer": 42}')
+    with running(template):
+        told = run("invoke", "EchoFunction", "-e", event, "--state", state)
+        assert (told.returncode, json.loads(told.stdout)) == (0, {"event": {"answer": 42}, "secret": None})
+        failed = run("invoke", "EchoFunction", "-e", "-", "--state", state, text='{"fail": true}')
+        assert failed.returncode == 1
+        assert json.loads(failed.stdout)["errorMessage"] == "told to"
+        unknown = run("invoke", "OtherFunction", "-e", event, "--state", state)
+        assert unknown.returncode == 1
+        assert unknown.stderr == "error: the template has no function OtherFunction; it has EchoFunction\n"
+
+
+def test_invoke_says_that_nothing_is_running(tmp_path: Path) -> None:
+    told = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: no running stack")
+
+
+def refusal(template: Path, *more: str) -> str:
+    """The one line of a start that fails."""
+    state = template.parent / "state"
+    told = run("run", "--template", template, "--state", state, *more)
+    assert told.returncode == 1
+    lines = told.stderr.strip().splitlines()
+    assert len(lines) == 1, told.stderr
+    assert not (state / "stack.json").exists()
+    return lines[0]
+
+
+def test_a_taken_port_is_named(template: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert f"port {port} is taken" in refusal(template, "--port", port)
+
+
+def test_a_handler_that_cannot_be_imported_is_named(template: Path) -> None:
+    template.write_text(FUNCTION.format(code="code/", handler="missing.handler"))
+    line = refusal(template, "--port", "0")
+    assert "EchoFunction" in line
+    assert "missing" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Resources: [", "template.yaml"),
+        ("Resources:\n  Thing:\n    Type: AWS::No::Such\n", "AWS::No::Such"),
+        (FUNCTION.format(code="nowhere/", handler="echo.handler"), "nowhere"),
+        ("Resources:\n  Q:\n    Type: AWS::SQS::Queue\n    Properties: {QueueName: !Ref Missing}\n", "Missing"),
+        (
+            "Resources:\n  R:\n    Type: AWS::Events::Rule\n    Properties:\n      Name: bad-rule\n"
+            "      EventPattern: {source: [{prefix: 1}]}\n",
+            "bad-rule",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_named(template: Path, text: str, named: str) -> None:
+    template.write_text(text)
+    assert named in refusal(template, "--port", "0")
+
+
+def test_a_missing_template_is_named(tmp_path: Path) -> None:
+    assert "nothing.yaml" in refusal(tmp_path / "nothing.yaml", "--port", "0")
+
+
+def test_a_preparation_that_fails_ends_the_run(template: Path) -> None:
+    assert "`false` ended with code 1" in refusal(template, "--port", "0", "--prepare", "false")

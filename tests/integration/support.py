@@ -1,0 +1,212 @@
+"""What the integration tests share: the template's resources in moto, and the order API as API Gateway calls it."""
+
+import importlib
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import ModuleType
+from typing import Any
+
+import boto3
+
+from local.store import Store
+from local.template import Stack
+
+ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
+
+
+@dataclass
+class Aws:
+    """The template's resources in moto, and what went through them.
+
+    Args:
+        store: moto.
+        stack: the template's resources.
+        records: every stream record so far: the stream's ARN and the record.
+        published: every entry that PutEvents accepted.
+        answer: what PutEvents answers to an entry; tests replace it.
+    """
+
+    store: Store
+    stack: Stack
+    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    published: list[dict[str, Any]] = field(default_factory=list)
+    answer: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {}
+
+    @property
+    def resource(self) -> Any:
+        return boto3.resource("dynamodb")
+
+    def table(self, output: str) -> Any:
+        return self.resource.Table(self.stack.outputs[output])
+
+    def idempotency_table(self) -> Any:
+        return self.resource.Table(self.stack.resources["IdempotencyTable"].physical_id)
+
+    def put_events(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        answers = [self.answer(entry) for entry in entries]
+        self.published += [entry for entry, answer in zip(entries, answers, strict=True) if "ErrorCode" not in answer]
+        return [answer or {"EventId": str(uuid.uuid4())} for answer in answers]
+
+    def records_of(self, key: str) -> list[dict[str, Any]]:
+        """The records of one item, by its partition key."""
+        return [record for _, record in self.records if {"S": key} in record["dynamodb"]["Keys"].values()]
+
+    def dlq(self) -> list[dict[str, Any]]:
+        """The messages in the DLQ, which are taken out of it."""
+        queue = boto3.client("sqs")
+        url = self.stack.outputs["OrderEventsDlqUrl"]
+        found: list[dict[str, Any]] = []
+        while batch := queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]).get(
+            "Messages"
+        ):
+            found += [dict(message) for message in batch]
+            for message in batch:
+                queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def add_product(self, price: str = "10.00", stock: int | None = 100, *, active: bool = True) -> str:
+        """A product of the test's own; without stock if that is None."""
+        product_id = f"PROD-{uuid.uuid4().hex[:12].upper()}"
+        product = {"productId": product_id, "name": "Thing", "price": Decimal(price), "active": active}
+        self.table("ProductsTableName").put_item(Item=product)
+        if stock is not None:
+            item = {"pk": f"PRODUCT#{product_id}", "available": stock, "reserved": 0}
+            self.table("InventoryTableName").put_item(Item=item)
+        return product_id
+
+    def stock(self, product_id: str) -> tuple[int, int]:
+        """(available, reserved) of a product."""
+        item = self.table("InventoryTableName").get_item(Key={"pk": f"PRODUCT#{product_id}"})["Item"]
+        return int(item["available"]), int(item["reserved"])
+
+    def reservation(self, order_id: str) -> dict[str, Any] | None:
+        found = self.table("InventoryTableName").get_item(Key={"pk": f"RESERVATION#{order_id}"})
+        item: dict[str, Any] | None = found.get("Item")
+        return item
+
+
+def module(name: str) -> ModuleType:
+    """A function's module, which reads its settings when it is imported."""
+    return importlib.import_module(name)
+
+
+@dataclass
+class Context:
+    """The Lambda context, as far as Powertools reads it."""
+
+    function_name: str = "test"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:test"
+    aws_request_id: str = "00000000-0000-0000-0000-000000000000"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 10_000
+
+
+@dataclass
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Api:
+    """The order API as API Gateway calls it."""
+
+    module: ModuleType
+    claims: dict[str, str]
+
+    def as_(self, subject: str, **claims: str) -> "Api":
+        """The same API, called by somebody else."""
+        return Api(self.module, {**self.claims, "sub": subject, **claims})
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        claims: dict[str, str] | None = None,
+    ) -> Answer:
+        event: dict[str, Any] = {
+            "version": "2.0",
+            "routeKey": f"{method} {path}",
+            "rawPath": path,
+            "rawQueryString": "",
+            "headers": {"content-type": "application/json", **(headers or {})},
+            "requestContext": {
+                "http": {"method": method, "path": path},
+                "requestId": str(uuid.uuid4()),
+                "stage": "$default",
+                "authorizer": {"jwt": {"claims": self.claims if claims is None else claims}},
+            },
+            "isBase64Encoded": False,
+        }
+        if query:
+            event["queryStringParameters"] = query
+        if body is not None:
+            event["body"] = body if isinstance(body, str) else json.dumps(body)
+        answer = self.module.handler(event, Context())
+        headers = {name.lower(): value for name, value in answer["headers"].items()}
+        return Answer(answer["statusCode"], headers, json.loads(answer["body"]))
+
+    def place(self, *items: dict[str, Any], key: str | None = None, **more: Any) -> Answer:
+        headers = {} if key is None else {"idempotency-key": key}
+        body = {"items": list(items), "shippingAddress": ADDRESS, **more}
+        return self.call("POST", "/orders", body, headers=headers)
+
+
+def line(product_id: str, quantity: int = 1, **more: Any) -> dict[str, Any]:
+    return {"productId": product_id, "quantity": quantity, **more}
+
+
+def event_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of PutEvents as the consumer gets it."""
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "source": entry["Source"],
+        "detail-type": entry["DetailType"],
+        "time": "2026-11-21T18:36:00Z",
+        "detail": json.loads(entry["Detail"]),
+    }
+
+
+def order_event(detail_type: str, order_id: str, items: list[tuple[str, int]]) -> dict[str, Any]:
+    """An event about an order, as the bus delivers it."""
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "source": "orders.service",
+        "detail-type": detail_type,
+        "time": "2026-11-21T18:36:00Z",
+        "detail": {
+            "version": "1.0",
+            "orderId": order_id,
+            "customerId": "customer-1",
+            "customerEmail": "ada@example.com",
+            "items": [
+                {"productId": product_id, "name": "Thing", "quantity": quantity, "price": 10.5}
+                for product_id, quantity in items
+            ],
+            "totalAmount": 10.5 * sum(quantity for _, quantity in items),
+            "currency": "USD",
+            "shippingAddress": ADDRESS,
+            "metadata": {
+                "source": "web",
+                "eventId": f"event-{uuid.uuid4()}",
+                "sequence": 1,
+                "correlationId": "correlation-1",
+                "causationId": "cause-1",
+                "timestamp": "2026-11-21T18:36:00.123Z",
+            },
+        },
+    }

@@ -1,0 +1,476 @@
+"""OrderApiFunction against moto."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from orderflow.event_store import as_stream
+from orderflow.events import Cause, new_event
+from orders import order as rules
+from orders.storage import READS_PER_PAGE, beside
+from tests.integration.support import ADDRESS, Answer, Api, Aws, Context, line
+
+
+def stored(aws: Aws, order_id: str) -> dict[str, Any]:
+    item: dict[str, Any] = aws.table("OrdersTableName").get_item(Key={"orderId": order_id})["Item"]
+    return item
+
+
+def settle(api: Api, order_id: str, report: str) -> None:
+    """What OrderStatusFunction would do."""
+    stream = api.module.orders.load(order_id)
+    order = rules.fold(stream.events)
+    event = rules.settle(order, report, Cause("correlation-1", "cause-1"), api.module._now())
+    assert event is not None
+    api.module.orders.append(order, event)
+
+
+def orders_of(aws: Aws, api: Api) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = aws.table("OrdersTableName").scan()["Items"]
+    return [item for item in items if item.get("customerId") == api.claims["sub"]]
+
+
+def slug(answer: Answer) -> str:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.body["status"] == answer.status
+    return str(answer.body["type"]).removeprefix("/problems/")
+
+
+def test_an_order_is_placed_at_the_catalogues_price(api: Api, aws: Aws) -> None:
+    keyboard, cable = aws.add_product("79.90"), aws.add_product("0.10")
+    answer = api.place(line(keyboard, 2), line(cable, 3), line(keyboard), promotionCode="SPRING10", source="mobile")
+    order = answer.body
+    assert answer.status == HTTPStatus.CREATED
+    assert answer.headers["location"] == f"/orders/{order['orderId']}"
+    assert order["items"] == [
+        {"productId": keyboard, "name": "Thing", "quantity": 3, "price": 79.9},
+        {"productId": cable, "name": "Thing", "quantity": 3, "price": 0.1},
+    ]
+    assert order["totalAmount"] == 240
+    assert (order["status"], order["version"], order["currency"]) == ("PENDING", 1, "USD")
+    assert (order["customerId"], order["customerEmail"]) == (api.claims["sub"], "ada@example.com")
+    assert order["metadata"] == {"source": "mobile", "promotionCode": "SPRING10"}
+    assert order["shippingAddress"] == ADDRESS
+    assert order["placedAt"] == order["updatedAt"]
+    assert "reason" not in order
+
+
+def test_what_stands_beside_the_events_is_what_they_fold_to(api: Api, aws: Aws) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    settle(api, order_id, "Inventory Reserved")
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    item = stored(aws, order_id)
+    order = rules.fold(as_stream(item).events)
+    assert {name: item[name] for name in beside(order)} == beside(order)
+    assert item["version"] == order.version == 3
+    assert item["status"] == "CANCELLED"
+
+
+def test_two_equal_orders_without_a_key_are_two_orders(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    first, second = api.place(line(product)), api.place(line(product))
+    assert first.status == second.status == HTTPStatus.CREATED
+    assert first.body["orderId"] != second.body["orderId"]
+
+
+def test_one_key_is_one_order_and_one_answer_whatever_happened_since(api: Api, aws: Aws) -> None:
+    product = aws.add_product("10.00")
+    first = api.place(line(product), key="key-1")
+    aws.table("ProductsTableName").update_item(
+        Key={"productId": product},
+        UpdateExpression="SET price = :price",
+        ExpressionAttributeValues={":price": Decimal("12.00")},
+    )
+    settle(api, first.body["orderId"], "Inventory Reserved")
+    second = api.place(line(product), key="key-1")
+    assert (first.status, first.body) == (second.status, second.body)
+    assert len(orders_of(aws, api)) == 1
+
+
+def forget_answers(aws: Aws) -> None:
+    """What the table's TTL does in a day, and what a crash before the record was completed leaves."""
+    table = aws.idempotency_table()
+    for item in table.scan()["Items"]:
+        table.delete_item(Key={"id": item["id"]})
+
+
+def test_a_retry_finds_its_order_after_the_answer_was_forgotten_and_the_product_is_gone(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    first = api.place(line(product), key="key-1")
+    forget_answers(aws)
+    aws.table("ProductsTableName").delete_item(Key={"productId": product})
+    assert api.place(line(product), key="key-1").body == first.body
+    forget_answers(aws)
+    other = api.place(line(product, 2), key="key-1")
+    assert (other.status, slug(other)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key-reused")
+
+
+def test_a_key_with_another_body_is_refused(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    api.place(line(product), key="key-1")
+    answer = api.place(line(product, 2), key="key-1")
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key-reused")
+    assert len(orders_of(aws, api)) == 1
+
+
+def test_a_key_belongs_to_its_caller(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    mine = api.place(line(product), key="key-1")
+    theirs = api.as_(f"customer-{uuid.uuid4()}").place(line(product), key="key-1")
+    assert mine.body["orderId"] != theirs.body["orderId"]
+
+
+def test_a_refusal_is_not_kept_as_the_keys_answer(api: Api, aws: Aws) -> None:
+    product = aws.add_product("10.00")
+    refused = api.place(line(product, price=9.00), key="key-1")
+    assert (refused.status, slug(refused)) == (HTTPStatus.CONFLICT, "price-changed")
+    assert api.place(line(product, price=10.00), key="key-1").status == HTTPStatus.CREATED
+
+
+def test_a_key_whose_request_is_still_running_is_refused(api: Api, aws: Aws) -> None:
+    forget_answers(aws)
+    product = aws.add_product()
+    api.place(line(product), key="key-1")
+    table = aws.idempotency_table()
+    (record,) = table.scan()["Items"]
+    in_a_minute = int(time.time() * 1000) + 60_000
+    table.put_item(Item={**record, "status": "INPROGRESS", "in_progress_expiration": in_a_minute})
+    answer = api.place(line(product), key="key-1")
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "request-in-progress")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "ключ", "tab\there"])
+def test_a_malformed_key_is_refused(api: Api, aws: Aws, key: str) -> None:
+    answer = api.place(line(aws.add_product()), key=key)
+    assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-idempotency-key")
+
+
+def test_a_changed_price_is_named(api: Api, aws: Aws) -> None:
+    product = aws.add_product("10.00")
+    answer = api.place(line(product, price=9.5))
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "price-changed")
+    assert answer.body["errors"] == [{"field": "items", "message": f"{product} costs 10.00, not 9.5"}]
+    assert orders_of(aws, api) == []
+
+
+def test_unknown_and_inactive_products_are_named(api: Api, aws: Aws) -> None:
+    inactive = aws.add_product(active=False)
+    answer = api.place(line("PROD-NONE"), line(inactive))
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-product")
+    assert [error["message"] for error in answer.body["errors"]] == [
+        "PROD-NONE is not for sale",
+        f"{inactive} is not for sale",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "problem"),
+    [
+        ("{", {}, 400, "malformed-body"),
+        ("", {}, 400, "malformed-body"),
+        ("[" * 100_000, {}, 400, "malformed-body"),
+        ("[]", {}, 422, "invalid-body"),
+        ("{}", {"content-type": "text/plain"}, 415, "unsupported-media-type"),
+        ("{}", {"content-type": ""}, 415, "unsupported-media-type"),
+        ('{"x": "' + "é" * 131_072 + '"}', {}, 413, "body-too-large"),
+        ("{}", {"content-type": "application/json; charset=utf-8"}, 422, "invalid-body"),
+    ],
+)
+def test_a_body_that_cannot_be_an_order_is_refused(
+    api: Api, body: str, headers: dict[str, str], status: int, problem: str
+) -> None:
+    answer = api.call("POST", "/orders", body, headers=headers)
+    assert (answer.status, slug(answer)) == (status, problem)
+
+
+def test_each_wrong_field_is_named(api: Api) -> None:
+    answer = api.call("POST", "/orders", {"items": [line("P-1", 0)], "shippingAddress": ADDRESS, "colour": "red"})
+    assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert {error["field"] for error in answer.body["errors"]} == {"items.0.quantity", "colour"}
+
+
+def test_a_body_that_is_not_text_is_refused(api: Api) -> None:
+    event = {
+        "version": "2.0",
+        "rawPath": "/orders",
+        "headers": {"content-type": "application/json"},
+        "requestContext": {
+            "http": {"method": "POST", "path": "/orders"},
+            "requestId": "request-1",
+            "stage": "$default",
+            "authorizer": {"jwt": {"claims": api.claims}},
+        },
+        "body": "/w==",
+        "isBase64Encoded": True,
+    }
+    assert api.module.handler(event, Context())["statusCode"] == HTTPStatus.BAD_REQUEST
+
+
+@pytest.mark.parametrize("claims", [{}, {"sub": "customer-1", "token_use": "access"}, {"token_use": "id"}])
+@pytest.mark.parametrize("call", [("POST", "/orders"), ("GET", "/orders"), ("GET", "/orders/ORD-1")])
+def test_nobody_gets_in_without_an_id_token(api: Api, claims: dict[str, str], call: tuple[str, str]) -> None:
+    answer = api.call(*call, claims=claims)
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNAUTHORIZED, "unauthorized")
+
+
+@pytest.mark.parametrize("verified", ["false", ""])
+def test_an_unverified_address_cannot_order(api: Api, aws: Aws, verified: str) -> None:
+    answer = api.as_("customer-1", email_verified=verified).place(line(aws.add_product()))
+    assert (answer.status, slug(answer)) == (HTTPStatus.FORBIDDEN, "email-not-verified")
+
+
+def test_staff_order_for_a_customer_who_then_sees_the_order(api: Api, aws: Aws) -> None:
+    staff = api.as_("staff-1", **{"cognito:groups": "[other staff]"})
+    customer = {"customerId": api.claims["sub"], "customerEmail": "bob@example.com"}
+    placed = staff.place(line(aws.add_product()), **customer)
+    order_id = placed.body["orderId"]
+    assert (placed.body["customerId"], placed.body["customerEmail"]) == (api.claims["sub"], "bob@example.com")
+    assert api.call("GET", f"/orders/{order_id}").status == HTTPStatus.OK
+    assert staff.call("GET", f"/orders/{order_id}").status == HTTPStatus.OK
+    cancelled = staff.call("POST", f"/orders/{order_id}/cancellation")
+    assert cancelled.body["reason"] == "CANCELLED_BY_STAFF"
+
+
+def test_customers_cannot_name_a_customer(api: Api, aws: Aws) -> None:
+    other = {"customerId": "customer-2", "customerEmail": "bob@example.com"}
+    answer = api.as_("customer-1", **{"cognito:groups": "[nonstaff]"}).place(line(aws.add_product()), **other)
+    assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert {error["field"] for error in answer.body["errors"]} == {"customerId", "customerEmail"}
+
+
+def test_an_order_is_read_back_as_it_stands(api: Api, aws: Aws) -> None:
+    placed = api.place(line(aws.add_product())).body
+    settle(api, placed["orderId"], "Inventory Out-Of-Stock")
+    order = api.call("GET", f"/orders/{placed['orderId']}").body
+    assert (order["status"], order["reason"], order["version"]) == ("REJECTED", "OUT_OF_STOCK", 2)
+    assert order["items"] == placed["items"]
+    assert order["updatedAt"] >= order["placedAt"] == placed["placedAt"]
+
+
+@pytest.mark.parametrize("path", ["", "/events", "/cancellation"])
+def test_somebody_elses_order_is_not_found(api: Api, aws: Aws, path: str) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    method = "POST" if path == "/cancellation" else "GET"
+    stranger = api.as_("customer-2").call(method, f"/orders/{order_id}{path}")
+    nobody = api.call(method, f"/orders/ORD-0{path}")
+    assert (stranger.status, stranger.body) == (nobody.status, nobody.body)
+    assert slug(stranger) == "order-not-found"
+
+
+def test_the_events_of_an_order_are_shown_as_published(api: Api, aws: Aws) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    settle(api, order_id, "Inventory Reserved")
+    events = api.call("GET", f"/orders/{order_id}/events").body["items"]
+    assert [event["detail-type"] for event in events] == ["Order Placed", "Order Confirmed"]
+    assert [event["detail"]["metadata"]["sequence"] for event in events] == [1, 2]
+    assert all(event["source"] == "orders.service" for event in events)
+    assert "requestHash" not in json.dumps(events)
+
+
+def test_a_customers_orders_are_listed_newest_first_in_pages(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    placed = [api.place(line(product)).body["orderId"] for _ in range(5)]
+    seen: list[str] = []
+    query = {"limit": "2"}
+    for expected in (2, 2, 1):
+        answer = api.call("GET", "/orders", query=query).body
+        assert len(answer["items"]) == expected
+        seen += [order["orderId"] for order in answer["items"]]
+        query = {"limit": "2", "cursor": answer.get("nextCursor", "")}
+    assert seen == placed[::-1]
+    assert "nextCursor" not in answer
+    assert set(answer["items"][0]) == {"orderId", "status", "placedAt", "totalAmount", "currency", "version"}
+
+
+def test_a_status_is_searched_beyond_the_first_read(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orders.storage.ITEMS_PER_FILTERED_READ", 2)
+    product = aws.add_product()
+    placed = [api.place(line(product)).body["orderId"] for _ in range(6)]
+    for order_id in (placed[0], placed[2]):
+        api.call("POST", f"/orders/{order_id}/cancellation")
+    first = api.call("GET", "/orders", query={"status": "CANCELLED", "limit": "1"}).body
+    assert [order["orderId"] for order in first["items"]] == [placed[2]]
+    query = {"status": "CANCELLED", "limit": "1", "cursor": first["nextCursor"]}
+    assert [order["orderId"] for order in api.call("GET", "/orders", query=query).body["items"]] == [placed[0]]
+
+
+def test_a_search_ends_after_a_bounded_number_of_reads_and_can_go_on(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orders.storage.ITEMS_PER_FILTERED_READ", 1)
+    product = aws.add_product()
+    oldest = api.place(line(product)).body["orderId"]
+    api.call("POST", f"/orders/{oldest}/cancellation")
+    for _ in range(READS_PER_PAGE):
+        api.place(line(product))
+    first = api.call("GET", "/orders", query={"status": "CANCELLED"}).body
+    assert first["items"] == []
+    query = {"status": "CANCELLED", "cursor": first["nextCursor"]}
+    assert [order["orderId"] for order in api.call("GET", "/orders", query=query).body["items"]] == [oldest]
+
+
+def test_a_cursor_is_good_for_its_own_list_only(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    for _ in range(2):
+        api.place(line(product))
+    cursor = api.call("GET", "/orders", query={"limit": "1"}).body["nextCursor"]
+    for caller, query in (
+        (api.as_("customer-2"), {"cursor": cursor}),
+        (api, {"cursor": cursor, "status": "PENDING"}),
+        (api, {"cursor": "nonsense"}),
+    ):
+        answer = caller.call("GET", "/orders", query=query)
+        assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ({"status": "LOST"}, "malformed-status"),
+        ({"limit": "0"}, "malformed-limit"),
+        ({"limit": "101"}, "malformed-limit"),
+        ({"limit": "many"}, "malformed-limit"),
+        ({"limit": "+5"}, "malformed-limit"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(api: Api, query: dict[str, str], problem: str) -> None:
+    answer = api.call("GET", "/orders", query=query)
+    assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
+
+
+def test_a_cancellation_is_accepted_once_and_repeating_it_changes_nothing(api: Api, aws: Aws) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    first = api.call("POST", f"/orders/{order_id}/cancellation")
+    second = api.call("POST", f"/orders/{order_id}/cancellation")
+    assert first.status == second.status == HTTPStatus.ACCEPTED
+    assert first.body == second.body
+    assert (first.body["status"], first.body["reason"]) == ("CANCELLED", "CANCELLED_BY_CUSTOMER")
+
+
+def test_a_rejected_order_cannot_be_cancelled(api: Api, aws: Aws) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    settle(api, order_id, "Inventory Out-Of-Stock")
+    answer = api.call("POST", f"/orders/{order_id}/cancellation")
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "not-cancellable")
+
+
+def test_a_cancellation_that_loses_to_another_writer_decides_anew(
+    api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    load = api.module.orders.load
+    races = iter(["Inventory Reserved"])
+
+    def raced_load(wanted: str) -> Any:
+        stream = load(wanted)
+        for report in races:
+            monkeypatch.setattr(api.module.orders, "load", load)
+            settle(api, wanted, report)
+        return stream
+
+    monkeypatch.setattr(api.module.orders, "load", raced_load)
+    assert api.call("POST", f"/orders/{order_id}/cancellation").status == HTTPStatus.ACCEPTED
+    types = [event["type"] for event in stored(aws, order_id)["events"]]
+    assert types == ["Order Placed", "Order Confirmed", "Order Cancelled"]
+
+
+def test_an_order_that_changes_at_every_attempt_is_busy(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    old = api.module.orders.load(order_id)
+    settle(api, order_id, "Inventory Reserved")
+    monkeypatch.setattr(api.module.orders, "load", lambda _: old)
+    answer = api.call("POST", f"/orders/{order_id}/cancellation")
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
+
+
+def test_the_catalogue_is_public_and_shows_what_is_for_sale(api: Api, aws: Aws) -> None:
+    shown, hidden = aws.add_product("79.90"), aws.add_product(active=False)
+    products: dict[str, Any] = {}
+    query = {"limit": "3"}
+    while True:
+        page = api.call("GET", "/products", query=query, claims={}).body
+        products |= {product["productId"]: product for product in page["items"]}
+        if "nextCursor" not in page:
+            break
+        query = {"limit": "3", "cursor": page["nextCursor"]}
+    assert products[shown] == {"productId": shown, "name": "Thing", "price": 79.9}
+    assert hidden not in products
+
+
+def test_an_unknown_path_is_a_problem_too(api: Api) -> None:
+    answer = api.call("GET", "/nothing")
+    assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "no-such-route")
+
+
+def test_logs_lead_from_the_request_to_the_event_and_name_nobody(api: Api, aws: Aws, output: Callable[[], str]) -> None:
+    answer = api.place(line(aws.add_product("10.00"), 3))
+    api.place(line("PROD-NONE"))
+    printed = output()
+    lines = [json.loads(text) for text in printed.splitlines()]
+    placed = next(entry for entry in lines if entry.get("message") == "order placed")
+    assert placed["correlation_id"] == answer.headers["x-correlation-id"]
+    assert placed["order_id"] == answer.body["orderId"]
+    event = stored(aws, answer.body["orderId"])["events"][0]
+    assert (event["eventId"], event["correlationId"]) == (placed["event_id"], placed["correlation_id"])
+    measured = next(entry for entry in lines if "OrdersPlaced" in entry)
+    assert (measured["OrdersPlaced"], measured["OrderValue"]) == ([1.0], [30.0])
+    assert "service" in measured
+    for private in ("ada@example.com", ADDRESS["street"]):
+        assert private not in printed
+
+
+def test_a_batch_that_dynamodb_answers_in_part_is_asked_again(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    catalogue = api.module.products
+    real = catalogue._client.batch_get_item
+
+    class Partial:
+        """Keeps everything back the first `times` times."""
+
+        def __init__(self, times: int) -> None:
+            self.times = times
+
+        def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803 - boto3's name
+            self.times -= 1
+            return (
+                {"Responses": {}, "UnprocessedKeys": RequestItems}
+                if self.times >= 0
+                else real(RequestItems=RequestItems)
+            )
+
+    from orders.storage import IncompleteRead, Products
+
+    partial = Products(aws.resource, catalogue._table.name)
+    partial._client = Partial(1)  # type: ignore[assignment]
+    assert set(partial.get([product])) == {product}
+    partial._client = Partial(3)  # type: ignore[assignment]
+    with pytest.raises(IncompleteRead):
+        partial.get([product])
+
+
+def test_an_answer_without_its_order_is_an_error_and_not_a_new_order(api: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    order_id = api.place(line(product), key="key-1").body["orderId"]
+    aws.table("OrdersTableName").delete_item(Key={"orderId": order_id})
+    with pytest.raises(LookupError, match=order_id):
+        api.place(line(product), key="key-1")
+
+
+def test_two_requests_with_one_key_at_once_make_one_order(api: Api, aws: Aws) -> None:
+    """The lock of the first has expired: both get as far as storing the order."""
+    product = aws.add_product()
+    order_id = rules.order_id_for_key(api.claims["sub"], "key-1")
+    first = api.place(line(product), key="key-1")
+    item = stored(aws, order_id)
+    event = new_event("Order Placed", item["events"][0]["data"], Cause("c", "c"), api.module._now())
+    from orderflow.event_store import VersionConflict
+
+    with pytest.raises(VersionConflict) as caught:
+        api.module.orders.append(None, event)
+    assert rules.fold(caught.value.stream.events).content["orderId"] == first.body["orderId"]

@@ -1,0 +1,104 @@
+"""OrderStatusFunction against moto."""
+
+import json
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from tests.integration.support import Api, Aws, Context, line, module, order_event
+
+RESERVED, OUT_OF_STOCK = "Inventory Reserved", "Inventory Out-Of-Stock"
+
+
+@pytest.fixture
+def status(aws: Aws) -> ModuleType:
+    return module("orders.status")
+
+
+@pytest.fixture
+def order_id(api: Api, aws: Aws) -> str:
+    return str(api.place(line(aws.add_product())).body["orderId"])
+
+
+def tell(status: ModuleType, detail_type: str, order_id: str) -> str:
+    event = order_event(detail_type, order_id, [("PROD-1", 1)])
+    status.handler(event, Context())
+    return str(event["detail"]["metadata"]["eventId"])
+
+
+def types(api: Api, order_id: str) -> list[str]:
+    return [event["detail-type"] for event in api.call("GET", f"/orders/{order_id}/events").body["items"]]
+
+
+@pytest.mark.parametrize(
+    ("report", "state", "event"),
+    [(RESERVED, "CONFIRMED", "Order Confirmed"), (OUT_OF_STOCK, "REJECTED", "Order Rejected")],
+)
+def test_an_order_moves_on_when_inventory_reports(
+    api: Api, status: ModuleType, order_id: str, report: str, state: str, event: str
+) -> None:
+    cause = tell(status, report, order_id)
+    assert api.call("GET", f"/orders/{order_id}").body["status"] == state
+    last = api.call("GET", f"/orders/{order_id}/events").body["items"][-1]
+    assert last["detail-type"] == event
+    assert last["detail"]["metadata"]["causationId"] == cause
+    assert last["detail"]["metadata"]["correlationId"] == "correlation-1"
+
+
+@pytest.mark.parametrize("reports", [[RESERVED, RESERVED], [RESERVED, OUT_OF_STOCK], [OUT_OF_STOCK, RESERVED]])
+def test_a_repeated_or_late_report_changes_nothing(
+    api: Api, status: ModuleType, order_id: str, reports: list[str]
+) -> None:
+    for report in reports:
+        tell(status, report, order_id)
+    first = {RESERVED: "Order Confirmed", OUT_OF_STOCK: "Order Rejected"}[reports[0]]
+    assert types(api, order_id) == ["Order Placed", first]
+
+
+@pytest.mark.parametrize("report", [RESERVED, OUT_OF_STOCK])
+def test_a_cancelled_order_stays_cancelled(api: Api, status: ModuleType, order_id: str, report: str) -> None:
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    tell(status, report, order_id)
+    assert types(api, order_id) == ["Order Placed", "Order Cancelled"]
+
+
+def test_an_unknown_order_is_an_error(status: ModuleType) -> None:
+    with pytest.raises(status.UnknownOrder, match="ORD-NONE"):
+        tell(status, RESERVED, "ORD-NONE")
+
+
+def test_a_report_that_loses_to_a_cancellation_decides_anew(
+    api: Api, status: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = status.orders.load(order_id)
+    load = status.orders.load
+    api.call("POST", f"/orders/{order_id}/cancellation")
+
+    def stale_load(wanted: str) -> object:
+        monkeypatch.setattr(status.orders, "load", load)
+        return stale
+
+    monkeypatch.setattr(status.orders, "load", stale_load)
+    tell(status, RESERVED, order_id)
+    assert types(api, order_id) == ["Order Placed", "Order Cancelled"]
+
+
+def test_an_order_that_changes_at_every_attempt_is_left_to_lambdas_retries(
+    api: Api, status: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = status.orders.load(order_id)
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    monkeypatch.setattr(status.orders, "load", lambda _: stale)
+    with pytest.raises(status.Contention):
+        tell(status, RESERVED, order_id)
+
+
+def test_a_settled_order_is_counted_by_its_outcome(
+    status: ModuleType, order_id: str, output: Callable[[], str]
+) -> None:
+    tell(status, RESERVED, order_id)
+    lines = [json.loads(text) for text in output().splitlines()]
+    assert [entry["OrdersConfirmed"] for entry in lines if "OrdersConfirmed" in entry] == [[1.0]]
+    settled = next(entry for entry in lines if entry.get("message") == "order settled")
+    assert (settled["order_id"], settled["correlation_id"]) == (order_id, "correlation-1")
