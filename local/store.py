@@ -313,7 +313,6 @@ class _Tables:
         self._tokens: dict[str, tuple[float, str]] = {}
         self._call_action = DynamoHandler.call_action
         self._answer_transaction = DynamoHandler.transact_write_items
-        self._update_item = DynamoDBBackend.update_item
         self._query = Table.query
 
     def call_action(self, handler: Any) -> Any:
@@ -373,15 +372,6 @@ class _Tables:
             "dynamodb": change,
             "eventSourceARN": _stream_arn(table),
         }
-
-    def update_item(self, backend: DynamoDBBackend, table_name: str, key: dict[str, Any], **changes: Any) -> Any:
-        """Updates an item or leaves it alone.
-
-        Moto applies an expression clause by clause to the stored item, so that one which fails half-way (the item
-        becomes too large) stays half applied, or leaves an empty new item; in DynamoDB it changes nothing.
-        """
-        with self._undone_on_error([_locate(backend, table_name, key)]):
-            return self._update_item(backend, table_name, key, **changes)
 
     @contextmanager
     def _undone_on_error(self, places: list[_Place]) -> Iterator[None]:
@@ -459,8 +449,7 @@ class _Tables:
         elif kind == "Delete":
             backend.delete_item(table_name, operation["Key"])
         elif kind == "Update":
-            self._update_item(
-                backend,
+            backend.update_item(
                 table_name,
                 operation["Key"],
                 update_expression=operation["UpdateExpression"],
@@ -541,7 +530,6 @@ def _correct_tables(replaced: ExitStack, store: Store) -> None:
         (DynamoHandler, "call_action", tables.call_action),
         (DynamoHandler, "transact_write_items", tables.answer_transaction),
         (DynamoDBBackend, "transact_write_items", tables.transact_write_items),
-        (DynamoDBBackend, "update_item", tables.update_item),
         (StreamShard, "add", tables.add_to_stream),
         (Table, "query", tables.query),
     ):

@@ -372,22 +372,6 @@ def _cognito(place: _Place) -> CognitoIdpBackend:
     return cognitoidp_backends[place.account_id][place.region]
 
 
-def _alarm(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
-    name = properties.get("AlarmName", place.name)
-    return {"Ref": name, "Arn": place.arn("cloudwatch", f"alarm:{name}")}
-
-
-def _subscription(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
-    arn = f"{properties['TopicArn']}:{secrets.token_hex(16)}"
-    return {"Ref": arn, "Arn": arn}
-
-
-def _alias(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
-    function = properties["FunctionName"].split(":function:")[-1]
-    arn = place.arn("lambda", f"function:{function}:{properties['Name']}")
-    return {"Ref": arn, "AliasArn": arn}
-
-
 def _named(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
     return {"Ref": place.name}
 
@@ -444,16 +428,11 @@ _MODELS = [
     for resource_type, make in {
         "AWS::ApiGatewayV2::Api": _http_api,
         "AWS::ApiGatewayV2::Stage": _stage,
-        "AWS::CloudWatch::Alarm": _alarm,
         "AWS::Cognito::UserPool": _user_pool,
         "AWS::Cognito::UserPoolClient": _user_pool_client,
         "AWS::Cognito::UserPoolGroup": _user_pool_group,
-        "AWS::Events::EventBusPolicy": _named,
-        "AWS::Lambda::Alias": _alias,
         "AWS::Lambda::EventInvokeConfig": _named,
         "AWS::Logs::ResourcePolicy": _log_policy,
-        "AWS::SNS::Subscription": _subscription,
-        "AWS::SNS::TopicPolicy": _policy,
         "AWS::SQS::QueuePolicy": _policy,
     }.items()
 ]
@@ -461,40 +440,35 @@ _MODELS = [
 
 # ---------------------------------------------------------------------------------------------- what is not run
 
-# Types that a module of local/ stores or runs.
+# Types that a module of local/ stores or runs, and types that do nothing where permissions are not checked.
 _RUN = {
-    "AWS::ApiGatewayV2::Api": "gateway",
-    "AWS::ApiGatewayV2::Stage": "gateway",
-    "AWS::Cognito::UserPool": "store",
-    "AWS::Cognito::UserPoolClient": "store",
-    "AWS::Cognito::UserPoolGroup": "store",
-    "AWS::DynamoDB::Table": "store",
-    "AWS::Events::EventBus": "bus",
-    "AWS::Events::Rule": "bus",
-    "AWS::Lambda::EventInvokeConfig": "runtime",
-    "AWS::Lambda::EventSourceMapping": "sources",
-    "AWS::Lambda::Function": "runtime",
-    "AWS::Lambda::LayerVersion": "runtime",
-    "AWS::Logs::LogGroup": "store",
-    "AWS::SQS::Queue": "store",
+    "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Stage",
+    "AWS::Cognito::UserPool",
+    "AWS::Cognito::UserPoolClient",
+    "AWS::Cognito::UserPoolGroup",
+    "AWS::DynamoDB::Table",
+    "AWS::Events::EventBus",
+    "AWS::Events::Rule",
+    "AWS::Lambda::EventSourceMapping",
+    "AWS::Lambda::Function",
+    "AWS::Lambda::LayerVersion",
+    "AWS::Logs::LogGroup",
+    "AWS::SQS::Queue",
 }
-
-# Types that do nothing by themselves, with the reason why nothing is missing without them.
-_NOTHING_TO_RUN = {
-    "AWS::Events::EventBusPolicy": "permissions are not checked here",
-    "AWS::IAM::ManagedPolicy": "permissions are not checked here",
-    "AWS::IAM::Policy": "permissions are not checked here",
-    "AWS::IAM::Role": "permissions are not checked here",
-    "AWS::Lambda::Permission": "permissions are not checked here",
-    "AWS::Logs::ResourcePolicy": "permissions are not checked here",
-    "AWS::SNS::TopicPolicy": "permissions are not checked here",
-    "AWS::SQS::QueuePolicy": "permissions are not checked here",
+_PERMISSIONS = {
+    "AWS::IAM::ManagedPolicy",
+    "AWS::IAM::Policy",
+    "AWS::IAM::Role",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::ResourcePolicy",
+    "AWS::SQS::QueuePolicy",
 }
 
 
 def not_run(stack: Stack) -> list[str]:
     """The resources that exist here and do nothing, though they would in AWS, as `logical id (type)`."""
-    known = _RUN.keys() | _NOTHING_TO_RUN.keys()
+    known = _RUN | _PERMISSIONS
     return sorted(
         f"{resource.logical_id} ({resource.type})"
         for resource in stack.resources.values()

@@ -1,4 +1,4 @@
-"""Pins every dependency with hashes (`make lock`). The files name versions and hashes, and no place to load them from."""
+"""Pins every dependency with hashes (`make lock`); no file names a place to load them from."""
 
 import subprocess
 import sys

@@ -38,6 +38,15 @@ def handler(event, context):
     return {"event": event, "secret": os.environ.get("MY_SECRET")}
 """
 
+BAD_RULE = """
+Resources:
+  Rule:
+    Type: AWS::Events::Rule
+    Properties:
+      Name: bad-rule
+      EventPattern: {source: [{prefix: 1}]}
+"""
+
 
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
@@ -150,11 +159,7 @@ def test_a_handler_that_cannot_be_imported_is_named(template: Path) -> None:
         ("Resources:\n  Thing:\n    Type: AWS::No::Such\n", "AWS::No::Such"),
         (FUNCTION.format(code="nowhere/", handler="echo.handler"), "nowhere"),
         ("Resources:\n  Q:\n    Type: AWS::SQS::Queue\n    Properties: {QueueName: !Ref Missing}\n", "Missing"),
-        (
-            "Resources:\n  R:\n    Type: AWS::Events::Rule\n    Properties:\n      Name: bad-rule\n"
-            "      EventPattern: {source: [{prefix: 1}]}\n",
-            "bad-rule",
-        ),
+        (BAD_RULE, "bad-rule"),
     ],
 )
 def test_what_is_wrong_with_a_template_is_named(template: Path, text: str, named: str) -> None:

@@ -169,28 +169,6 @@ def test_a_failed_condition_answers_with_the_item(tables: Any, operation: str) -
     assert error.value.response["Item"] == item("cup", n=0)  # type: ignore[typeddict-item]
 
 
-@pytest.mark.parametrize("before", [None, item("cup", n=1)], ids=["new item", "old item"])
-def test_an_update_that_fails_half_way_changes_nothing(
-    tables: Any, records: list[dict[str, Any]], before: dict[str, Any] | None
-) -> None:
-    if before:
-        tables.put_item(TableName="stock", Item=before)
-    records.clear()
-    too_large = "x" * 500_000
-
-    with pytest.raises(ClientError) as error:
-        tables.update_item(
-            TableName="stock",
-            Key=item("cup"),
-            UpdateExpression="SET n = :two, note = :note",
-            ExpressionAttributeValues={":two": {"N": "2"}, ":note": {"S": too_large}},
-        )
-
-    assert code_of(error) == "ValidationException"
-    assert stored(tables, "cup") == before
-    assert records == []
-
-
 def test_a_query_gives_the_items_of_its_partition_in_the_order_of_the_sort_key(tables: Any) -> None:
     for pk, owner, at in (("a", "ann", "3"), ("b", "bob", "1"), ("c", "ann", "1"), ("d", "ann", "2")):
         tables.put_item(TableName="stock", Item=item(pk) | {"owner": {"S": owner}, "at": {"S": at}})

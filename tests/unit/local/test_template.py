@@ -82,10 +82,10 @@ Resources:
           Arn: !GetAtt Log.Arn
           DeadLetterConfig: !If [Production, {Arn: !GetAtt DeadLetters.Arn}, !Ref AWS::NoValue]
         - !If [Production, {Id: more, Arn: !GetAtt DeadLetters.Arn}, !Ref AWS::NoValue]
-  Alarm:
-    Type: AWS::CloudWatch::Alarm
+  Alerts:
+    Type: AWS::SNS::Topic
     Condition: Production
-    Properties: {AlarmName: late, ComparisonOperator: GreaterThanThreshold, EvaluationPeriods: 1}
+    Properties: {TopicName: alerts}
   Seller:
     Type: AWS::Serverless::Function
     Properties:
@@ -116,9 +116,9 @@ Outputs:
   BusArn:
     Value: !GetAtt Bus.Arn
     Export: {Name: !Sub "${AWS::StackName}-BusArn"}
-  Alarm:
+  Alerts:
     Condition: Production
-    Value: !GetAtt Alarm.Arn
+    Value: !Ref Alerts
     Export: {Name: alarm}
 """
 
@@ -228,8 +228,8 @@ def test_a_ref_to_a_bus_is_its_name(store: Store, folder: Path) -> None:
 def test_a_condition_decides_over_a_resource_and_an_output(store: Store, folder: Path, stage: str, made: bool) -> None:
     stack = deployed(store, folder, Stage=stage)
 
-    assert ("Alarm" in stack.resources) is made
-    assert ("Alarm" in stack.outputs) is made
+    assert ("Alerts" in stack.resources) is made
+    assert ("Alerts" in stack.outputs) is made
     exports = {export["Name"] for export in store.client("cloudformation").list_exports()["Exports"]}
     assert ("alarm" in exports) is made
 
@@ -298,7 +298,7 @@ def test_cloudformation_shows_the_stack_with_its_outputs_and_exports(store: Stor
 def test_resources_that_nobody_runs_are_listed(store: Store, folder: Path) -> None:
     stack = deployed(store, folder, Stage="production")
 
-    assert not_run(stack) == ["Alarm (AWS::CloudWatch::Alarm)"]
+    assert not_run(stack) == ["Alerts (AWS::SNS::Topic)", "SellerEventInvokeConfig (AWS::Lambda::EventInvokeConfig)"]
 
 
 # ------------------------------------------------------------------------------------------------------ errors

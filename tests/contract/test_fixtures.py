@@ -1,0 +1,180 @@
+"""The fixtures in events/: each is what AWS would send, and one order can be followed through them from hop to hop."""
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from event_publisher.outbox import Outgoing, Publisher, outgoing
+from inventory import published as inventory
+from orderflow.contracts import DETAILS
+from orders import published as orders
+from orders.order import order_id_for_key
+from orders.requests import PlaceOrderRequest
+
+ROOT = Path(__file__).parents[2]
+EVENTS = ROOT / "events"
+FIXTURES = sorted(
+    f"{path.parent.name}/{path.stem}" for path in EVENTS.glob("*/*.json") if path.parent.name != "schemas"
+)
+PUBLISHERS = {
+    "OrdersTable": Publisher(orders.SOURCE, orders.compose),
+    "InventoryTable": Publisher(inventory.SOURCE, inventory.compose),
+}
+
+
+def in_folders(*folders: str) -> list[str]:
+    return [name for name in FIXTURES if name.split("/")[0] in folders]
+
+
+def read(name: str) -> Any:
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def functions() -> Mapping[str, Any]:
+    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
+    return {name: found for name, found in resources.items() if found["Type"] == "AWS::Serverless::Function"}
+
+
+def logical_id(folder: str) -> str:
+    return "".join(part.capitalize() for part in folder.split("_")) + "Function"
+
+
+def published(name: str) -> list[Outgoing]:
+    """What the publisher makes of a stream fixture."""
+    return [
+        entry
+        for record in read(name)["Records"]
+        for entry in outgoing(record, PUBLISHERS[record["eventSourceARN"].split("/")[1]], "a-bus")
+    ]
+
+
+def only_detail(name: str) -> dict[str, Any]:
+    """The detail of the one event that a stream fixture holds."""
+    (entry,) = published(name)
+    detail: dict[str, Any] = json.loads(entry.entry["Detail"])
+    return detail
+
+
+def test_every_function_has_fixtures_and_every_folder_a_function() -> None:
+    assert {logical_id(name.split("/")[0]) for name in FIXTURES} == set(functions())
+
+
+@pytest.mark.parametrize("name", in_folders("inventory", "order_status"))
+def test_an_event_keeps_the_contract(name: str) -> None:
+    event = read(name)
+    DETAILS[event["source"], event["detail-type"]].model_validate(event["detail"])
+
+
+@pytest.mark.parametrize("name", in_folders("inventory", "order_status"))
+def test_an_event_has_the_whole_envelope(name: str) -> None:
+    expected = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
+    assert set(read(name)) == expected
+
+
+@pytest.mark.parametrize("name", in_folders("event_publisher"))
+def test_a_stream_record_becomes_events_that_keep_the_contract(name: str) -> None:
+    entries = published(name)
+    assert entries
+    for entry in entries:
+        model = DETAILS[entry.entry["Source"], entry.entry["DetailType"]]
+        model.model_validate_json(entry.entry["Detail"])
+
+
+@pytest.mark.parametrize("name", in_folders("event_publisher"))
+def test_a_batch_comes_from_one_table(name: str) -> None:
+    assert len({record["eventSourceARN"] for record in read(name)["Records"]}) == 1
+
+
+@pytest.mark.parametrize("name", in_folders("order_api"))
+def test_a_request_is_for_a_route_of_the_api(name: str) -> None:
+    request = read(name)
+    events = functions()["OrderApiFunction"]["Properties"]["Events"].values()
+    routes = {f"{event['Properties']['Method']} {event['Properties']['Path']}": event["Properties"] for event in events}
+    context = request["requestContext"]
+    assert request["routeKey"] == context["routeKey"]
+    assert request["rawPath"] == context["http"]["path"]
+    assert request["routeKey"] in routes
+    is_public = routes[request["routeKey"]].get("Auth") == {"Authorizer": "NONE"}
+    assert ("authorizer" in context) is not (is_public or name == "order_api/without_claims")
+
+
+@pytest.mark.parametrize("name", in_folders("order_api"))
+def test_claims_are_texts_as_api_gateway_writes_them(name: str) -> None:
+    claims = read(name)["requestContext"].get("authorizer", {"jwt": {"claims": {}}})["jwt"]["claims"]
+    assert all(isinstance(value, str) for value in claims.values())
+
+
+@pytest.mark.parametrize("name", in_folders("order_api"))
+def test_the_content_length_is_the_bodys(name: str) -> None:
+    request = read(name)
+    assert request["headers"].get("content-length") == (str(len(request["body"])) if "body" in request else None)
+
+
+@pytest.mark.parametrize("name", in_folders("inventory", "order_status"))
+def test_orders_are_for_products_of_the_seed_at_its_prices(name: str) -> None:
+    seed = json.loads((EVENTS / "seed.json").read_text(), parse_float=Decimal)["products"]
+    catalogue = {product["productId"]: (product["name"], product["price"]) for product in seed}
+    detail = json.loads((EVENTS / f"{name}.json").read_text(), parse_float=Decimal)["detail"]
+    assert all(catalogue[item["productId"]] == (item["name"], item["price"]) for item in detail["items"])
+    assert detail["totalAmount"] == sum(item["price"] * item["quantity"] for item in detail["items"])
+
+
+class TestAnOrderCanBeFollowed:
+    """place_order_with_idempotency_key → … → order_confirmed. Only with a key is an order's id known in advance."""
+
+    @pytest.mark.parametrize(
+        ("request_name", "event_name"),
+        [
+            ("order_api/place_order_with_idempotency_key", "inventory/order_placed"),
+            ("order_api/place_order_out_of_stock", "inventory/order_placed_out_of_stock"),
+        ],
+    )
+    def test_from_the_request_to_the_order(self, request_name: str, event_name: str) -> None:
+        request, detail = read(request_name), read(event_name)["detail"]
+        subject = request["requestContext"]["authorizer"]["jwt"]["claims"]["sub"]
+        assert detail["orderId"] == order_id_for_key(subject, request["headers"]["idempotency-key"])
+        assert detail["customerId"] == subject
+        assert detail["metadata"]["correlationId"] == request["requestContext"]["requestId"]
+        lines = PlaceOrderRequest.model_validate_json(request["body"]).lines()
+        assert [(line.product_id, line.quantity) for line in lines] == [
+            (item["productId"], item["quantity"]) for item in detail["items"]
+        ]
+
+    def test_from_the_request_to_the_stored_event(self) -> None:
+        request = PlaceOrderRequest.model_validate_json(read("order_api/place_order_with_idempotency_key")["body"])
+        stored = read("event_publisher/order_placed")["Records"][0]["dynamodb"]["NewImage"]["events"]["L"][0]["M"]
+        assert stored["data"]["M"]["requestHash"]["S"] == request.fingerprint()
+
+    @pytest.mark.parametrize(
+        ("stream_name", "event_name"),
+        [
+            ("event_publisher/order_placed", "inventory/order_placed"),
+            ("event_publisher/inventory_reserved", "order_status/inventory_reserved"),
+        ],
+    )
+    def test_from_the_stream_to_the_bus(self, stream_name: str, event_name: str) -> None:
+        assert only_detail(stream_name) == read(event_name)["detail"]
+
+    def test_each_event_names_the_one_that_led_to_it(self) -> None:
+        details = [
+            only_detail(f"event_publisher/{name}") for name in ("order_placed", "inventory_reserved", "order_confirmed")
+        ]
+        placed, reserved, confirmed = (detail["metadata"] for detail in details)
+        assert len({detail["orderId"] for detail in details}) == 1
+        assert placed["correlationId"] == reserved["correlationId"] == confirmed["correlationId"]
+        assert reserved["causationId"] == placed["eventId"]
+        assert confirmed["causationId"] == reserved["eventId"]
+
+    def test_the_cancellation_is_the_callers_request(self) -> None:
+        request, detail = read("order_api/cancel_order"), read("inventory/order_cancelled")["detail"]
+        assert (
+            request["pathParameters"]["orderId"]
+            == detail["orderId"]
+            == only_detail("event_publisher/order_confirmed")["orderId"]
+        )
+        assert detail["metadata"]["causationId"] == request["requestContext"]["requestId"]

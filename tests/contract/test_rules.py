@@ -1,0 +1,136 @@
+"""The rules of template.yaml: which events each one wants, whether it wants replays, and how often it tries."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from local.patterns import EventPattern
+from orderflow.contracts import DETAILS
+
+ROOT = Path(__file__).parents[2]
+RESOURCES = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
+DETAIL = json.loads((ROOT / "events/inventory/order_placed.json").read_text())["detail"]
+DLQ = {"Arn": {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}}
+
+TWO_HOURS = {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 7200}
+SAMPLES = {*DETAILS, ("somebody.else", "Order Placed")}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A line of the catalogue of rules.
+
+    Args:
+        events: source and detail-type of what the rule matches.
+        replays: whether it matches them when they are replayed.
+        target: the logical id of what gets them.
+        retry: the target's retry policy; None for EventBridge's own.
+    """
+
+    events: set[tuple[str, str]]
+    replays: bool
+    target: str
+    retry: dict[str, int] | None
+
+
+RULES = {
+    "order-to-inventory": Wanted({("orders.service", "Order Placed")}, True, "InventoryFunction", TWO_HOURS),
+    "order-cancelled-to-inventory": Wanted(
+        {("orders.service", "Order Cancelled")}, True, "InventoryFunction", TWO_HOURS
+    ),
+    "inventory-to-order-status": Wanted(
+        {("inventory.service", "Inventory Reserved"), ("inventory.service", "Inventory Out-Of-Stock")},
+        True,
+        "OrderStatusFunction",
+        TWO_HOURS,
+    ),
+    "all-events-log": Wanted(SAMPLES, False, "EventLogGroup", None),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as the template has it, written by itself or as an event of a function."""
+
+    pattern: dict[str, Any]
+    bus: Any
+    target: str
+    retry: dict[str, int] | None
+    dead_letters: Any
+
+
+def rules() -> dict[str, Rule]:
+    return {**_explicit(), **_of_functions()}
+
+
+def _explicit() -> dict[str, Rule]:
+    found = {}
+    for resource in RESOURCES.values():
+        if resource["Type"] != "AWS::Events::Rule":
+            continue
+        rule = resource["Properties"]
+        (target,) = rule["Targets"]
+        (named,) = [name for name in RESOURCES if f"${{{name}}}" in str(target["Arn"])]
+        found[rule["Name"]] = Rule(
+            rule["EventPattern"],
+            rule["EventBusName"],
+            named,
+            target.get("RetryPolicy"),
+            target.get("DeadLetterConfig"),
+        )
+    return found
+
+
+def _of_functions() -> dict[str, Rule]:
+    found = {}
+    for name, resource in RESOURCES.items():
+        for event in resource.get("Properties", {}).get("Events", {}).values():
+            if event["Type"] != "EventBridgeRule":
+                continue
+            rule = event["Properties"]
+            found[rule["RuleName"]] = Rule(
+                rule["Pattern"], rule["EventBusName"], name, rule.get("RetryPolicy"), rule.get("DeadLetterConfig")
+            )
+    return found
+
+
+def event(source: str, detail_type: str) -> dict[str, Any]:
+    return {"source": source, "detail-type": detail_type, "detail": DETAIL}
+
+
+def test_the_template_has_these_rules_and_no_others() -> None:
+    assert set(rules()) == set(RULES)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_matches_its_events_and_no_others(name: str) -> None:
+    pattern = EventPattern(rules()[name].pattern)
+    assert {sample for sample in SAMPLES if pattern.matches(event(*sample))} == RULES[name].events
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_takes_replays_only_where_they_do_no_harm(name: str) -> None:
+    pattern = EventPattern(rules()[name].pattern)
+    replayed = [{**event(*sample), "replay-name": "repair-of-november"} for sample in RULES[name].events]
+    assert {pattern.matches(sample) for sample in replayed} == {RULES[name].replays}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_hands_its_events_to_its_target(name: str) -> None:
+    assert rules()[name].target == RULES[name].target
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_retries_as_often_as_it_should_and_then_gives_up_to_the_dlq(name: str) -> None:
+    rule = rules()[name]
+    assert rule.retry == RULES[name].retry
+    assert rule.dead_letters == DLQ
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_listens_to_our_bus(name: str) -> None:
+    assert rules()[name].bus == {"Fn::GetAtt": ["OrdersEventBus", "Name"]}

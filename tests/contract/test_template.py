@@ -1,0 +1,211 @@
+"""House rules for the template, checked on what SAM makes of it: nothing fails unseen, nobody may more than needed."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).parents[2]
+DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
+
+# Actions that IAM grants on "*" only, and why.
+WITHOUT_RESOURCES = {
+    "xray:PutTraceSegments": "X-Ray has no resources to name",
+    "xray:PutTelemetryRecords": "X-Ray has no resources to name",
+    "dynamodb:ListStreams": "an event source mapping wants it, and it names no table",
+}
+
+
+class NoManagedPolicies:
+    """What SAM would ask AWS for; the template names no managed policy."""
+
+    def load(self) -> dict[str, str]:
+        return {}
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[dict[str, Any]]:
+    """The template as CloudFormation gets it."""
+    source = yaml_parse((ROOT / "template.yaml").read_text())  # type: ignore[no-untyped-call]
+    source["Globals"]["Function"]["CodeUri"] = "s3://a-bucket/functions.zip"
+    for resource in source["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::LayerVersion":
+            resource["Properties"]["ContentUri"] = "s3://a-bucket/layer.zip"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield transform(source, {}, NoManagedPolicies())  # type: ignore[arg-type]
+
+
+def of_type(template: dict[str, Any], resource_type: str) -> dict[str, Any]:
+    """The properties of the resources of a type, by logical id. There is at least one."""
+    found = {
+        name: resource.get("Properties", {})
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == resource_type
+    }
+    assert found, f"no {resource_type}"
+    return found
+
+
+def functions(template: dict[str, Any]) -> dict[str, Any]:
+    return of_type(template, "AWS::Lambda::Function")
+
+
+def granted(template: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """What the roles may do: role, action, statement."""
+    return [
+        (role, action, statement)
+        for role, properties in of_type(template, "AWS::IAM::Role").items()
+        for policy in properties["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in as_list(statement["Action"])
+    ]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def resolved(template: dict[str, Any], value: Any, stage: str) -> Any:
+    """A value with its conditions decided for a stage."""
+    match value:
+        case {"Fn::If": [name, then, otherwise]}:
+            chosen = then if resolved(template, template["Conditions"][name], stage) else otherwise
+            return resolved(template, chosen, stage)
+        case {"Fn::Not": [condition]}:
+            return not resolved(template, condition, stage)
+        case {"Fn::Equals": [left, right]}:
+            return resolved(template, left, stage) == resolved(template, right, stage)
+        case {"Ref": "Stage"}:
+            return stage
+    return value
+
+
+def test_every_function_has_a_log_group_that_forgets(template: dict[str, Any]) -> None:
+    groups = of_type(template, "AWS::Logs::LogGroup")
+    for name, function in functions(template).items():
+        group = function["LoggingConfig"]["LogGroup"]["Ref"]
+        assert groups[group]["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+
+
+def test_every_function_is_traced(template: dict[str, Any]) -> None:
+    assert {function["TracingConfig"]["Mode"] for function in functions(template).values()} == {"Active"}
+
+
+def test_every_function_has_a_role_of_its_own(template: dict[str, Any]) -> None:
+    roles = [function["Role"]["Fn::GetAtt"][0] for function in functions(template).values()]
+    assert sorted(set(roles)) == sorted(roles)
+    assert set(roles) == set(of_type(template, "AWS::IAM::Role"))
+
+
+def test_every_handler_is_a_function_in_a_file(template: dict[str, Any]) -> None:
+    for function in functions(template).values():
+        module, _, handler = function["Handler"].rpartition(".")
+        source = (ROOT / "functions" / f"{module.replace('.', '/')}.py").read_text()
+        assert handler in {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_target_of_a_rule_has_a_dlq(template: dict[str, Any]) -> None:
+    for name, rule in of_type(template, "AWS::Events::Rule").items():
+        assert [target["DeadLetterConfig"] for target in rule["Targets"]] == [{"Arn": DLQ}], name
+
+
+def test_every_function_that_a_rule_invokes_says_what_happens_when_it_keeps_failing(template: dict[str, Any]) -> None:
+    rules = of_type(template, "AWS::Events::Rule").values()
+    arns = [target["Arn"] for rule in rules for target in rule["Targets"]]
+    invoked = {arn["Fn::GetAtt"][0] for arn in arns if "Fn::GetAtt" in arn} & set(functions(template))
+    configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
+    by_function = {configuration["FunctionName"]["Ref"]: configuration for configuration in configurations}
+    assert invoked == {"InventoryFunction", "OrderStatusFunction"}
+    for name in invoked:
+        assert by_function[name]["MaximumRetryAttempts"] == 2
+        assert by_function[name]["MaximumEventAgeInSeconds"] == 7200
+        assert by_function[name]["DestinationConfig"] == {"OnFailure": {"Destination": DLQ}}
+
+
+def test_every_function_may_send_its_failures_to_the_dlq(template: dict[str, Any]) -> None:
+    senders = {role for role, action, statement in granted(template) if action == "sqs:SendMessage"}
+    configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
+    needing = {configuration["FunctionName"]["Ref"] for configuration in configurations}
+    assert {functions(template)[name]["Role"]["Fn::GetAtt"][0] for name in needing} == senders
+
+
+def test_a_stream_that_fails_goes_on_and_ends_in_the_dlq(template: dict[str, Any]) -> None:
+    for name, mapping in of_type(template, "AWS::Lambda::EventSourceMapping").items():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
+        assert mapping["BisectBatchOnFunctionError"] is True, name
+        assert mapping["MaximumRetryAttempts"] == -1, name
+        assert mapping["MaximumRecordAgeInSeconds"] == 82800, name
+        assert mapping["DestinationConfig"] == {"OnFailure": {"Destination": DLQ}}, name
+        assert mapping["FilterCriteria"]["Filters"], name
+
+
+def test_every_table_with_events_feeds_the_publisher(template: dict[str, Any]) -> None:
+    mappings = of_type(template, "AWS::Lambda::EventSourceMapping").values()
+    tables = of_type(template, "AWS::DynamoDB::Table").items()
+    streaming = {name: table["StreamSpecification"] for name, table in tables if "StreamSpecification" in table}
+    assert {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in mappings} == set(streaming)
+    assert {mapping["FunctionName"]["Ref"] for mapping in mappings} == {"EventPublisherFunction"}
+    assert all(stream == {"StreamViewType": "NEW_AND_OLD_IMAGES"} for stream in streaming.values())
+
+
+def test_only_the_publisher_may_put_events_and_only_of_our_sources(template: dict[str, Any]) -> None:
+    ((role, _, statement),) = [found for found in granted(template) if found[1] == "events:PutEvents"]
+    assert role == "EventPublisherRole"
+    assert statement["Resource"] == {"Fn::GetAtt": ["OrdersEventBus", "Arn"]}
+    assert statement["Condition"] == {
+        "ForAllValues:StringEquals": {"events:source": ["orders.service", "inventory.service"]},
+        "Null": {"events:source": "false"},
+    }
+
+
+def test_no_role_may_do_everything_to_something(template: dict[str, Any]) -> None:
+    assert [action for _, action, _ in granted(template) if "*" in action] == []
+
+
+def test_no_role_may_do_something_to_everything(template: dict[str, Any]) -> None:
+    on_all = {action for _, action, statement in granted(template) if "*" in as_list(statement["Resource"])}
+    assert on_all == set(WITHOUT_RESOURCES)
+
+
+def test_roles_have_no_managed_policies(template: dict[str, Any]) -> None:
+    assert not any("ManagedPolicyArns" in role for role in of_type(template, "AWS::IAM::Role").values())
+
+
+def test_the_dlq_keeps_messages_encrypted_for_as_long_as_sqs_can(template: dict[str, Any]) -> None:
+    queue = of_type(template, "AWS::SQS::Queue")["OrderEventsDlq"]
+    assert queue == {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True}
+
+
+def test_only_rules_of_our_bus_may_write_to_the_dlq(template: dict[str, Any]) -> None:
+    (policy,) = of_type(template, "AWS::SQS::QueuePolicy").values()
+    assert policy["Queues"] == [{"Ref": "OrderEventsDlq"}]
+    (allowed,) = [item for item in policy["PolicyDocument"]["Statement"] if item["Effect"] == "Allow"]
+    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+    assert allowed["Action"] == "sqs:SendMessage"
+    source = allowed["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+    assert source.endswith(":${AWS::AccountId}:rule/${EventBusName}/*")
+
+
+def test_tables_are_paid_by_use(template: dict[str, Any]) -> None:
+    tables = of_type(template, "AWS::DynamoDB::Table").values()
+    assert {table["BillingMode"] for table in tables} == {"PAY_PER_REQUEST"}
+
+
+def test_data_is_kept_in_every_stage_but_the_sandbox(template: dict[str, Any]) -> None:
+    stages = template["Parameters"]["Stage"]["AllowedValues"]
+    assert "sandbox" in stages
+    assert len(stages) > 1
+    for stage in stages:
+        for name, table in of_type(template, "AWS::DynamoDB::Table").items():
+            recovery = table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+            assert resolved(template, recovery, stage) is (stage != "sandbox"), (stage, name)
+            protected = resolved(template, table["DeletionProtectionEnabled"], stage)
+            assert protected is (stage != "sandbox"), (stage, name)
+        (pool,) = of_type(template, "AWS::Cognito::UserPool").values()
+        expected = "INACTIVE" if stage == "sandbox" else "ACTIVE"
+        assert resolved(template, pool["DeletionProtection"], stage) == expected, stage
