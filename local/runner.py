@@ -1,7 +1,6 @@
 """One running stack: the store, the template's resources in it, the functions, the bus, the streams and the API."""
 
 import json
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -135,8 +134,6 @@ class Runner:
             region=self._store.region,
             account_id=self._store.account_id,
         )
-        self._logs = self._store.client("logs")
-        self._log_groups: set[str] = set()
         self._store.on_put_events = bus.put_events
         bus.start()
         self._running.callback(bus.stop)
@@ -147,7 +144,11 @@ class Runner:
             for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
             if ":dynamodb:" in mapping.properties["EventSourceArn"]
         ]
-        sources = StreamSources(mappings, invoke=self._invoke, on_failure=self._console.failure)
+        sources = StreamSources(
+            mappings,
+            invoke=self._invoke,
+            on_failure=lambda function, text: self._console.failure(f"{self._name(function)}: {text}"),
+        )
         self._store.on_stream_record = sources.on_record
         sources.start()
         self._running.callback(sources.stop)
@@ -196,28 +197,22 @@ class Runner:
             self._runtime.invoke_async(target.arn, payload, partial(self._show, target.arn), accepted.trace_header)
 
     def _to_log_groups(self, deliveries: list[tuple[Target, Accepted]]) -> None:
-        now = int(time.time() * 1000)
-        groups: dict[str, list[dict[str, Any]]] = {}
         for target, accepted in deliveries:
             group = target.arn.partition(":log-group:")[2].removesuffix(":*")
-            groups.setdefault(group, []).append({"timestamp": now, "message": json.dumps(accepted.event)})
-        for group, lines in groups.items():
-            self._open_log(group)
-            self._logs.put_log_events(logGroupName=group, logStreamName=LOG_STREAM, logEvents=lines)
-
-    def _open_log(self, group: str) -> None:
-        if group not in self._log_groups:
-            self._logs.create_log_stream(logGroupName=group, logStreamName=LOG_STREAM)
-            self._log_groups.add(group)
+            self._store.log(group, LOG_STREAM, json.dumps(accepted.event))
 
     def _show(self, function: str, result: InvocationResult | Throttled) -> None:
-        name = self._names.get(function.split(":")[6] if function.startswith("arn:") else function, function)
+        name = self._name(function)
         if isinstance(result, Throttled):
             self._console.failure(f"{name}: throttled, the event is lost")
         elif result.function_error:
             self._console.failure(f"{name}: {_first_line(result.payload)} (log: {self._state / 'logs' / name}.log)")
         else:
             self._console.invocation(name, result.duration)
+
+    def _name(self, function: str) -> str:
+        """The logical id of a function, from its name or ARN."""
+        return self._names[function.split(":")[6] if function.startswith("arn:") else function]
 
     def _on_request(self, request: RequestLine) -> None:
         self._console.request(request.method, request.path, request.status, request.duration)

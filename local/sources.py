@@ -67,7 +67,7 @@ class StreamSources:
     Args:
         mappings: from `read_mapping`.
         invoke: runs a function and waits for its result; it may raise.
-        on_failure: is told, in a line, what failed and what happens next.
+        on_failure: is told the function, and in a line what failed and what happens next.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StreamSources:
         mappings: Iterable[StreamMapping],
         *,
         invoke: Callable[[str, bytes], InvocationResult],
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[str, str], None],
     ) -> None:
         self._shards = [_Shard(mapping, invoke, on_failure) for mapping in mappings]
 
@@ -103,7 +103,7 @@ class _Shard:
         self,
         mapping: StreamMapping,
         invoke: Callable[[str, bytes], InvocationResult],
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[str, str], None],
     ) -> None:
         self.mapping = mapping
         self._invoke = invoke
@@ -138,7 +138,7 @@ class _Shard:
             failures = 1 if len(rest) < len(pending) else failures + 1
             pending = self._without_expired(rest, reason)
             pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-            self._on_failure(f"{self.mapping.function}: {reason}; {len(pending)} records again in {pause:.1f} s")
+            self._on_failure(self.mapping.function, f"{reason}; {len(pending)} records again in {pause:.1f} s")
             self._stopping.wait(pause)
 
     def _next(self, *, wait: bool, room: int) -> list[Record]:
@@ -154,7 +154,7 @@ class _Shard:
         except Exception as error:
             return batch, f"{type(error).__name__}: {error}"
         if result.function_error:
-            return batch, result.payload.decode()
+            return batch, "the invocation failed"
         if not self.mapping.partial:
             return [], None
         return _after_partial(batch, result.payload)
@@ -166,7 +166,7 @@ class _Shard:
         kept = [record for record in records if record["dynamodb"]["ApproximateCreationDateTime"] >= oldest]
         for record in records:
             if record not in kept:
-                self._on_failure(f"{self.mapping.function}: gave up record {record['eventID']}, too old: {reason}")
+                self._on_failure(self.mapping.function, f"gave up record {record['eventID']}, too old: {reason}")
         return kept
 
 

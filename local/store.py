@@ -8,6 +8,7 @@ so its version is asserted, and each correction has a test in tests/unit/local/t
 import copy
 import functools
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -51,6 +52,7 @@ from moto.dynamodb.models.utilities import dynamo_json_dump
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 from moto.dynamodb.responses import DynamoHandler
 from moto.events.models import EventsBackend
+from moto.logs.models import logs_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.sqs.models import Queue
@@ -113,6 +115,7 @@ class Store:
 
     region = "us-east-1"
     account_id = "123456789012"
+    _running = False
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.endpoint = ""
@@ -128,14 +131,17 @@ class Store:
         """Empties moto, corrects it, and serves it.
 
         Raises:
-            RuntimeError: moto has another version than the corrections were written for.
+            RuntimeError: moto has another version than the corrections were written for, or holds a store already.
         """
         require_moto(moto.__version__)
+        if Store._running:
+            raise RuntimeError("there is a store in this process already; stop it first")
+        self._server = _Server(self._address)
+        Store._running = True
         moto_api_backend.reset()
         _correct_tables(self._replaced, self)
         _correct_services(self._replaced, self)
         _save_time(self._replaced)
-        self._server = _Server(self._address)
         self.endpoint = f"http://{self._address[0]}:{self._server.server_port}"
         # The interval is how long stop() waits at most.
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="store", daemon=True).start()
@@ -145,6 +151,7 @@ class Store:
         if self._server:
             self._server.stop()
             self._server = None
+            Store._running = False
         self._replaced.close()
 
     def client(self, service: str) -> Any:
@@ -156,6 +163,17 @@ class Store:
             aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
             config=Config(retries={"total_max_attempts": 1}, account_id_endpoint_mode="disabled"),
         )
+
+    def log(self, group: str, stream: str, message: str) -> None:
+        """Writes a line to a log group, past the server: a bus that logs every event does it all the time.
+
+        Raises:
+            KeyError: there is no such group.
+        """
+        logs = logs_backends[self.account_id][self.region]
+        if stream not in logs.groups[group].streams:
+            logs.create_log_stream(group, stream)
+        logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": message}])
 
     def function_environment(self) -> dict[str, str]:
         """The variables by which an AWS SDK in another process finds this store."""
@@ -607,6 +625,8 @@ def _user_claims(pool: CognitoIdpUserPool, client_id: str, username: str) -> dic
 
 def _save_time(replaced: ExitStack) -> None:
     """Takes out what moto does anew for each call, or keeps for ever."""
+    # Reads a megabyte of JSON for the regions of each service, of which there is one here.
+    replaced.enter_context(patch.object(boto3.Session, "get_available_regions", lambda *_, **__: [Store.region]))
     # Lists the folders of its package on disk.
     modules = tuple(moto.backends.list_of_moto_modules())
     replaced.enter_context(patch.object(moto.backends, "list_of_moto_modules", lambda: modules))
@@ -628,3 +648,20 @@ def _save_time(replaced: ExitStack) -> None:
     replaced.enter_context(patch.object(UpdateExpressionParser, "make", parse))
     # Keeps every object it ever made, for its dashboard.
     replaced.enter_context(patch.object(BaseModel, "__new__", lambda cls, *_args, **_kwargs: object.__new__(cls)))
+
+
+def _import_ec2_without_its_data() -> None:
+    """Imports moto's EC2, which its CloudFormation wants, without the data that takes 1.6 s to read."""
+    load = moto.utilities.utils.load_resource
+
+    def load_other(path: str) -> Any:
+        return {} if path.startswith("ec2") else load(path)
+
+    with (
+        patch.object(boto3.Session, "get_available_regions", lambda *_, **__: []),
+        patch.object(moto.utilities.utils, "load_resource", load_other),
+    ):
+        importlib.import_module("moto.ec2.models")
+
+
+_import_ec2_without_its_data()

@@ -1,6 +1,17 @@
-"""Options of all tests."""
+"""Options of all tests, and what the shared layer reads when it is imported."""
+
+import os
 
 import pytest
+
+os.environ.update(
+    {
+        "POWERTOOLS_METRICS_NAMESPACE": "Orderflow",
+        "POWERTOOLS_SERVICE_NAME": "test",
+        "AWS_SAM_LOCAL": "true",  # no traces
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,6 +23,9 @@ OUTCOME_SECONDS = 30
 SENT_HEADERS = ("content-type", "idempotency-key")
 """Of a fixture's headers, those that mean something to the API; the others describe a call that never was."""
 
+LOG_WIDTH = 180
+"""Characters; wide enough for the table, where no terminal says how wide it is."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -122,8 +125,10 @@ def with_events(stack: Stack, results: list[Result]) -> list[Result]:
 def show(results: list[Result]) -> None:
     """Print a row per case."""
     table = Table("case", "HTTP", "order", "items", "total", "outcome", "ms", "events")
-    for column in (1, 4, 6):
-        table.columns[column].justify = "right"
+    for column in table.columns:
+        column.overflow = "fold"  # a narrow terminal breaks an order's id, but shows all of it
+    for number in (1, 4, 6):
+        table.columns[number].justify = "right"
     for result in results:
         answer, order = result.answer, result.order
         if order is None:
@@ -141,8 +146,9 @@ def show(results: list[Result]) -> None:
             "\n".join(result.events),
         )
     console = Console()
-    # Wide as the table needs where no terminal limits it, so that no name is cut off in a log
-    console.print(table, width=None if console.is_terminal else 200)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    console.print(table)
 
 
 def main() -> int:
@@ -158,6 +164,8 @@ def main() -> int:
     except StackDidNotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell counts a command that Ctrl-C has ended
     show(results)
     pending = [result.case for result in results if result.order and result.seconds is None]
     if pending:

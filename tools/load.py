@@ -166,9 +166,12 @@ def _quantity(text: str) -> int:
 
 def _price(text: str) -> Decimal:
     try:
-        return Decimal(text).quantize(Decimal("0.01"), ROUND_HALF_UP)
-    except InvalidOperation as error:  # also for what is not finite
+        price = Decimal(text).quantize(Decimal("0.01"), ROUND_HALF_UP)
+    except InvalidOperation as error:
         raise NotAnOrder("unreadable price") from error
+    if price.is_nan():
+        raise NotAnOrder("unreadable price")
+    return price
 
 
 def _time(text: str) -> datetime:
@@ -546,6 +549,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadFile, StackDidNotStart) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell counts a command that Ctrl-C has ended
 
 
 if __name__ == "__main__":

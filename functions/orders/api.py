@@ -46,7 +46,7 @@ settings = from_environment(Settings)
 dynamodb = boto3.resource("dynamodb")
 orders = Orders(dynamodb, settings.orders_table)
 products = Products(dynamodb, settings.products_table)
-persistence = idempotency.persistence(settings.idempotency_table)
+persistence = idempotency.persistence(settings.idempotency_table, boto3.client("dynamodb"))
 app = APIGatewayHttpResolver()
 
 

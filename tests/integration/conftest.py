@@ -14,13 +14,13 @@ from tests.integration.support import Api, Aws, module
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deployed() -> Iterator[Aws]:
-    """The template's stack, and its functions' environment in this process."""
+    """The template's stack, and its functions' environment in this process. Moto holds one store at a time."""
     store = Store()
     store.start()
     with pytest.MonkeyPatch.context() as environment:
-        for name, value in {**store.function_environment(), "AWS_SAM_LOCAL": "true"}.items():
+        for name, value in store.function_environment().items():
             environment.setenv(name, value)
         stack = deploy(ROOT / "template.yaml", store, stack_name="test", parameters={})
         for function in stack.of_type("AWS::Lambda::Function"):

@@ -125,6 +125,11 @@ def test_after_stop_nobody_is_served_and_the_next_store_is_empty(store: Store, t
 # -------------------------------------------------------------------------------------------------- the tables
 
 
+def test_a_second_store_in_the_process_is_refused(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="already"):
+        Store().start()
+
+
 @pytest.fixture
 def busy() -> Iterator[None]:
     """Threads take turns far more often than they usually do."""
