@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tools.load import BadFile, Cancellation, NewOrder, Progression, percentile, plan, rates, read_rows
+from tools.load import Progression, percentile, rates
+from tools.retail import BadFile, Cancellation, NewOrder, plan, read_rows
 
 
 def row(invoice: str = "1", product: str = "10000", quantity: object = 2, customer: str = "7.0", **more: str) -> Any:
