@@ -29,6 +29,7 @@ import joserfc.jwk
 import moto
 import moto.backends
 import moto.core.responses
+import moto.utilities.utils
 from botocore.config import Config
 from moto.awslambda.models import LambdaFunction
 from moto.cognitoidp.models import CognitoIdpUserPool

@@ -73,7 +73,7 @@ def _attempt(events: "EventBridgeClient", lanes: dict[str, deque[Outgoing]], out
                 elif code in PERMANENT:
                     outcome.refused.append((entry, code, message))
                 else:
-                    logger.warning("event not accepted", event_id=entry.event_id, error=code)
+                    logger.warning("event not accepted", error=code, **entry.log)
                     open_lanes.discard(entry.stream)
                     continue
                 lanes[entry.stream].popleft()

@@ -41,13 +41,13 @@ class Outgoing:
     Args:
         record: the stream record's sequence number.
         stream: the aggregate that it belongs to; its events go out in their order.
-        event_id: the event's id.
+        log: what log lines say of it.
         entry: for PutEvents.
     """
 
     record: str
     stream: str
-    event_id: str
+    log: Mapping[str, Any]
     entry: "PutEventsRequestEntryTypeDef"
 
     @property
@@ -71,27 +71,31 @@ def outgoing(record: Mapping[str, Any], publisher: Publisher, bus: str) -> list[
     change = record["dynamodb"]
     item = _python(change.get("NewImage", {}))
     known = len(_python(change.get("OldImage", {})).get("events", []))
+    stream = f"{record['eventSourceARN']} {to_json(_python(change['Keys']))}"
     events = numbered(item.get("events", []))[known:]
-    return [
-        Outgoing(
-            record=change["SequenceNumber"],
-            stream=f"{record['eventSourceARN']} {to_json(_python(change['Keys']))}",
-            event_id=event.event_id,
-            entry=_entry(item, event, publisher, bus),
-        )
-        for event in events
-    ]
+    return [_outgoing(change["SequenceNumber"], stream, item, event, publisher, bus) for event in events]
 
 
-def _entry(item: Mapping[str, Any], event: StoredEvent, publisher: Publisher, bus: str) -> Any:
-    entry = {
+def _outgoing(
+    record: str, stream: str, item: Mapping[str, Any], event: StoredEvent, publisher: Publisher, bus: str
+) -> Outgoing:
+    detail = publisher.compose(item, event)
+    entry: PutEventsRequestEntryTypeDef = {
         "EventBusName": bus,
         "Source": publisher.source,
         "DetailType": event.type,
         "Time": datetime.fromisoformat(event.time),
-        "Detail": to_json(publisher.compose(item, event)),
+        "Detail": to_json(detail),
     }
-    return {**entry, "TraceHeader": event.cause.trace_header} if event.cause.trace_header else entry
+    if event.cause.trace_header:
+        entry["TraceHeader"] = event.cause.trace_header
+    log = {
+        "event_id": event.event_id,
+        "order_id": detail["orderId"],
+        "correlation_id": event.cause.correlation_id,
+        "detail_type": event.type,
+    }
+    return Outgoing(record, stream, log, entry)
 
 
 def _python(image: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dic
     entries = [entry for record in event["Records"] for entry in _read(record)]
     outcome = deliver(events, entries, time.sleep, random.uniform)
     for entry, code, message in outcome.refused:
-        _set_aside(to_json(_as_event(entry)), entry.event_id, code, message)
+        _set_aside(to_json(_as_event(entry)), entry.log, code, message)
     for entry in outcome.published:
-        logger.info("event published", event_id=entry.event_id, detail_type=entry.entry["DetailType"])
+        logger.info("event published", **entry.log)
     if outcome.published:
         count("EventsPublished", len(outcome.published))
     if outcome.failed:
@@ -68,14 +69,15 @@ def _read(record: dict[str, Any]) -> list[Outgoing]:
     try:
         entries = outgoing(record, PUBLISHERS[table], settings.event_bus_name)
     except Exception as error:  # whatever a corrupt item leads to; the same record would fail for ever
-        logger.exception("stream record without readable events", record_id=record["eventID"])
-        _set_aside(to_json(record), record["eventID"], "UnreadableRecord", f"{type(error).__name__}: {error}")
+        log: dict[str, Any] = {"record_id": record["eventID"]}
+        logger.exception("stream record without readable events", **log)
+        _set_aside(to_json(record), log, "UnreadableRecord", f"{type(error).__name__}: {error}")
         return []
     fitting = [entry for entry in entries if entry.size <= MAX_BYTES]
     for entry in entries:
         if entry not in fitting:
             reason = f"{entry.size} bytes, where PutEvents takes {MAX_BYTES}"
-            _set_aside(to_json(_as_event(entry)), entry.event_id, "EventTooLarge", reason)
+            _set_aside(to_json(_as_event(entry)), entry.log, "EventTooLarge", reason)
     return fitting
 
 
@@ -89,9 +91,9 @@ def _as_event(entry: Outgoing) -> dict[str, Any]:
     }
 
 
-def _set_aside(body: str, event_id: str, code: str, message: str) -> None:
+def _set_aside(body: str, log: Mapping[str, Any], code: str, message: str) -> None:
     """Send what cannot be published to the DLQ. If that fails, so does the batch: nothing is dropped."""
-    logger.error("event can never be published", event_id=event_id, error=code)
+    logger.error("event can never be published", error=code, **log)
     count("PublishFailures")
     attributes = {"ERROR_CODE": code, "ERROR_MESSAGE": message[:1000]}
     queue.send_message(

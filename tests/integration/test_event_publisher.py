@@ -149,3 +149,7 @@ def test_what_was_published_and_what_failed_is_counted(
     lines = [json.loads(text) for text in output().splitlines()]
     (measured,) = [entry for entry in lines if "EventsPublished" in entry]
     assert (measured["EventsPublished"], measured["PublishFailures"]) == ([1.0], [1.0])
+    (published,) = [entry for entry in lines if entry.get("message") == "event published"]
+    metadata = json.loads(aws.published[0]["Detail"])["metadata"]
+    assert published["order_id"] == other
+    assert (published["event_id"], published["correlation_id"]) == (metadata["eventId"], metadata["correlationId"])

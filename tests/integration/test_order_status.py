@@ -5,7 +5,12 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from orderflow.event_store import as_stream
+from orders.order import fold
+from orders.storage import beside
 from tests.integration.support import Api, Aws, Context, line, module, order_event
 
 RESERVED, OUT_OF_STOCK = "Inventory Reserved", "Inventory Out-Of-Stock"
@@ -61,6 +66,23 @@ def test_a_cancelled_order_stays_cancelled(api: Api, status: ModuleType, order_i
     api.call("POST", f"/orders/{order_id}/cancellation")
     tell(status, report, order_id)
     assert types(api, order_id) == ["Order Placed", "Order Cancelled"]
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(commands=st.lists(st.sampled_from([RESERVED, OUT_OF_STOCK, "cancel"]), max_size=5))
+def test_whatever_happens_to_an_order_its_events_fold_to_what_stands_beside_them(
+    api: Api, aws: Aws, status: ModuleType, commands: list[str]
+) -> None:
+    order_id = str(api.place(line(aws.add_product())).body["orderId"])
+    for command in commands:
+        if command == "cancel":
+            api.call("POST", f"/orders/{order_id}/cancellation")
+        else:
+            tell(status, command, order_id)
+    item = aws.table("OrdersTableName").get_item(Key={"orderId": order_id})["Item"]
+    order = fold(as_stream(item).events)
+    assert {name: item[name] for name in beside(order)} == beside(order)
+    assert item["version"] == order.version
 
 
 def test_an_unknown_order_is_an_error(status: ModuleType) -> None:

@@ -21,7 +21,7 @@ def entry(stream: str, number: int, detail: str = "{}") -> Outgoing:
     return Outgoing(
         record=f"{stream}{number}",
         stream=stream,
-        event_id=f"{stream}{number}",
+        log={"event_id": f"{stream}{number}"},
         entry={"EventBusName": "bus", "Source": "s", "DetailType": f"{stream}{number}", "Time": NOW, "Detail": detail},
     )
 
@@ -53,7 +53,7 @@ def send(events: Any, entries: list[Outgoing]) -> Any:
 
 
 def names(entries: list[Outgoing]) -> list[str]:
-    return [sent.event_id for sent in entries]
+    return [sent.log["event_id"] for sent in entries]
 
 
 def test_only_the_entries_that_failed_are_sent_again() -> None:
@@ -75,7 +75,7 @@ def test_later_events_of_an_aggregate_wait_behind_one_that_fails() -> None:
 def test_an_entry_that_can_never_be_accepted_is_refused_and_holds_nothing_up() -> None:
     events = FakeEvents(lambda name, _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "bad"} if name == "a1" else {})
     outcome = send(events, [entry("a", 1), entry("a", 2)])
-    assert [(sent.event_id, code, message) for sent, code, message in outcome.refused] == [
+    assert [(sent.log["event_id"], code, message) for sent, code, message in outcome.refused] == [
         ("a1", "MalformedDetail", "bad")
     ]
     assert names(outcome.published) == ["a2"]
