@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from orderflow.events import Cause, OrderContent, StoredEvent, new_event
+from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, new_event
 
 RESERVED = "Inventory Reserved"
 OUT_OF_STOCK = "Inventory Out-Of-Stock"
@@ -42,10 +42,6 @@ class Reservation:
     order: OrderContent
     status: Status
     version: int
-
-
-class CorruptStream(Exception):
-    """Events that no reservation can have had."""
 
 
 def fold(events: Iterable[StoredEvent]) -> Reservation:

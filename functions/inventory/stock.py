@@ -9,7 +9,7 @@ import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from inventory import reservations as rules
-from inventory.storage import AlreadyDecided, Inventory, OutOfStock
+from inventory.storage import AlreadyDecided, Contention, Inventory, OutOfStock
 from orderflow.event_store import VersionConflict
 from orderflow.events import Cause, OrderContent
 from orderflow.observability import CORRELATION_PATH, cause, count, logger, metrics, tracer
@@ -24,10 +24,6 @@ class Settings:
     """InventoryFunction's environment."""
 
     inventory_table: str
-
-
-class Contention(Exception):
-    """The reservation changed at each attempt; the invocation is worth a retry."""
 
 
 settings = from_environment(Settings)

@@ -32,7 +32,7 @@ class OutOfStock(Exception):
 
 
 class Contention(Exception):
-    """Other transactions on the same products kept coming first; nothing was changed, and a retry is worth while."""
+    """Other writers of the same items kept coming first; nothing was changed, and a retry is worth while."""
 
 
 class Inventory:

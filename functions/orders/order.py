@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, new_event
+from orderflow.events import Cause, CorruptStream, Item, OrderContent, OrderMetadata, StoredEvent, new_event
 from orderflow.ids import derived_ulid, new_ulid
 
 CURRENCY = "USD"
@@ -66,10 +66,6 @@ class Order:
     placed_at: str
     updated_at: str
     version: int
-
-
-class CorruptStream(Exception):
-    """Events that no order can have had."""
 
 
 class CannotCancel(Exception):

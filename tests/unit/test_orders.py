@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderflow.events import Cause, StoredEvent, new_event
+from orderflow.events import Cause, CorruptStream, StoredEvent, new_event
 from orders import order as rules
 from orders.order import Line, Order, Product, Status
 
@@ -90,7 +90,7 @@ def test_a_rejected_order_cannot_be_cancelled_and_says_so() -> None:
 def test_events_that_no_order_can_have_had_are_refused(types: list[str]) -> None:
     first = placed()
     events = [new_event(event_type, first.data, CAUSE, NOW) for event_type in types]
-    with pytest.raises(rules.CorruptStream):
+    with pytest.raises(CorruptStream):
         rules.fold(events)
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from inventory import reservations as rules
-from orderflow.events import Cause, OrderContent, new_event
+from orderflow.events import Cause, CorruptStream, OrderContent, new_event
 
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
 CAUSE = Cause("request-1", "event-1")
@@ -55,7 +55,7 @@ def test_a_cancellation_before_the_order_leaves_a_release_that_gives_nothing_bac
 @pytest.mark.parametrize("types", [[], ["Order Placed"], ["Inventory Reserved", "Inventory Reserved"]])
 def test_events_that_no_reservation_can_have_had_are_refused(types: list[str]) -> None:
     events = [new_event(event_type, {"order": ORDER}, CAUSE, NOW) for event_type in types]
-    with pytest.raises(rules.CorruptStream):
+    with pytest.raises(CorruptStream):
         rules.fold(events)
 
 

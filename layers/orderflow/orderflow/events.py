@@ -96,6 +96,10 @@ class StoredEvent:
         return cls(item["eventId"], item["type"], item["time"], cause, item["data"], sequence)
 
 
+class CorruptStream(Exception):
+    """Events that no aggregate of their kind can have had."""
+
+
 def new_event(event_type: str, data: Mapping[str, Any], cause: Cause, now: datetime) -> StoredEvent:
     """An event that has just happened, with an id of its own."""
     return StoredEvent(new_ulid(now), event_type, timestamp(now), cause, data)
