@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parameter)
     run.add_argument("--stack-name", default="orderflow")
     run.add_argument("--port", type=int, default=3000, help="of the API; 0 for a free one")
+    run.add_argument(
+        "--time-scale", type=_positive, default=1.0, help="how many times as fast waits and time-outs pass"
+    )
     run.add_argument("--store-host", default="127.0.0.1", help="where the AWS endpoint listens")
     run.add_argument("--state", type=Path, default=Path(".local"), help="folder for logs and stack.json")
     run.add_argument("--quiet", action="store_true", help="only notices and failures")
@@ -63,6 +66,13 @@ def _parameter(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def _run(options: argparse.Namespace) -> int:
     begun = time.monotonic()
     stop = threading.Event()
@@ -78,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
         stack_name=options.stack_name,
         host=options.store_host,
         port=options.port,
+        time_scale=options.time_scale,
         state=options.state,
         console=console,
     )

@@ -4,11 +4,12 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
+from local.delivery import GivenUp, RetryPolicy, Scheduler, Undelivered, deliver
 from local.patterns import EventPattern, InvalidEventPattern
 from local.store import ServiceError
 
@@ -19,10 +20,11 @@ MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Target:
-    """Where a rule sends its events."""
+    """Where a rule sends its events, how often it tries, and where an event goes that it cannot deliver."""
 
-    id: str
     arn: str
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    dead_letters: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -
 
 def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
     name = rule.get("Name", "(unnamed)")
-    targets = tuple(Target(target["Id"], target["Arn"]) for target in rule.get("Targets", []))
+    targets = tuple(_read_target(target) for target in rule.get("Targets", []))
     for target in targets:
         if service_of(target.arn) not in known:
             raise UnsupportedTarget(f"rule {name}: no delivery to {target.arn}")
@@ -80,6 +82,11 @@ def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
     except InvalidEventPattern as error:
         raise InvalidEventPattern(f"rule {name}", str(error)) from error
     return Rule(name, rule.get("EventBusName", "default"), pattern, targets)
+
+
+def _read_target(target: Mapping[str, Any]) -> Target:
+    policy = RetryPolicy.of(target.get("RetryPolicy", {}))
+    return Target(target["Arn"], policy, target.get("DeadLetterConfig", {}).get("Arn"))
 
 
 def service_of(arn: str) -> str:
@@ -93,9 +100,11 @@ class Bus:
     Args:
         names: the buses that exist, besides `default`.
         rules: from `read_rules`.
-        deliver: by service, hands a batch of (target, event) over, on the bus's own thread.
+        scheduler: runs the retries.
+        hand_over: gives an event to a target; raises Undelivered if the target does not take it.
+        send: puts a message with text attributes into a queue, by its ARN; it may raise.
         on_event: is shown every event taken in.
-        on_failure: is told, in a line, what could not be handed over and why.
+        on_failure: is told, in a line, what could not be delivered, why, and where it is now.
         region, account_id: for the events' envelopes.
     """
 
@@ -104,7 +113,9 @@ class Bus:
         *,
         names: Iterable[str],
         rules: Iterable[Rule],
-        deliver: Mapping[str, Callable[[list[tuple[Target, Accepted]]], None]],
+        scheduler: Scheduler,
+        hand_over: Callable[[Target, Accepted], None],
+        send: Callable[[str, str, Mapping[str, str]], None],
         on_event: Callable[[Accepted], None],
         on_failure: Callable[[str], None],
         region: str,
@@ -112,7 +123,9 @@ class Bus:
     ) -> None:
         self._names = {"default", *names}
         self._rules = list(rules)
-        self._deliver = deliver
+        self._scheduler = scheduler
+        self._give = hand_over
+        self._send = send
         self._on_event = on_event
         self._on_failure = on_failure
         self._region = region
@@ -189,26 +202,47 @@ class Bus:
         }
 
     def _run(self) -> None:
-        while True:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            self._hand_over([accepted for accepted in batch if accepted])
-            if None in batch:
-                return
-
-    def _hand_over(self, batch: list[Accepted]) -> None:
-        by_service: dict[str, list[tuple[Target, Accepted]]] = {}
-        for accepted in batch:
+        while accepted := self._queue.get():
             for rule in accepted.rules:
                 for target in rule.targets:
-                    by_service.setdefault(service_of(target.arn), []).append((target, accepted))
-        for service, deliveries in by_service.items():
+                    self._deliver(rule, target, accepted)
+
+    def _deliver(self, rule: Rule, target: Target, accepted: Accepted) -> None:
+        def attempt() -> None:
             try:
-                self._deliver[service](deliveries)
-            except Exception as error:  # the bus goes on whatever happens to one batch
-                lost = ", ".join(f"{accepted.event['id']} to {target.arn}" for target, accepted in deliveries)
-                self._on_failure(f"not delivered ({type(error).__name__}: {error}): {lost}")
+                self._give(target, accepted)
+            except Undelivered:
+                raise
+            except Exception as error:  # whatever it is, the event must not be lost with it
+                raise Undelivered("INTERNAL_ERROR", f"{type(error).__name__}: {error}", retriable=True) from error
+
+        deliver(self._scheduler, attempt, target.policy, lambda given_up: self._bury(rule, target, accepted, given_up))
+
+    def _bury(self, rule: Rule, target: Target, accepted: Accepted, given_up: GivenUp) -> None:
+        """Send an event that was not delivered to its target's DLQ, with the attributes that say why."""
+        what = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}: {given_up.error}"
+        if target.dead_letters is None:
+            self._on_failure(f"{what}; lost, the target has no DLQ")
+            return
+        attributes = {
+            "RULE_ARN": self._rule_arn(rule),
+            "TARGET_ARN": target.arn,
+            "ERROR_CODE": given_up.error.code,
+            "ERROR_MESSAGE": given_up.error.message,
+            "RETRY_ATTEMPTS": str(given_up.retries),
+        }
+        if given_up.condition is not None:
+            attributes["EXHAUSTED_RETRY_CONDITION"] = given_up.condition
+        try:
+            self._send(target.dead_letters, json.dumps(accepted.event), attributes)
+        except Exception as error:  # in AWS too the event is lost then; here somebody is told
+            self._on_failure(f"{what}; lost, not sent to {target.dead_letters}: {error}")
+        else:
+            self._on_failure(f"{what}; sent to {target.dead_letters}")
+
+    def _rule_arn(self, rule: Rule) -> str:
+        path = rule.name if rule.bus == "default" else f"{rule.bus}/{rule.name}"
+        return f"arn:aws:events:{self._region}:{self._account_id}:rule/{path}"
 
 
 def _bus_name(entry: dict[str, Any]) -> str:

@@ -3,15 +3,16 @@
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from local.bus import Accepted, Bus, Target, UnsupportedTarget, read_rules
+from local.bus import Accepted, Bus, Target, UnsupportedTarget, read_rules, service_of
 from local.console import Console
+from local.delivery import AsynchronousInvocations, Clock, InvokeConfig, Scheduler, Undelivered
 from local.gateway import Gateway, RequestLine
 from local.patterns import InvalidEventPattern
-from local.runtime import FunctionConfig, InvocationResult, Runtime, Throttled, UnknownFunction
+from local.runtime import FunctionConfig, InvocationResult, Runtime, Throttled
 from local.sources import StreamSources, read_mapping
 from local.store import ServiceError, Store
 from local.template import Resource, Stack, TemplateError, deploy, not_run
@@ -32,6 +33,7 @@ class Runner:
         stack_name: the stack's name.
         host: where the store listens, which functions outside this machine's network namespace may have to reach.
         port: the API's port; 0 for a free one.
+        time_scale: how many times as fast every wait and time-out passes as in AWS.
         state: a folder for logs and the stack's description.
         console: where the readable lines go.
     """
@@ -44,6 +46,7 @@ class Runner:
         stack_name: str,
         host: str,
         port: int,
+        time_scale: float,
         state: Path,
         console: Console,
     ) -> None:
@@ -54,6 +57,7 @@ class Runner:
         self._state = state
         self._console = console
         self._store = Store(host)
+        self._scheduler = Scheduler(Clock(time_scale), console.failure)
         self._running = ExitStack()
 
     def start(self) -> dict[str, Any]:
@@ -81,11 +85,14 @@ class Runner:
     def _start(self) -> dict[str, Any]:
         self._store.start()
         self._running.callback(self._store.stop)
+        self._queues = self._store.client("sqs")
         stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
         for line in not_run(stack):
             self._console.notice(f"not run here: {line}")
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
-        self._runtime = self._start_functions(stack)
+        self._scheduler.start()
+        self._running.callback(self._scheduler.stop)
+        self._start_functions(stack)
         self._start_bus(stack)
         self._start_streams(stack)
         urls = [self._start_api(api) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
@@ -97,15 +104,26 @@ class Runner:
             "functions": {logical: physical for physical, logical in self._names.items()},
         }
 
-    def _start_functions(self, stack: Stack) -> Runtime:
+    def _start_functions(self, stack: Stack) -> None:
         layers = {layer.physical_id: layer.local_path for layer in stack.of_type("AWS::Lambda::LayerVersion")}
         functions = [self._function(resource, layers) for resource in stack.of_type("AWS::Lambda::Function")]
+        self._functions = {function.name: function for function in functions}
         logs = self._running.enter_context(_FunctionLogs(self._state / "logs", self._names))
-        runtime = Runtime(functions, environment=self._store.function_environment(), on_log=logs.write)
+        self._runtime = Runtime(functions, environment=self._store.function_environment(), on_log=logs.write)
+        self._asynchronous = AsynchronousInvocations(
+            self._scheduler,
+            configs={
+                config.properties["FunctionName"]: InvokeConfig.of(config.properties)
+                for config in stack.of_type("AWS::Lambda::EventInvokeConfig")
+            },
+            invoke=self._runtime.invoke_async,
+            send=self._send,
+            on_result=self._show,
+            on_failure=self._show_failure,
+        )
         self._store.on_invoke = self._on_invoke
-        runtime.start()
-        self._running.callback(runtime.stop)
-        return runtime
+        self._runtime.start()
+        self._running.callback(self._runtime.stop)
 
     def _function(self, resource: Resource, layers: Mapping[str, Path | None]) -> FunctionConfig:
         properties = resource.properties
@@ -116,7 +134,7 @@ class Runner:
             name=resource.physical_id,
             arn=f"arn:aws:lambda:{self._store.region}:{self._store.account_id}:function:{resource.physical_id}",
             handler=properties["Handler"],
-            timeout=float(properties.get("Timeout", 3)),
+            timeout=self._scheduler.clock.outside(float(properties.get("Timeout", 3))),
             memory=int(properties.get("MemorySize", 128)),
             code=resource.local_path,
             layers=tuple(path for arn in properties.get("Layers", []) if (path := layers.get(arn)) is not None),
@@ -127,8 +145,12 @@ class Runner:
     def _start_bus(self, stack: Stack) -> None:
         bus = Bus(
             names=[bus.properties["Name"] for bus in stack.of_type("AWS::Events::EventBus")],
-            rules=read_rules((rule.properties for rule in stack.of_type("AWS::Events::Rule")), ("lambda", "logs")),
-            deliver={"lambda": self._to_functions, "logs": self._to_log_groups},
+            rules=read_rules(
+                (rule.properties for rule in stack.of_type("AWS::Events::Rule")), ("lambda", "logs", "sqs")
+            ),
+            scheduler=self._scheduler,
+            hand_over=self._hand_over,
+            send=self._send,
             on_event=self._console.event,
             on_failure=self._console.failure,
             region=self._store.region,
@@ -146,8 +168,10 @@ class Runner:
         ]
         sources = StreamSources(
             mappings,
+            clock=self._scheduler.clock,
             invoke=self._invoke,
-            on_failure=lambda function, text: self._console.failure(f"{self._name(function)}: {text}"),
+            send=self._send,
+            on_failure=self._show_failure,
         )
         self._store.on_stream_record = sources.on_record
         sources.start()
@@ -184,31 +208,46 @@ class Runner:
         try:
             if kind == "RequestResponse":
                 return self._invoke(function, payload)
-            self._runtime.invoke_async(function, payload, partial(self._show, function))
         except Throttled as error:
             raise ServiceError("TooManyRequestsException", str(error), 429) from error
-        except UnknownFunction as error:
-            raise ServiceError("ResourceNotFoundException", f"Function not found: {error}", 404) from error
+        self._asynchronous.accept(self._functions[function], payload)
         return InvocationResult(b"", None, 0.0)
 
-    def _to_functions(self, deliveries: list[tuple[Target, Accepted]]) -> None:
-        for target, accepted in deliveries:
-            payload = json.dumps(accepted.event).encode()
-            self._runtime.invoke_async(target.arn, payload, partial(self._show, target.arn), accepted.trace_header)
+    def _hand_over(self, target: Target, accepted: Accepted) -> None:
+        """Give an event to a rule's target.
 
-    def _to_log_groups(self, deliveries: list[tuple[Target, Accepted]]) -> None:
-        for target, accepted in deliveries:
-            group = target.arn.partition(":log-group:")[2].removesuffix(":*")
-            self._store.log(group, LOG_STREAM, json.dumps(accepted.event))
+        Raises:
+            Undelivered: the target is gone.
+        """
+        payload = json.dumps(accepted.event)
+        try:
+            match service_of(target.arn):
+                case "lambda":
+                    function = self._functions[target.arn.split(":")[6]]
+                    self._asynchronous.accept(function, payload.encode(), accepted.trace_header)
+                case "logs":
+                    group = target.arn.partition(":log-group:")[2].removesuffix(":*")
+                    self._store.log(group, LOG_STREAM, payload)
+                case _:
+                    self._send(target.arn, payload)
+        except (KeyError, self._queues.exceptions.QueueDoesNotExist) as error:
+            raise Undelivered("NO_RESOURCE", f"there is no {target.arn}", retriable=False) from error
 
-    def _show(self, function: str, result: InvocationResult | Throttled) -> None:
+    def _send(self, arn: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Put a message into a queue, by its ARN."""
+        url = self._queues.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
+        typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
+        self._queues.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed)
+
+    def _show(self, function: str, result: InvocationResult) -> None:
         name = self._name(function)
-        if isinstance(result, Throttled):
-            self._console.failure(f"{name}: throttled, the event is lost")
-        elif result.function_error:
+        if result.function_error:
             self._console.failure(f"{name}: {_first_line(result.payload)} (log: {self._state / 'logs' / name}.log)")
         else:
             self._console.invocation(name, result.duration)
+
+    def _show_failure(self, function: str, text: str) -> None:
+        self._console.failure(f"{self._name(function)}: {text}")
 
     def _name(self, function: str) -> str:
         """The logical id of a function, from its name or ARN."""

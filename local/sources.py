@@ -1,13 +1,15 @@
-"""Event source mappings of DynamoDB streams: pushed, not polled, in order, and tried until they succeed."""
+"""Event source mappings of DynamoDB streams: pushed, in order, tried until they succeed or grow too old."""
 
 import json
 import threading
-import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from local.delivery import Clock, timestamp
 from local.patterns import EventPattern
 from local.runtime import InvocationResult
 
@@ -28,7 +30,10 @@ class StreamMapping:
         batch_size: the most records of one invocation.
         filters: a record that none of them matches is left out; no filters, no record left out.
         partial: whether the function reports failed records (ReportBatchItemFailures).
+        bisect: whether a batch that fails as a whole is tried again in two halves.
+        retries: how often a batch is tried again; None for no limit.
         maximum_age: seconds after which a failing record is given up; None for never.
+        on_failure: the ARN of the queue that is told about records that were given up, or None.
     """
 
     function: str
@@ -36,7 +41,10 @@ class StreamMapping:
     batch_size: int
     filters: tuple[EventPattern, ...]
     partial: bool
+    bisect: bool
+    retries: int | None
     maximum_age: float | None
+    on_failure: str | None
 
     def wants(self, record: Record) -> bool:
         """Whether the record passes the filters."""
@@ -50,6 +58,7 @@ def read_mapping(properties: Mapping[str, Any]) -> StreamMapping:
         InvalidEventPattern: a filter is not one that Lambda takes.
     """
     criteria = properties.get("FilterCriteria", {}).get("Filters", [])
+    retries = int(properties.get("MaximumRetryAttempts", -1))
     age = int(properties.get("MaximumRecordAgeInSeconds", -1))
     return StreamMapping(
         function=properties["FunctionName"],
@@ -57,7 +66,10 @@ def read_mapping(properties: Mapping[str, Any]) -> StreamMapping:
         batch_size=int(properties.get("BatchSize", 100)),
         filters=tuple(EventPattern(json.loads(criterion["Pattern"])) for criterion in criteria),
         partial="ReportBatchItemFailures" in properties.get("FunctionResponseTypes", []),
+        bisect=bool(properties.get("BisectBatchOnFunctionError", False)),
+        retries=None if retries == -1 else retries,
         maximum_age=None if age == -1 else age,
+        on_failure=properties.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination"),
     )
 
 
@@ -66,7 +78,9 @@ class StreamSources:
 
     Args:
         mappings: from `read_mapping`.
+        clock: what a second is.
         invoke: runs a function and waits for its result; it may raise.
+        send: hands a message to a queue by its ARN; it may raise.
         on_failure: is told the function, and in a line what failed and what happens next.
     """
 
@@ -74,10 +88,12 @@ class StreamSources:
         self,
         mappings: Iterable[StreamMapping],
         *,
+        clock: Clock,
         invoke: Callable[[str, bytes], InvocationResult],
+        send: Callable[[str, str], None],
         on_failure: Callable[[str, str], None],
     ) -> None:
-        self._shards = [_Shard(mapping, invoke, on_failure) for mapping in mappings]
+        self._shards = [_Shard(mapping, clock, invoke, send, on_failure) for mapping in mappings]
 
     def start(self) -> None:
         """Begin to hand records over."""
@@ -96,17 +112,29 @@ class StreamSources:
             shard.stop()
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Records that are handed over together, and how often that has failed."""
+
+    records: list[Record]
+    failures: int = 0
+
+
 class _Shard:
     """One mapping's records, in the order of their writes; a failing batch holds up those behind it."""
 
     def __init__(
         self,
         mapping: StreamMapping,
+        clock: Clock,
         invoke: Callable[[str, bytes], InvocationResult],
+        send: Callable[[str, str], None],
         on_failure: Callable[[str, str], None],
     ) -> None:
         self.mapping = mapping
+        self._clock = clock
         self._invoke = invoke
+        self._send = send
         self._on_failure = on_failure
         self._queue: SimpleQueue[Record | None] = SimpleQueue()
         self._stopping = threading.Event()
@@ -125,49 +153,106 @@ class _Shard:
             self._thread.join()
 
     def _run(self) -> None:
-        pending: list[Record] = []
-        failures = 0
+        waiting: deque[_Batch] = deque()
         while True:
-            pending += self._next(wait=not pending, room=self.mapping.batch_size - len(pending))
+            batch = waiting.popleft() if waiting else _Batch(self._next())
             if self._stopping.is_set():
                 return
-            rest, reason = self._attempt(pending)
-            if reason is None:
-                pending, failures = [], 0
-                continue
-            failures = 1 if len(rest) < len(pending) else failures + 1
-            pending = self._without_expired(rest, reason)
-            pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-            self._on_failure(self.mapping.function, f"{reason}; {len(pending)} records again in {pause:.1f} s")
-            self._stopping.wait(pause)
+            failed, reason = self._attempt(batch.records)
+            if reason is not None:
+                waiting.extendleft(reversed(self._after_failure(batch, failed, reason)))
 
-    def _next(self, *, wait: bool, room: int) -> list[Record]:
-        records: list[Record | None] = [self._queue.get()] if wait else []
-        while len(records) < room and not self._queue.empty():
+    def _next(self) -> list[Record]:
+        records = [self._queue.get()]
+        while len(records) < self.mapping.batch_size and not self._queue.empty():
             records.append(self._queue.get())
         return [record for record in records if record is not None]
 
-    def _attempt(self, batch: list[Record]) -> tuple[list[Record], str | None]:
+    def _attempt(self, records: list[Record]) -> tuple[list[Record], str | None]:
         """One invocation: the records still to be handled, and why; None if all went well."""
         try:
-            result = self._invoke(self.mapping.function, json.dumps({"Records": batch}).encode())
+            result = self._invoke(self.mapping.function, json.dumps({"Records": records}).encode())
         except Exception as error:
-            return batch, f"{type(error).__name__}: {error}"
+            return records, f"{type(error).__name__}: {error}"
         if result.function_error:
-            return batch, "the invocation failed"
+            return records, "the invocation failed"
         if not self.mapping.partial:
             return [], None
-        return _after_partial(batch, result.payload)
+        return _after_partial(records, result.payload)
 
-    def _without_expired(self, records: list[Record], reason: str) -> list[Record]:
-        if self.mapping.maximum_age is None:
+    def _after_failure(self, batch: _Batch, failed: list[Record], reason: str) -> list[_Batch]:
+        """Wait a while, give up what has to be, and say what to try next."""
+        failures = 1 if len(failed) < len(batch.records) else batch.failures + 1
+        halves = self._halves(failed) if len(failed) == len(batch.records) else [failed]
+        if len(halves) == 1 and self.mapping.retries is not None and failures > self.mapping.retries:
+            self._give_up(failed, "RetryAttemptsExhausted", failures)
+            return []
+        pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+        self._on_failure(self.mapping.function, f"{reason}; {len(failed)} records again")
+        self._stopping.wait(self._clock.outside(pause))
+        # A half begins with what its whole has used up of the retries: splitting alone is no retry
+        kept = [self._without_expired(half, failures) for half in halves]
+        return [_Batch(half, failures - (len(halves) - 1)) for half in kept if half]
+
+    def _halves(self, records: list[Record]) -> list[list[Record]]:
+        if not self.mapping.bisect or len(records) == 1:
+            return [records]
+        middle = len(records) // 2
+        return [records[:middle], records[middle:]]
+
+    def _without_expired(self, records: list[Record], attempts: int) -> list[Record]:
+        limit = self.mapping.maximum_age
+        if limit is None:
             return records
-        oldest = time.time() - self.mapping.maximum_age
-        kept = [record for record in records if record["dynamodb"]["ApproximateCreationDateTime"] >= oldest]
-        for record in records:
-            if record not in kept:
-                self._on_failure(self.mapping.function, f"gave up record {record['eventID']}, too old: {reason}")
-        return kept
+        fresh = [record for record in records if self._clock.since(_written(record)) <= limit]
+        expired = records[: len(records) - len(fresh)]  # the oldest are in front
+        if expired:
+            self._give_up(expired, "RecordAgeExceeded", attempts)
+        return fresh
+
+    def _give_up(self, records: list[Record], condition: str, attempts: int) -> None:
+        what = f"{len(records)} records given up, {condition}"
+        if self.mapping.on_failure is None:
+            self._on_failure(self.mapping.function, f"{what}, and no OnFailure destination")
+            return
+        try:
+            self._send(self.mapping.on_failure, json.dumps(_pointer(self.mapping, records, condition, attempts)))
+        except Exception as error:  # in AWS too they are lost then; here somebody is told
+            self._on_failure(self.mapping.function, f"{what}; not sent to {self.mapping.on_failure}: {error}")
+        else:
+            self._on_failure(self.mapping.function, f"{what}; sent to {self.mapping.on_failure}")
+
+
+def _written(record: Record) -> float:
+    return float(record["dynamodb"]["ApproximateCreationDateTime"])
+
+
+def _pointer(mapping: StreamMapping, records: list[Record], condition: str, attempts: int) -> dict[str, Any]:
+    """What the destination gets: where the records are, not what they say.
+
+    Lambda developer guide, "Retain discarded records" for DynamoDB streams.
+    """
+    first, last = records[0], records[-1]
+    return {
+        "requestContext": {
+            "requestId": str(uuid.uuid4()),
+            "functionArn": mapping.function,
+            "condition": condition,
+            "approximateInvokeCount": attempts,
+        },
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "version": "1.0",
+        "timestamp": timestamp(),
+        "DDBStreamBatchInfo": {
+            "shardId": "shardId-00000000000000000000-00000000",
+            "startSequenceNumber": first["dynamodb"]["SequenceNumber"],
+            "endSequenceNumber": last["dynamodb"]["SequenceNumber"],
+            "approximateArrivalOfFirstRecord": timestamp(_written(first)),
+            "approximateArrivalOfLastRecord": timestamp(_written(last)),
+            "batchSize": len(records),
+            "streamArn": mapping.stream,
+        },
+    }
 
 
 def _after_partial(batch: list[Record], payload: bytes) -> tuple[list[Record], str | None]:

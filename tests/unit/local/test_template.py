@@ -298,7 +298,7 @@ def test_cloudformation_shows_the_stack_with_its_outputs_and_exports(store: Stor
 def test_resources_that_nobody_runs_are_listed(store: Store, folder: Path) -> None:
     stack = deployed(store, folder, Stage="production")
 
-    assert not_run(stack) == ["Alerts (AWS::SNS::Topic)", "SellerEventInvokeConfig (AWS::Lambda::EventInvokeConfig)"]
+    assert not_run(stack) == ["Alerts (AWS::SNS::Topic)"]
 
 
 # ------------------------------------------------------------------------------------------------------ errors

@@ -1,0 +1,198 @@
+"""What fails ends in the queue that the template names, as AWS would put it there. Local only: it needs fast time."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import eventually
+from tools.stack import Stack, local_stack
+
+ROOT = Path(__file__).parents[2]
+TIME_SCALE = 100
+TEMPLATE = """
+Transform: AWS::Serverless-2016-10-31
+Globals:
+  Function:
+    CodeUri: code/
+    Runtime: python3.13
+    Timeout: 100
+Resources:
+  Dlq:
+    Type: AWS::SQS::Queue
+  Bus:
+    Type: AWS::Events::EventBus
+    Properties: {Name: shop-bus}
+  TakerFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: taker.of_event
+      EventInvokeConfig: &dlq
+        DestinationConfig: {OnFailure: {Type: SQS, Destination: !GetAtt Dlq.Arn}}
+      Events:
+        Shop:
+          Type: EventBridgeRule
+          Properties:
+            EventBusName: !GetAtt Bus.Name
+            Pattern: {source: [shop]}
+  ClosedFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: taker.of_event
+      ReservedConcurrentExecutions: 0
+      EventInvokeConfig: *dlq
+      Events:
+        Closed:
+          Type: EventBridgeRule
+          Properties:
+            EventBusName: !GetAtt Bus.Name
+            Pattern: {source: [closed]}
+  MissingTargetRule:
+    Type: AWS::Events::Rule
+    Properties:
+      Name: missing-target
+      EventBusName: !GetAtt Bus.Name
+      EventPattern: {source: [missing]}
+      Targets:
+        - Id: Missing
+          Arn: !Sub arn:aws:lambda:${AWS::Region}:${AWS::AccountId}:function:no-such-function
+          DeadLetterConfig: {Arn: !GetAtt Dlq.Arn}
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      BillingMode: PAY_PER_REQUEST
+      AttributeDefinitions: [{AttributeName: pk, AttributeType: S}]
+      KeySchema: [{AttributeName: pk, KeyType: HASH}]
+      StreamSpecification: {StreamViewType: NEW_AND_OLD_IMAGES}
+  ReaderFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: taker.of_records
+      Environment: {Variables: {SEEN: !Ref Seen}}
+      Events:
+        Stream:
+          Type: DynamoDB
+          Properties:
+            Stream: !GetAtt Table.StreamArn
+            StartingPosition: TRIM_HORIZON
+            BisectBatchOnFunctionError: true
+            MaximumRetryAttempts: 1
+            DestinationConfig: {OnFailure: {Type: SQS, Destination: !GetAtt Dlq.Arn}}
+  Seen:
+    Type: AWS::SQS::Queue
+Outputs:
+  DlqUrl: {Value: !Ref Dlq}
+  SeenUrl: {Value: !Ref Seen}
+  TableName: {Value: !Ref Table}
+"""
+CODE = """
+import os
+import time
+
+import boto3
+
+def of_event(event, context):
+    what = event["detail"]["do"]
+    if what == "sleep":
+        time.sleep(60)
+    if what == "exit":
+        os._exit(3)
+    raise ValueError(what)
+
+def of_records(event, context):
+    keys = [record["dynamodb"]["Keys"]["pk"]["S"] for record in event["Records"]]
+    if "poison" in keys:
+        raise ValueError("poison")
+    for key in keys:
+        boto3.client("sqs").send_message(QueueUrl=os.environ["SEEN"], MessageBody=key)
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "code").mkdir()
+    (folder / "code" / "taker.py").write_text(CODE)
+    (folder / "template.yaml").write_text(TEMPLATE)
+    description = folder / "state" / "stack.json"
+    command = [sys.executable, "-m", "local", "run", "--template", str(folder / "template.yaml"), "--quiet"]
+    command += ["--state", str(description.parent), "--time-scale", str(TIME_SCALE)]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        eventually(lambda: description.exists() or process.poll() is not None)
+        yield local_stack(description)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def publish(shop: Stack, source: str, do: str = "raise") -> str:
+    entry = {"EventBusName": "shop-bus", "Source": source, "DetailType": "Sold", "Detail": json.dumps({"do": do})}
+    return str(shop.client("events").put_events(Entries=[entry])["Entries"][0]["EventId"])
+
+
+def messages(shop: Stack, output: str, number: int) -> list[dict[str, Any]]:
+    """So many messages of a queue, in the order they came, once they are there."""
+    queue, url = shop.client("sqs"), shop.outputs[output]
+    found: list[dict[str, Any]] = []
+
+    def receive() -> bool:
+        answer = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"])
+        for message in answer.get("Messages", []):
+            queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            found.append(message)
+        return len(found) >= number
+
+    eventually(receive)
+    assert len(found) == number
+    return found
+
+
+@pytest.mark.parametrize(
+    ("do", "error"), [("raise", "ValueError"), ("sleep", "Sandbox.Timedout"), ("exit", "Runtime.ExitError")]
+)
+def test_a_function_that_fails_three_times_leaves_an_invocation_record(shop: Stack, do: str, error: str) -> None:
+    event_id = publish(shop, "shop", do)
+    (message,) = messages(shop, "DlqUrl", 1)
+    record = json.loads(message["Body"])
+    context = record["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("RetriesExhausted", 3)
+    assert record["requestPayload"]["id"] == event_id
+    assert record["responsePayload"]["errorType"] == error
+    assert "MessageAttributes" not in message
+
+
+def test_a_function_throttled_to_zero_leaves_an_invocation_record_and_no_rule_message(shop: Stack) -> None:
+    event_id = publish(shop, "closed")
+    (message,) = messages(shop, "DlqUrl", 1)
+    record = json.loads(message["Body"])
+    context = record["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("ZeroReservedConcurrency", 0)
+    assert record["requestPayload"]["id"] == event_id
+
+
+def test_an_event_for_a_target_that_is_not_there_leaves_the_event_with_the_reason(shop: Stack) -> None:
+    event_id = publish(shop, "missing")
+    (message,) = messages(shop, "DlqUrl", 1)
+    attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    assert json.loads(message["Body"])["id"] == event_id
+    assert attributes["ERROR_CODE"] == "NO_RESOURCE"
+    assert attributes["RULE_ARN"].endswith(":rule/shop-bus/missing-target")
+    assert attributes["TARGET_ARN"].endswith(":no-such-function")
+
+
+def test_a_poison_record_leaves_a_pointer_and_its_neighbours_are_handled(shop: Stack) -> None:
+    table = shop.resource("dynamodb").Table(shop.outputs["TableName"])
+    for key in ("one", "poison", "two"):
+        table.put_item(Item={"pk": key})
+    assert {message["Body"] for message in messages(shop, "SeenUrl", 2)} == {"one", "two"}
+    (message,) = messages(shop, "DlqUrl", 1)
+    pointer = json.loads(message["Body"])
+    assert pointer["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert pointer["DDBStreamBatchInfo"]["batchSize"] == 1
+    assert "poison" not in message["Body"]

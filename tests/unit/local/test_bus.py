@@ -1,0 +1,223 @@
+"""The bus: what it takes in, which rules it matches, and what becomes of events that a target does not take."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from local.bus import MAX_BYTES, Accepted, Bus, Target, UnsupportedTarget, read_rules
+from local.delivery import Clock, Scheduler, Undelivered
+from local.patterns import InvalidEventPattern
+from local.store import ServiceError
+
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:taker"
+DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited for 10 s in vain"
+        time.sleep(0.005)
+
+
+def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "Name": name,
+        "EventBusName": "shop-bus",
+        "EventPattern": {"source": ["shop"]},
+        "Targets": [{"Id": "one", "Arn": FUNCTION}],
+    }
+    return properties | changes
+
+
+class World:
+    """A bus with targets that take events, or fail as the test says."""
+
+    def __init__(self, *rules: dict[str, Any]) -> None:
+        self.taken: list[tuple[str, dict[str, Any]]] = []
+        self.buried: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
+        self.failures: list[str] = []
+        self.seen: list[Accepted] = []
+        self.error: Exception | None = None
+        self.dlq_is_gone = False
+        self.scheduler = Scheduler(Clock(1000), self.failures.append)
+        self.bus = Bus(
+            names=["shop-bus"],
+            rules=read_rules(rules, ("lambda", "logs")),
+            scheduler=self.scheduler,
+            hand_over=self._hand_over,
+            send=self._send,
+            on_event=self.seen.append,
+            on_failure=self.failures.append,
+            region="us-east-1",
+            account_id="123456789012",
+        )
+        self.scheduler.start()
+        self.bus.start()
+
+    def stop(self) -> None:
+        self.bus.stop()
+        self.scheduler.stop()
+
+    def _hand_over(self, target: Target, accepted: Accepted) -> None:
+        if self.error:
+            raise self.error
+        self.taken.append((target.arn, accepted.event))
+
+    def _send(self, arn: str, body: str, attributes: Mapping[str, str]) -> None:
+        if self.dlq_is_gone:
+            raise LookupError("no such queue")
+        self.buried.append((arn, json.loads(body), attributes))
+
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def world() -> Iterator[Make]:
+    made: list[World] = []
+
+    def make(*rules: dict[str, Any]) -> World:
+        made.append(World(*rules))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def entry(**changes: Any) -> dict[str, Any]:
+    return {"EventBusName": "shop-bus", "Source": "shop", "DetailType": "Sold", "Detail": '{"n": 1}'} | changes
+
+
+def test_an_event_reaches_every_target_of_every_rule_that_it_matches(world: Make) -> None:
+    two = [{"Id": "one", "Arn": FUNCTION}, {"Id": "two", "Arn": FUNCTION + "2"}]
+    shop = world(rule(Targets=two), rule("cheap", EventPattern={"detail": {"n": [{"numeric": ["<", 1]}]}}))
+    (answer,) = shop.bus.put_events([entry(Time=1_795_286_160.9, Resources=["arn:thing"])])
+    wait_until(lambda: len(shop.taken) == 2)
+    assert [arn for arn, _ in shop.taken] == [FUNCTION, FUNCTION + "2"]
+    assert shop.taken[0][1] == {
+        "version": "0",
+        "id": answer["EventId"],
+        "detail-type": "Sold",
+        "source": "shop",
+        "account": "123456789012",
+        "time": "2026-11-21T18:36:00Z",
+        "region": "us-east-1",
+        "resources": ["arn:thing"],
+        "detail": {"n": 1},
+    }
+    assert [[matched.name for matched in accepted.rules] for accepted in shop.seen] == [["all-shop"]]
+
+
+def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make) -> None:
+    shop = world(rule(), rule("default-rule", EventBusName="default", Targets=[{"Id": "one", "Arn": FUNCTION + "2"}]))
+    arn = "arn:aws:events:us-east-1:123456789012:event-bus/shop-bus"
+    shop.bus.put_events([entry(EventBusName=arn)])
+    unnamed = entry()
+    del unnamed["EventBusName"]
+    shop.bus.put_events([unnamed])
+    wait_until(lambda: len(shop.taken) == 2)
+    assert [arn for arn, _ in shop.taken] == [FUNCTION, FUNCTION + "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"Source": ""}, "InvalidArgument"),
+        ({"DetailType": ""}, "InvalidArgument"),
+        ({"Detail": ""}, "InvalidArgument"),
+        ({"Detail": "{"}, "MalformedDetail"),
+        ({"Detail": "[1]"}, "MalformedDetail"),
+        ({"Source": "aws.ec2"}, "NotAuthorizedForSourceException"),
+        ({"EventBusName": "no-such-bus"}, "InvalidArgument"),
+    ],
+)
+def test_a_wrong_entry_is_refused_and_its_neighbour_is_not(world: Make, changes: dict[str, Any], code: str) -> None:
+    shop = world(rule())
+    refused, accepted = shop.bus.put_events([entry(**changes), entry()])
+    assert refused["ErrorCode"] == code
+    assert refused["ErrorMessage"]
+    assert "EventId" in accepted
+    wait_until(lambda: len(shop.taken) == 1)
+
+
+@pytest.mark.parametrize("entries", [[], [entry()] * 11, [entry(Detail=json.dumps({"x": "é" * (MAX_BYTES // 2)}))]])
+def test_a_request_beyond_the_limits_is_refused_as_a_whole(world: Make, entries: list[dict[str, Any]]) -> None:
+    shop = world(rule())
+    with pytest.raises(ServiceError):
+        shop.bus.put_events(entries)
+    assert shop.seen == []
+
+
+def buried_with(dlq: bool = True, **policy: int) -> dict[str, Any]:
+    target: dict[str, Any] = {"Id": "one", "Arn": FUNCTION, "RetryPolicy": policy}
+    return rule(Targets=[target | ({"DeadLetterConfig": {"Arn": DLQ}} if dlq else {})])
+
+
+def test_an_event_for_a_target_that_is_gone_goes_to_the_dlq_at_once_with_the_reason(world: Make) -> None:
+    shop = world(buried_with())
+    shop.error = Undelivered("NO_RESOURCE", "there is no taker", retriable=False)
+    (answer,) = shop.bus.put_events([entry()])
+    wait_until(lambda: shop.buried)
+    ((arn, event, attributes),) = shop.buried
+    assert (arn, event["id"]) == (DLQ, answer["EventId"])
+    assert attributes == {
+        "RULE_ARN": "arn:aws:events:us-east-1:123456789012:rule/shop-bus/all-shop",
+        "TARGET_ARN": FUNCTION,
+        "ERROR_CODE": "NO_RESOURCE",
+        "ERROR_MESSAGE": "there is no taker",
+        "RETRY_ATTEMPTS": "0",
+    }
+    assert "sent to " + DLQ in shop.failures[0]
+
+
+def test_an_event_that_a_target_keeps_refusing_goes_to_the_dlq_after_its_retries(world: Make) -> None:
+    shop = world(buried_with(MaximumRetryAttempts=2))
+    shop.error = Undelivered("THROTTLING", "slow down", retriable=True)
+    shop.bus.put_events([entry()])
+    wait_until(lambda: shop.buried)
+    attributes = shop.buried[0][2]
+    assert attributes["RETRY_ATTEMPTS"] == "2"
+    assert attributes["EXHAUSTED_RETRY_CONDITION"] == "MaximumRetryAttempts"
+
+
+def test_an_unforeseen_error_of_a_target_is_retried_and_does_not_stop_the_bus(world: Make) -> None:
+    shop = world(buried_with())
+    shop.error = RuntimeError("who knows")
+    shop.bus.put_events([entry()])
+    shop.bus.put_events([entry()])
+    wait_until(lambda: len(shop.seen) == 2)
+    shop.error = None
+    wait_until(lambda: len(shop.taken) == 2)
+    assert shop.buried == []
+
+
+def test_an_event_that_is_lost_is_told(world: Make) -> None:
+    error = Undelivered("NO_RESOURCE", "gone", retriable=False)
+    without, gone = world(buried_with(dlq=False)), world(buried_with())
+    without.error = gone.error = error
+    gone.dlq_is_gone = True
+    for shop in (without, gone):
+        shop.bus.put_events([entry()])
+        wait_until(lambda shop=shop: shop.failures)
+    assert "lost, the target has no DLQ" in without.failures[0]
+    assert "lost, not sent to" in gone.failures[0]
+
+
+def test_disabled_rules_and_schedules_match_nothing() -> None:
+    schedule = {"Name": "daily", "ScheduleExpression": "rate(1 day)", "Targets": []}
+    assert read_rules([rule(State="DISABLED"), schedule], ("lambda",)) == []
+
+
+def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
+    with pytest.raises(InvalidEventPattern, match="all-shop"):
+        read_rules([rule(EventPattern={"source": "shop"})], ("lambda",))
+
+
+def test_a_target_that_nobody_delivers_to_is_refused_with_the_rules_name() -> None:
+    with pytest.raises(UnsupportedTarget, match="all-shop"):
+        read_rules([rule(Targets=[{"Id": "one", "Arn": "arn:aws:sns:us-east-1:1:topic"}])], ("lambda",))

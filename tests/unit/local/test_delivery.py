@@ -1,0 +1,248 @@
+"""Deliveries that fail: attempts, age, and where an event ends that nobody takes."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.delivery import (
+    AsynchronousInvocations,
+    Clock,
+    GivenUp,
+    InvokeConfig,
+    RetryPolicy,
+    Scheduler,
+    Undelivered,
+    deliver,
+)
+from local.runtime import FunctionConfig, InvocationResult, Throttled
+
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:taker"
+DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
+OK = InvocationResult(b"null", None, 0.01)
+FAILED = InvocationResult(b'{"errorMessage": "no", "errorType": "ValueError"}', "Unhandled", 0.01)
+THROTTLED = Throttled("busy")
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited for 10 s in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def failures() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def scheduler(failures: list[str]) -> Iterator[Scheduler]:
+    """A thousand seconds pass in one."""
+    running = Scheduler(Clock(1000), failures.append)
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_actions_run_when_they_are_due_and_not_in_the_order_they_were_given(scheduler: Scheduler) -> None:
+    done: list[str] = []
+    scheduler.after(100, lambda: done.append("later"))
+    scheduler.after(10, lambda: done.append("sooner"))
+    wait_until(lambda: len(done) == 2)
+    assert done == ["sooner", "later"]
+
+
+def test_an_action_that_raises_is_told_and_the_next_runs(scheduler: Scheduler, failures: list[str]) -> None:
+    done = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    scheduler.after(0, fail)
+    scheduler.after(1, done.set)
+    assert done.wait(10)
+    assert failures == ["ValueError: broken"]
+
+
+def undelivered(*, retriable: bool = True) -> Undelivered:
+    return Undelivered("THROTTLING", "slow down", retriable=retriable)
+
+
+def attempts(errors: list[Undelivered | None]) -> Callable[[], None]:
+    """Attempts that end as given, one after the other; the last one's end is every later one's too."""
+    left = iter(errors)
+    last: list[Undelivered | None] = [None]
+
+    def attempt() -> None:
+        last[0] = next(left, last[0])
+        if last[0] is not None:
+            raise last[0]
+
+    return attempt
+
+
+def test_a_delivery_is_tried_again_until_it_succeeds(scheduler: Scheduler) -> None:
+    done = threading.Event()
+    given_up: list[GivenUp] = []
+    left = iter([undelivered(), undelivered()])
+
+    def attempt() -> None:
+        error = next(left, None)
+        if error:
+            raise error
+        done.set()
+
+    deliver(scheduler, attempt, RetryPolicy(retries=2), given_up.append)
+    assert done.wait(10)
+    assert given_up == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "condition", "retries"),
+    [
+        (RetryPolicy(retries=0), "MaximumRetryAttempts", 0),
+        (RetryPolicy(retries=3), "MaximumRetryAttempts", 3),
+        (RetryPolicy(maximum_age=0), "MaximumEventAgeInSeconds", 0),
+    ],
+)
+def test_a_delivery_ends_with_its_policy(
+    scheduler: Scheduler, policy: RetryPolicy, condition: str, retries: int
+) -> None:
+    given_up: list[GivenUp] = []
+    deliver(scheduler, attempts([undelivered()]), policy, given_up.append)
+    wait_until(lambda: given_up)
+    assert (given_up[0].condition, given_up[0].retries) == (condition, retries)
+
+
+def test_what_no_retry_mends_is_given_up_at_once(scheduler: Scheduler) -> None:
+    given_up: list[GivenUp] = []
+    deliver(scheduler, attempts([undelivered(retriable=False)]), RetryPolicy(), given_up.append)
+    assert [(end.condition, end.retries) for end in given_up] == [(None, 0)]
+
+
+def test_a_policy_has_eventbridges_defaults() -> None:
+    assert RetryPolicy.of({}) == RetryPolicy(185, 86_400)
+    assert RetryPolicy.of({"MaximumRetryAttempts": "2", "MaximumEventAgeInSeconds": 60}) == RetryPolicy(2, 60)
+
+
+# ----------------------------------------------------------------------------------- asynchronous invocations
+
+
+class Lambda:
+    """A function whose invocations end as the test says, and what became of its events."""
+
+    def __init__(self, scheduler: Scheduler, results: list[InvocationResult | Throttled], config: InvokeConfig) -> None:
+        self.calls = 0
+        self.shown: list[InvocationResult] = []
+        self.failures: list[str] = []
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.destination_is_gone = False
+        self._results = results
+        self.queue = AsynchronousInvocations(
+            scheduler,
+            configs={"taker": config},
+            invoke=self._invoke,
+            send=self._send,
+            on_result=lambda _, result: self.shown.append(result),
+            on_failure=lambda name, text: self.failures.append(f"{name}: {text}"),
+        )
+
+    def accept(self, reserved_concurrency: int | None = None) -> None:
+        function = FunctionConfig("taker", ARN, "m.handler", 3, 128, Path("/"), (), {}, reserved_concurrency)
+        self.queue.accept(function, b'{"order": 1}')
+
+    def _invoke(self, arn: str, payload: bytes, on_done: Callable[[Any], None], trace_id: str | None) -> None:
+        assert (arn, payload) == (ARN, b'{"order": 1}')
+        result = self._results[min(self.calls, len(self._results) - 1)]
+        self.calls += 1
+        on_done(result)
+
+    def _send(self, arn: str, body: str) -> None:
+        if self.destination_is_gone:
+            raise LookupError("no such queue")
+        self.sent.append((arn, json.loads(body)))
+
+
+def test_an_event_that_is_handled_is_handled_once(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [OK], InvokeConfig(on_failure=DLQ))
+    taker.accept()
+    assert (taker.calls, taker.shown, taker.sent, taker.failures) == (1, [OK], [], [])
+
+
+def test_a_function_error_is_tried_twice_more_and_then_recorded_whole(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [FAILED], InvokeConfig(on_failure=DLQ))
+    taker.accept()
+    wait_until(lambda: taker.sent)
+    ((arn, record),) = taker.sent
+    assert (arn, taker.calls) == (DLQ, 3)
+    context = record["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("RetriesExhausted", 3)
+    assert context["functionArn"] == f"{ARN}:$LATEST"
+    assert record["requestPayload"] == {"order": 1}
+    assert record["responseContext"]["functionError"] == "Unhandled"
+    assert record["responsePayload"]["errorType"] == "ValueError"
+
+
+def test_a_retry_that_succeeds_ends_it(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [FAILED, OK], InvokeConfig(on_failure=DLQ))
+    taker.accept()
+    wait_until(lambda: taker.calls == 2)
+    assert taker.sent == []
+
+
+def test_without_retries_one_failure_is_the_end(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
+    taker.accept()
+    assert taker.sent[0][1]["requestContext"]["approximateInvokeCount"] == 1
+
+
+def test_throttles_are_no_attempts_and_last_until_the_event_is_too_old(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [THROTTLED], InvokeConfig(maximum_age=60, on_failure=DLQ))
+    taker.accept()
+    wait_until(lambda: taker.sent)
+    context = taker.sent[0][1]["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("EventAgeExceeded", 0)
+    assert taker.calls > 3
+    assert "responsePayload" not in taker.sent[0][1]
+
+
+def test_a_throttled_event_is_handled_when_there_is_room_again(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [THROTTLED, THROTTLED, OK], InvokeConfig(on_failure=DLQ))
+    taker.accept()
+    wait_until(lambda: taker.shown)
+    assert taker.sent == []
+
+
+def test_a_function_error_is_not_retried_past_the_events_age(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [FAILED], InvokeConfig(maximum_age=59, on_failure=DLQ))
+    taker.accept()
+    assert taker.sent[0][1]["requestContext"]["condition"] == "EventAgeExceeded"
+
+
+def test_a_function_without_any_concurrency_sends_its_events_straight_on(scheduler: Scheduler) -> None:
+    taker = Lambda(scheduler, [OK], InvokeConfig(on_failure=DLQ))
+    taker.accept(reserved_concurrency=0)
+    assert taker.calls == 0
+    assert taker.sent[0][1]["requestContext"]["condition"] == "ZeroReservedConcurrency"
+
+
+def test_an_event_that_is_lost_is_told(scheduler: Scheduler) -> None:
+    without = Lambda(scheduler, [FAILED], InvokeConfig(retries=0))
+    without.accept()
+    assert without.failures == ["taker: event lost, RetriesExhausted and no OnFailure destination"]
+    gone = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
+    gone.destination_is_gone = True
+    gone.accept()
+    assert gone.failures == [f"taker: event lost, RetriesExhausted; not sent to {DLQ}: no such queue"]
+
+
+def test_a_config_has_lambdas_defaults() -> None:
+    assert InvokeConfig.of({}) == InvokeConfig(2, 21_600, None)
+    destination = {"OnFailure": {"Destination": DLQ}}
+    given = {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60, "DestinationConfig": destination}
+    assert InvokeConfig.of(given) == InvokeConfig(1, 60, DLQ)
