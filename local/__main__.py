@@ -1,6 +1,7 @@
 """The runner's commands: `python -m local run` and `python -m local invoke`."""
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -15,9 +16,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.console import Console
-from local.runner import Runner, StartError
-from local.runtime import HandlerImportError
+
+class CommandError(Exception):
+    """The command cannot do what it should; the message says why, in one line."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
-    except (StartError, HandlerImportError, InvokeError) as error:
+    except CommandError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return code
@@ -75,12 +76,18 @@ def _positive(text: str) -> float:
 
 def _run(options: argparse.Namespace) -> int:
     begun = time.monotonic()
+    gc.disable()  # what is imported and made now stays: looking through it again and again costs half a second
+    # Here, because it takes two seconds that `invoke` need not wait
+    from local.console import Console
+    from local.runner import Runner, StartError
+
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     description = options.state / "stack.json"
     options.state.mkdir(parents=True, exist_ok=True)
-    description.unlink(missing_ok=True)
+    _refuse_if_running(description)
+    description.unlink(missing_ok=True)  # of a run that was killed
     console = Console(quiet=options.quiet)
     runner = Runner(
         options.template,
@@ -92,7 +99,12 @@ def _run(options: argparse.Namespace) -> int:
         state=options.state,
         console=console,
     )
-    stack = runner.start()
+    try:
+        stack = runner.start()
+    except StartError as error:
+        raise CommandError(str(error)) from error
+    gc.freeze()
+    gc.enable()
     try:
         console.notice(f"started in {time.monotonic() - begun:.1f} s: {stack['apiUrl']}, AWS at {stack['awsEndpoint']}")
         if _prepare(options.prepare, stack, description):
@@ -104,10 +116,26 @@ def _run(options: argparse.Namespace) -> int:
         runner.stop()
 
 
+def _refuse_if_running(description: Path) -> None:
+    """Two stacks in one folder would write over each other's description and logs.
+
+    Raises:
+        CommandError: the stack that the description tells of is running.
+    """
+    try:
+        running = json.loads(description.read_text())
+        os.kill(running["pid"], 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    raise CommandError(
+        f"a stack runs in {description.parent} already, at {running['apiUrl']}: stop it, or name another --state"
+    )
+
+
 def _prepare(command: str | None, stack: dict[str, Any], description: Path) -> bool:
     """Let the command add to the stack's description, then make it known: whoever finds the file finds it complete."""
     draft = description.with_suffix(".starting")
-    draft.write_text(json.dumps(stack, indent=2))
+    draft.write_text(json.dumps({**stack, "pid": os.getpid()}, indent=2))
     if command is not None:
         code = subprocess.run(command, shell=True, env={**os.environ, "STACK_FILE": str(draft)}).returncode  # noqa: S602 - the user's own command line
         if code != 0:
@@ -117,16 +145,12 @@ def _prepare(command: str | None, stack: dict[str, Any], description: Path) -> b
     return True
 
 
-class InvokeError(Exception):
-    """The function could not be invoked."""
-
-
 def _invoke(options: argparse.Namespace) -> int:
     """Print the function's answer; its error makes the exit code 1."""
     stack = _running_stack(options.state / "stack.json")
     if options.function not in stack["functions"]:
         known = ", ".join(sorted(stack["functions"]))
-        raise InvokeError(f"the template has no function {options.function}; it has {known}")
+        raise CommandError(f"the template has no function {options.function}; it has {known}")
     client = boto3.client(
         "lambda",
         endpoint_url=stack["awsEndpoint"],
@@ -138,7 +162,7 @@ def _invoke(options: argparse.Namespace) -> int:
     try:
         answer = client.invoke(FunctionName=stack["functions"][options.function], Payload=_event(options.event))
     except (BotoCoreError, ClientError) as error:
-        raise InvokeError(f"{options.function}: {error}") from error
+        raise CommandError(f"{options.function}: {error}") from error
     print(answer["Payload"].read().decode())
     return 1 if "FunctionError" in answer else 0
 
@@ -147,7 +171,7 @@ def _running_stack(description: Path) -> dict[str, Any]:
     try:
         stack: dict[str, Any] = json.loads(description.read_text())
     except FileNotFoundError as error:
-        raise InvokeError(f"no running stack: there is no {description}; start one with `make run`") from error
+        raise CommandError(f"no running stack: there is no {description}; start one with `make run`") from error
     return stack
 
 
@@ -156,7 +180,7 @@ def _event(path: str) -> bytes:
         text = sys.stdin.read() if path == "-" else Path(path).read_text()
         json.loads(text)
     except (OSError, ValueError) as error:
-        raise InvokeError(f"{path}: {error}") from error
+        raise CommandError(f"{path}: {error}") from error
     return text.encode()
 
 

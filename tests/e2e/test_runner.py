@@ -62,6 +62,12 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "local", *map(str, arguments)]
 
 
+def described_by(state: Path) -> int | None:
+    """The process that wrote the description, if there is one."""
+    description = state / "stack.json"
+    return int(json.loads(description.read_text())["pid"]) if description.exists() else None
+
+
 @contextmanager
 def running(template: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     state = template.parent / "state"
@@ -75,7 +81,7 @@ def running(template: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.STDOUT,
     )
     try:
-        eventually(lambda: (state / "stack.json").exists() or process.poll() is not None)
+        eventually(lambda: described_by(state) == process.pid or process.poll() is not None)
         yield process
     finally:
         process.send_signal(signal.SIGINT)
@@ -143,6 +149,24 @@ def test_a_taken_port_is_named(template: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         assert f"port {port} is taken" in refusal(template, "--port", port)
+
+
+def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on(template: Path) -> None:
+    state = template.parent / "state"
+    with running(template):
+        told = run("run", "--template", template, "--state", state, "--port", "0")
+        assert told.returncode == 1
+        assert "a stack runs in" in told.stderr
+        again = run("invoke", "EchoFunction", "-e", "-", "--state", state, text="{}")
+        assert again.returncode == 0
+
+
+def test_the_description_of_a_killed_stack_does_not_stand_in_the_way(template: Path) -> None:
+    with running(template) as killed:
+        killed.kill()
+        killed.wait(30)
+    with running(template) as process:
+        assert process.poll() is None
 
 
 def test_a_handler_that_cannot_be_imported_is_named(template: Path) -> None:

@@ -316,7 +316,7 @@ NEVER = "\nConditions: {Never: !Equals [a, b]}"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Resources:\n  A: [", "line 2: expected the node content"),
+        ("Resources:\n  A: [", "line 3: did not find expected node content"),
         ("Description: nothing", "it has no Resources"),
         (with_a("AWS::Foo::Bar"), "A: neither moto nor local/template.py knows .* AWS::Foo::Bar"),
         (with_a(FUNCTION, "{CodeUri: nowhere}"), "A: CodeUri names no folder: nowhere"),
