@@ -17,7 +17,8 @@ help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 run: .venv/run ## start everything here and take orders on http://127.0.0.1:3000 (PORT=3000)
-	@$(BIN)/python -m local run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare"
+	@$(BIN)/python -m local run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
+	  --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
 
 demo: .venv/run ## start a stack of its own, send every case of events/order_api/, show what became of them
 	@$(BIN)/python -m tools.demo

@@ -1,6 +1,10 @@
 """One running stack: the store, the template's resources in it, the functions, the bus, the streams and the API."""
 
+import email
+import email.policy
+import itertools
 import json
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +16,7 @@ from local.console import Console
 from local.delivery import AsynchronousInvocations, Clock, InvokeConfig, Scheduler, Undelivered
 from local.gateway import Gateway, RequestLine
 from local.patterns import InvalidEventPattern
-from local.runtime import FunctionConfig, InvocationResult, Runtime, Throttled
+from local.runtime import FunctionConfig, HandlerImportError, InvocationResult, Runtime, Throttled
 from local.sources import StreamSources, read_mapping
 from local.store import ServiceError, Store
 from local.template import Resource, Stack, TemplateError, deploy, not_run
@@ -74,6 +78,9 @@ class Runner:
         except (TemplateError, InvalidEventPattern, UnsupportedTarget) as error:
             self.stop()
             raise StartError(f"{self._template}: {error}") from error
+        except HandlerImportError as error:
+            self.stop()
+            raise StartError(str(error)) from error
         except BaseException:
             self.stop()
             raise
@@ -86,6 +93,7 @@ class Runner:
         self._store.start()
         self._running.callback(self._store.stop)
         self._queues = self._store.client("sqs")
+        self._store.on_mail = _MailFolder(self._state / "mail").keep
         stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
         for line in not_run(stack):
             self._console.notice(f"not run here: {line}")
@@ -283,3 +291,22 @@ class _FunctionLogs:
 
     def write(self, function: str, line: str) -> None:
         self._files[function].write(line.rstrip("\n") + "\n")
+
+
+class _MailFolder:
+    """A file per mail of this run, which a mail program opens."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        folder.mkdir(parents=True, exist_ok=True)
+        for mail in folder.glob("*.eml"):
+            mail.unlink()
+
+    def keep(self, message: bytes) -> None:
+        """Write a mail's file. It appears whole."""
+        subject = email.message_from_bytes(message, policy=email.policy.default)["Subject"]
+        slug = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")[:80]
+        draft = self._folder / f"{next(self._numbers):05}-{slug}.part"
+        draft.write_bytes(message)
+        draft.rename(draft.with_suffix(".eml"))

@@ -41,6 +41,7 @@ def _runner(state: Path) -> Iterator[subprocess.Popen[bytes]]:
     python = shlex.quote(sys.executable)
     prepare = f"{python} -m tools.prepare > {os.devnull}"  # its text is for those who use the stack by hand
     command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet"]
+    command += ["--parameter", "SenderEmail=shop@example.com", "--parameter", "SalesEmail=sales@example.com"]
     before = signal.signal(signal.SIGTERM, _leave)
     # A session of its own: Ctrl-C reaches this process alone, which then stops the runner in an orderly way
     process = subprocess.Popen(

@@ -1,11 +1,11 @@
-"""What `make run` does once the stack is up: seed it, sign the test users in, and say how to place an order."""
+"""What `make run` does once the stack is up: seed it, verify its sender, sign the users in, tell how to order."""
 
 import json
 import os
 from pathlib import Path
 
 from tools.seed import read_seed, seed
-from tools.stack import USERS, local_stack, sign_in
+from tools.stack import USERS, Stack, local_stack, sign_in
 
 ORDER = {
     "items": [{"productId": "PROD-KEYBOARD", "quantity": 2}],
@@ -19,6 +19,7 @@ def main() -> None:
     stack = local_stack(path)
     products = read_seed()
     seed(stack, products)
+    verify_sender(stack)
     tokens = {user: sign_in(stack, user) for user in USERS}
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": tokens}, indent=2))
     print(f"""
@@ -27,6 +28,14 @@ def main() -> None:
 curl -i {stack.api_url}/orders -H 'Content-Type: application/json' -H 'Authorization: Bearer {tokens["customer"]}' \\
   -d '{json.dumps(ORDER)}'
 """)
+
+
+def verify_sender(stack: Stack) -> None:
+    """Make the stack's sender an identity, which SES wants; here nobody has to answer a mail for that."""
+    (described,) = stack.client("cloudformation").describe_stacks()["Stacks"]
+    parameters = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in described["Parameters"]}
+    if parameters["SenderEmail"]:
+        stack.client("sesv2").create_email_identity(EmailIdentity=parameters["SenderEmail"])
 
 
 if __name__ == "__main__":

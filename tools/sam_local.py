@@ -48,13 +48,14 @@ FLOW = (
     "event_publisher/inventory_reserved",
     "order_status/inventory_reserved",
     "event_publisher/order_confirmed",
+    "email/order_confirmed",
     "order_api/get_order",
     "order_api/get_order_events",
     "order_api/list_orders",
     "order_api/place_order_out_of_stock",
 )
 # One of each function, run a second time through `sam local invoke`, which starts a container for it alone.
-SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4]
+SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6]
 
 # `sam local` gives functions the logical id of what the template leaves CloudFormation to name.
 NAMED = {

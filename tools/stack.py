@@ -28,6 +28,7 @@ class Stack:
         region: the AWS region.
         aws_endpoint: where AWS is; None for AWS itself.
         tokens: ID tokens by user, as far as they are known.
+        mails: the folder of the mails that it has sent; None for AWS itself.
     """
 
     api_url: str
@@ -35,6 +36,7 @@ class Stack:
     region: str
     aws_endpoint: str | None = None
     tokens: dict[str, str] = field(default_factory=dict)
+    mails: Path | None = None
 
     def client(self, service: str) -> Any:
         """A boto3 client of the stack's AWS."""
@@ -70,7 +72,14 @@ def local_stack(description: Path | None = None) -> Stack:
         found = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise StackNotFound(f"there is no {path}: start the stack with `make run`") from error
-    return Stack(found["apiUrl"], found["outputs"], found["region"], found["awsEndpoint"], found.get("tokens", {}))
+    return Stack(
+        found["apiUrl"],
+        found["outputs"],
+        found["region"],
+        found["awsEndpoint"],
+        found.get("tokens", {}),
+        path.parent / "mail",
+    )
 
 
 def deployed_stack(name: str) -> Stack:

@@ -13,6 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from event_publisher.delivery import deliver
 from event_publisher.outbox import MAX_BYTES, Outgoing, Publisher, outgoing
 from inventory import published as inventory
+from orderflow.dead_letters import set_aside
 from orderflow.observability import count, logger, metrics, tracer
 from orderflow.settings import from_environment
 from orderflow.wire import to_json
@@ -95,9 +96,4 @@ def _set_aside(body: str, log: Mapping[str, Any], code: str, message: str) -> No
     """Send what cannot be published to the DLQ. If that fails, so does the batch: nothing is dropped."""
     logger.error("event can never be published", error=code, **log)
     count("PublishFailures")
-    attributes = {"ERROR_CODE": code, "ERROR_MESSAGE": message[:1000]}
-    queue.send_message(
-        QueueUrl=settings.unpublishable_queue_url,
-        MessageBody=body,
-        MessageAttributes={name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()},
-    )
+    set_aside(queue, settings.unpublishable_queue_url, body, code, message)

@@ -64,13 +64,13 @@ def test_every_function_has_fixtures_and_every_folder_a_function() -> None:
     assert {logical_id(name.split("/")[0]) for name in FIXTURES} == set(functions())
 
 
-@pytest.mark.parametrize("name", in_folders("inventory", "order_status"))
+@pytest.mark.parametrize("name", in_folders("email", "inventory", "order_status"))
 def test_an_event_keeps_the_contract(name: str) -> None:
     event = read(name)
     DETAILS[event["source"], event["detail-type"]].model_validate(event["detail"])
 
 
-@pytest.mark.parametrize("name", in_folders("inventory", "order_status"))
+@pytest.mark.parametrize("name", in_folders("email", "inventory", "order_status"))
 def test_an_event_has_the_whole_envelope(name: str) -> None:
     expected = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
     assert set(read(name)) == expected
@@ -115,7 +115,7 @@ def test_the_content_length_is_the_bodys(name: str) -> None:
     assert request["headers"].get("content-length") == (str(len(request["body"])) if "body" in request else None)
 
 
-@pytest.mark.parametrize("name", in_folders("inventory", "order_status"))
+@pytest.mark.parametrize("name", in_folders("email", "inventory", "order_status"))
 def test_orders_are_for_products_of_the_seed_at_its_prices(name: str) -> None:
     seed = json.loads((EVENTS / "seed.json").read_text(), parse_float=Decimal)["products"]
     catalogue = {product["productId"]: (product["name"], product["price"]) for product in seed}
@@ -155,6 +155,7 @@ class TestAnOrderCanBeFollowed:
         [
             ("event_publisher/order_placed", "inventory/order_placed"),
             ("event_publisher/inventory_reserved", "order_status/inventory_reserved"),
+            ("event_publisher/order_confirmed", "email/order_confirmed"),
         ],
     )
     def test_from_the_stream_to_the_bus(self, stream_name: str, event_name: str) -> None:

@@ -13,10 +13,12 @@ from orderflow.contracts import DETAILS
 
 ROOT = Path(__file__).parents[2]
 RESOURCES = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
-DETAIL = json.loads((ROOT / "events/inventory/order_placed.json").read_text())["detail"]
+# Of high value, so that every rule that wants its event wants this one.
+DETAIL = json.loads((ROOT / "events/email/high_value_order_placed.json").read_text())["detail"]
 DLQ = {"Arn": {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}}
 
 TWO_HOURS = {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 7200}
+ONE_HOUR = {"MaximumRetryAttempts": 3, "MaximumEventAgeInSeconds": 3600}
 SAMPLES = {*DETAILS, ("somebody.else", "Order Placed")}
 
 
@@ -47,6 +49,13 @@ RULES = {
         True,
         "OrderStatusFunction",
         TWO_HOURS,
+    ),
+    "high-value-order-email": Wanted({("orders.service", "Order Placed")}, False, "EmailFunction", ONE_HOUR),
+    "order-outcome-email": Wanted(
+        {("orders.service", f"Order {outcome}") for outcome in ("Confirmed", "Rejected", "Cancelled")},
+        False,
+        "EmailFunction",
+        ONE_HOUR,
     ),
     "all-events-log": Wanted(SAMPLES, False, "EventLogGroup", None),
 }
@@ -110,6 +119,13 @@ def test_the_template_has_these_rules_and_no_others() -> None:
 def test_a_rule_matches_its_events_and_no_others(name: str) -> None:
     pattern = EventPattern(rules()[name].pattern)
     assert {sample for sample in SAMPLES if pattern.matches(event(*sample))} == RULES[name].events
+
+
+@pytest.mark.parametrize(("total", "matches"), [(999.99, False), (1000, False), (1000.01, True)])
+def test_an_order_is_of_high_value_above_1000(total: float, matches: bool) -> None:
+    placed = event("orders.service", "Order Placed")
+    pattern = EventPattern(rules()["high-value-order-email"].pattern)
+    assert pattern.matches({**placed, "detail": {**DETAIL, "totalAmount": total}}) is matches
 
 
 @pytest.mark.parametrize("name", RULES)

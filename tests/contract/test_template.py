@@ -120,10 +120,11 @@ def test_every_function_that_a_rule_invokes_says_what_happens_when_it_keeps_fail
     invoked = {arn["Fn::GetAtt"][0] for arn in arns if "Fn::GetAtt" in arn} & set(functions(template))
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     by_function = {configuration["FunctionName"]["Ref"]: configuration for configuration in configurations}
-    assert invoked == {"InventoryFunction", "OrderStatusFunction"}
+    ages = {"InventoryFunction": 7200, "OrderStatusFunction": 7200, "EmailFunction": 3600}
+    assert invoked == set(ages)
     for name in invoked:
         assert by_function[name]["MaximumRetryAttempts"] == 2
-        assert by_function[name]["MaximumEventAgeInSeconds"] == 7200
+        assert by_function[name]["MaximumEventAgeInSeconds"] == ages[name]
         assert by_function[name]["DestinationConfig"] == {"OnFailure": {"Destination": DLQ}}
 
 
@@ -161,6 +162,38 @@ def test_only_the_publisher_may_put_events_and_only_of_our_sources(template: dic
         "ForAllValues:StringEquals": {"events:source": ["orders.service", "inventory.service"]},
         "Null": {"events:source": "false"},
     }
+
+
+def test_mails_are_sent_by_the_email_function_and_in_the_senders_name_only(template: dict[str, Any]) -> None:
+    ((role, action, statement),) = [found for found in granted(template) if found[1].startswith("ses:")]
+    assert (role, action) == ("EmailRole", "ses:SendEmail")
+    assert statement["Condition"] == {"StringEquals": {"ses:FromAddress": {"Ref": "SenderEmail"}}}
+
+
+def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic(template: dict[str, Any]) -> None:
+    (destination,) = of_type(template, "AWS::SES::ConfigurationSetEventDestination").values()
+    variables = functions(template)["EmailFunction"]["Environment"]["Variables"]
+    assert destination["ConfigurationSetName"] == variables["CONFIGURATION_SET"]
+    reported = destination["EventDestination"]
+    assert reported["Enabled"] is True
+    assert set(reported["MatchingEventTypes"]) == {"bounce", "complaint", "reject", "renderingFailure"}
+    assert reported["SnsDestination"] == {"TopicARN": {"Ref": "AlertTopic"}}
+
+
+def test_only_our_configuration_set_may_publish_alerts_and_use_their_key(template: dict[str, Any]) -> None:
+    (topic,) = of_type(template, "AWS::SNS::TopicPolicy").values()
+    (key,) = of_type(template, "AWS::KMS::Key").values()
+    for policy in (topic["PolicyDocument"], key["KeyPolicy"]):
+        (allowed,) = [item for item in policy["Statement"] if "Service" in item["Principal"]]
+        assert allowed["Principal"] == {"Service": "ses.amazonaws.com"}
+        condition = allowed["Condition"]["StringEquals"]
+        assert condition["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
+        assert condition["aws:SourceArn"]["Fn::Sub"].endswith(":configuration-set/${EmailConfigurationSet}")
+
+
+def test_alerts_are_encrypted(template: dict[str, Any]) -> None:
+    topics = of_type(template, "AWS::SNS::Topic").values()
+    assert [topic["KmsMasterKeyId"] for topic in topics] == [{"Fn::GetAtt": ["AlertKey", "Arn"]}]
 
 
 def test_no_role_may_do_everything_to_something(template: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ def configuration(key: str, payload: str, seconds: int, context: LambdaContext) 
 
     Args:
         key: JMESPath to what makes two calls the same operation.
-        payload: JMESPath to what must then be equal, or the call is refused.
+        payload: JMESPath to what must then be equal, or the call is refused; empty if nothing has to.
         seconds: how long the answer is kept.
         context: the invocation's. Its remaining time is registered, so that a call that crashed or timed out does
             not keep its lock.

@@ -1,5 +1,7 @@
 """The store behaves like AWS where moto does not: a contract test for each correction in local/store.py."""
 
+import email
+import email.policy
 import io
 import json
 import sys
@@ -647,3 +649,44 @@ def test_an_id_token_leaves_out_what_the_client_may_not_read(store: Store) -> No
 
     assert claims["email"] == "ann@example.com"
     assert "email_verified" not in claims
+
+
+# ----------------------------------------------------------------------------------------------------- mails
+
+
+def test_a_mail_that_ses_accepts_is_handed_out_as_its_recipient_gets_it(store: Store) -> None:
+    handed_out: list[bytes] = []
+    store.on_mail = handed_out.append
+    ses = store.client("sesv2")
+    ses.create_email_identity(EmailIdentity="shop@example.com")
+    answer = ses.send_email(
+        FromEmailAddress="shop@example.com",
+        Destination={"ToAddresses": ["ann@example.com"]},
+        Content={
+            "Simple": {"Subject": {"Data": "Grüße"}, "Body": {"Text": {"Data": "Hej"}, "Html": {"Data": "<p>Hej</p>"}}}
+        },
+        EmailTags=[{"Name": "kind", "Value": "greeting"}],
+    )
+
+    (raw,) = handed_out
+    mail = email.message_from_bytes(raw, policy=email.policy.default)
+    assert (mail["From"], mail["To"], mail["Subject"]) == ("shop@example.com", "ann@example.com", "Grüße")
+    assert mail["Message-ID"] == f"<{answer['MessageId']}@email.amazonses.com>"
+    assert mail["X-SES-MESSAGE-TAGS"] == "kind=greeting"
+    parts = [(part.get_content_type(), part.get_content().strip()) for part in mail.iter_parts()]
+    assert parts == [("text/plain", "Hej"), ("text/html", "<p>Hej</p>")]
+
+
+def test_a_mail_that_ses_refuses_is_handed_out_to_nobody(store: Store) -> None:
+    handed_out: list[bytes] = []
+    store.on_mail = handed_out.append
+
+    with pytest.raises(ClientError) as error:
+        store.client("sesv2").send_email(
+            FromEmailAddress="nobody@example.com",
+            Destination={"ToAddresses": ["ann@example.com"]},
+            Content={"Simple": {"Subject": {"Data": "Hej"}, "Body": {"Text": {"Data": "Hej"}}}},
+        )
+
+    assert code_of(error) == "MessageRejected"
+    assert handed_out == []

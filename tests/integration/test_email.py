@@ -1,0 +1,246 @@
+"""EmailFunction against moto: its mails, its records and what it sets aside."""
+
+import email
+import email.policy
+import json
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
+from botocore.exceptions import ClientError
+
+from tests.integration.support import Aws, Context, module, order_event
+
+SENDER, SALES, CUSTOMER = "shop@example.com", "sales@example.com", "ada@example.com"
+ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
+
+
+@pytest.fixture
+def function(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The function as it is where both addresses are given."""
+    found = module("customer_email.notifications")
+    aws.store.client("sesv2").create_email_identity(EmailIdentity=SENDER)
+    monkeypatch.setattr(found.mailer, "sender", SENDER)
+    monkeypatch.setattr(found, "sales", SALES)
+    return found
+
+
+@pytest.fixture
+def mails(aws: Aws) -> Iterator[list[Any]]:
+    """What SES has accepted."""
+    accepted: list[Any] = []
+    aws.store.on_mail = lambda raw: accepted.append(email.message_from_bytes(raw, policy=email.policy.default))
+    yield accepted
+    aws.store.on_mail = lambda _: None
+
+
+def event_of_type(detail_type: str) -> dict[str, Any]:
+    event = order_event(detail_type, ORDER, [("PROD-1", 2)])
+    event["detail"]["metadata"]["eventId"] = uuid.uuid4().hex
+    return event
+
+
+def measured(output: str, name: str) -> list[float]:
+    """The values of a metric in what a function has printed."""
+    lines = [json.loads(text) for text in output.splitlines()]
+    return [value for line in lines if name in line for value in line[name]]
+
+
+class FailingSes:
+    """SES that fails so many times with a code, and then works."""
+
+    def __init__(self, ses: Any, code: str, message: str, times: int) -> None:
+        self._ses = ses
+        self._error = ClientError({"Error": {"Code": code, "Message": message}}, "SendEmail")
+        self._times = times
+
+    def send_email(self, **request: Any) -> Any:
+        self._times -= 1
+        if self._times >= 0:
+            raise self._error
+        return self._ses.send_email(**request)
+
+
+def fail(
+    function: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str, message: str = f"no mail for {CUSTOMER}"
+) -> None:
+    """Let SES fail once."""
+    monkeypatch.setattr(function.mailer, "_ses", FailingSes(function.mailer._ses, code, message, times=1))
+
+
+def test_the_customer_is_told_of_a_confirmed_order_in_both_forms(function: ModuleType, mails: list[Any]) -> None:
+    event = event_of_type("Order Confirmed")
+    function.handler(event, Context())
+    (mail,) = mails
+    assert (mail["From"], mail["To"], mail["Subject"]) == (SENDER, CUSTOMER, f"Your order {ORDER} is confirmed")
+    assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
+    assert all("Total: 21.00 USD" in part.get_content() for part in mail.iter_parts())
+
+
+def test_the_sales_address_is_told_of_a_high_value_order(function: ModuleType, mails: list[Any]) -> None:
+    function.handler(event_of_type("Order Placed"), Context())
+    assert [mail["To"] for mail in mails] == [SALES]
+
+
+def test_a_mail_carries_its_kind_and_event_for_the_reports(function: ModuleType, mails: list[Any]) -> None:
+    event = event_of_type("Order Rejected")
+    function.handler(event, Context())
+    tags = f"kind=order-rejected, event_id={event['detail']['metadata']['eventId']}"
+    assert [mail["X-SES-MESSAGE-TAGS"] for mail in mails] == [tags]
+
+
+def test_a_repeated_event_sends_no_second_mail_and_another_event_does(function: ModuleType, mails: list[Any]) -> None:
+    event = event_of_type("Order Confirmed")
+    for _ in range(3):
+        function.handler(event, Context())
+    assert len(mails) == 1
+    function.handler(event_of_type("Order Confirmed"), Context())
+    assert len(mails) == 2
+
+
+def test_an_event_published_anew_under_another_envelope_is_the_same_event(
+    function: ModuleType, mails: list[Any]
+) -> None:
+    event = event_of_type("Order Confirmed")
+    function.handler(event, Context())
+    function.handler({**event, "id": str(uuid.uuid4())}, Context())
+    assert len(mails) == 1
+
+
+def test_two_kinds_for_one_event_are_two_mails(function: ModuleType, mails: list[Any]) -> None:
+    event = event_of_type("Order Placed")
+    function.handler(event, Context())
+    function.handler({**event, "detail-type": "Order Confirmed"}, Context())
+    assert [mail["To"] for mail in mails] == [SALES, CUSTOMER]
+
+
+def test_the_record_holds_the_message_id_alone_and_outlives_archive_and_dlq(
+    aws: Aws, function: ModuleType, mails: list[Any]
+) -> None:
+    before = {item["id"] for item in aws.idempotency_table().scan()["Items"]}
+    function.handler(event_of_type("Order Confirmed"), Context())
+    (record,) = [item for item in aws.idempotency_table().scan()["Items"] if item["id"] not in before]
+    assert record["status"] == "COMPLETED"
+    assert f"<{json.loads(record['data'])}@email.amazonses.com>" == mails[0]["Message-ID"]
+    assert record["expiration"] > time.time() + 104 * 24 * 60 * 60
+
+
+def test_a_copy_of_the_event_that_comes_meanwhile_is_left_to_lambdas_retries(
+    function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, send = event_of_type("Order Confirmed"), function.mailer.send
+
+    def send_slowly(*arguments: Any) -> Any:
+        with pytest.raises(IdempotencyAlreadyInProgressError):
+            function.handler(event, Context())
+        return send(*arguments)
+
+    monkeypatch.setattr(function.mailer, "send", send_slowly)
+    function.handler(event, Context())
+    assert len(mails) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "MessageRejected",
+        "MailFromDomainNotVerifiedException",
+        "NotFoundException",
+        "BadRequestException",
+        "AccountSuspendedException",
+    ],
+)
+def test_a_mail_that_ses_will_never_take_goes_to_the_dlq_as_its_event(
+    aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    event = event_of_type("Order Confirmed")
+    fail(function, monkeypatch, code)
+    function.handler(event, Context())
+    assert mails == []
+    (message,) = aws.dlq()
+    assert json.loads(message["Body"]) == event
+    attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
+    assert attributes == {
+        "ERROR_CODE": code,
+        "ERROR_MESSAGE": f"no mail for {CUSTOMER}",
+        "TARGET_ARN": Context.invoked_function_arn,
+    }
+
+
+def test_a_rejected_mail_is_sent_when_its_event_is_redriven_after_the_repair(
+    aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function.mailer, "sender", "nobody@unverified.example.com")
+    function.handler(event_of_type("Order Confirmed"), Context())
+    (message,) = aws.dlq()
+    assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "MessageRejected"
+    monkeypatch.setattr(function.mailer, "sender", SENDER)
+    function.handler(json.loads(message["Body"]), Context())
+    assert [mail["To"] for mail in mails] == [CUSTOMER]
+
+
+@pytest.mark.parametrize("code", ["TooManyRequestsException", "LimitExceededException", "SendingPausedException"])
+def test_a_mail_that_ses_does_not_take_now_is_left_to_lambdas_retries_and_then_sent(
+    aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    event = event_of_type("Order Confirmed")
+    fail(function, monkeypatch, code)
+    with pytest.raises(module("customer_email.mailer").NotAccepted, match=f"^{code}$"):
+        function.handler(event, Context())
+    assert mails == []
+    function.handler(event, Context())
+    assert len(mails) == 1
+    assert aws.dlq() == []
+
+
+def test_without_a_sender_nothing_is_sent_and_it_is_counted(
+    function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
+) -> None:
+    event = event_of_type("Order Confirmed")
+    with monkeypatch.context() as without:
+        without.setattr(function.mailer, "sender", "")
+        function.handler(event, Context())
+    assert mails == []
+    assert measured(output(), "EmailsSkipped") == [1.0]
+    function.handler(event, Context())
+    assert len(mails) == 1, "skipped is not sent: once there is a sender, the event may come again"
+
+
+def test_without_a_sales_address_a_high_value_order_is_skipped_and_customers_get_their_mail(
+    function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
+) -> None:
+    monkeypatch.setattr(function, "sales", "")
+    function.handler(event_of_type("Order Placed"), Context())
+    function.handler(event_of_type("Order Confirmed"), Context())
+    assert [mail["To"] for mail in mails] == [CUSTOMER]
+    assert measured(output(), "EmailsSkipped") == [1.0]
+
+
+def test_mails_are_counted_and_logged_with_their_order_and_never_with_an_address(
+    function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
+) -> None:
+    event = event_of_type("Order Confirmed")
+    function.handler(event, Context())
+    fail(function, monkeypatch, "MessageRejected")
+    function.handler(event_of_type("Order Cancelled"), Context())
+    fail(function, monkeypatch, "AccessDeniedException")
+    with pytest.raises(module("customer_email.mailer").NotAccepted) as raised:
+        function.handler(event_of_type("Order Rejected"), Context())
+    printed = output()
+    assert (measured(printed, "EmailsSent"), measured(printed, "EmailsRejected")) == ([1.0], [1.0])
+    lines = [json.loads(text) for text in printed.splitlines()]
+    (sent,) = [line for line in lines if line.get("message") == "mail sent"]
+    assert {name: sent[name] for name in ("order_id", "event_id", "correlation_id", "kind")} == {
+        "order_id": ORDER,
+        "event_id": event["detail"]["metadata"]["eventId"],
+        "correlation_id": "correlation-1",
+        "kind": "order-confirmed",
+    }
+    ends_in_the_log = printed + "".join(traceback.format_exception(raised.value))
+    assert "@example.com" not in ends_in_the_log
+    assert "Main St" not in ends_in_the_log
