@@ -1,7 +1,6 @@
 """The bus: what it takes in, which rules it matches, and what becomes of events that a target does not take."""
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,16 +10,10 @@ from local.bus import MAX_BYTES, Accepted, Bus, Target, UnsupportedTarget, read_
 from local.delivery import Clock, Scheduler, Undelivered
 from local.patterns import InvalidEventPattern
 from local.store import ServiceError
+from tests.unit.local.support import wait_until
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:taker"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited for 10 s in vain"
-        time.sleep(0.005)
 
 
 def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:

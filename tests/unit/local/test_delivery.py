@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,13 @@ from local.delivery import (
     deliver,
 )
 from local.runtime import FunctionConfig, InvocationResult, Throttled
+from tests.unit.local.support import wait_until
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:taker"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
 OK = InvocationResult(b"null", None, 0.01)
 FAILED = InvocationResult(b'{"errorMessage": "no", "errorType": "ValueError"}', "Unhandled", 0.01)
 THROTTLED = Throttled("busy")
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited for 10 s in vain"
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,6 +21,7 @@ from local.runtime import (
     Throttled,
     UnknownFunction,
 )
+from tests.unit.local.support import wait_until
 
 HANDLERS = Path(__file__).with_name("handlers")
 ROOT = Path(__file__).parents[3]
@@ -49,13 +49,6 @@ def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited for 10 s in vain"
-        time.sleep(0.01)
 
 
 def started(directory: Path) -> list[Path]:

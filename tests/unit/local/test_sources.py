@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from local.delivery import Clock
 from local.runtime import InvocationResult
 from local.sources import StreamSources, read_mapping
+from tests.unit.local.support import wait_until
 
 STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/orders/stream/2026"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
 ERROR = InvocationResult(b'{"errorMessage": "no"}', "Unhandled", 0.01)
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited for 10 s in vain"
-        time.sleep(0.005)
 
 
 def record(number: int, name: str = "MODIFY", age: float = 0) -> dict[str, Any]:
