@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from boto3.dynamodb.types import TypeDeserializer
-
+from orderflow.event_store import from_image
 from orderflow.events import StoredEvent, numbered
 from orderflow.wire import to_json
 
@@ -69,9 +68,9 @@ def outgoing(record: Mapping[str, Any], publisher: Publisher, bus: str) -> list[
         Exception: whatever reading an item that no service of ours can have written leads to.
     """
     change = record["dynamodb"]
-    item = _python(change.get("NewImage", {}))
-    known = len(_python(change.get("OldImage", {})).get("events", []))
-    stream = f"{record['eventSourceARN']} {to_json(_python(change['Keys']))}"
+    item = from_image(change.get("NewImage", {}))
+    known = len(from_image(change.get("OldImage", {})).get("events", []))
+    stream = f"{record['eventSourceARN']} {to_json(from_image(change['Keys']))}"
     events = numbered(item.get("events", []))[known:]
     return [_outgoing(change["SequenceNumber"], stream, item, event, publisher, bus) for event in events]
 
@@ -96,11 +95,6 @@ def _outgoing(
         "detail_type": event.type,
     }
     return Outgoing(record, stream, log, entry)
-
-
-def _python(image: Mapping[str, Any]) -> dict[str, Any]:
-    deserialize = TypeDeserializer().deserialize
-    return {name: deserialize(value) for name, value in image.items()}
 
 
 def requests(entries: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, new_event
+from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, folded, new_event
 
 RESERVED = "Inventory Reserved"
 OUT_OF_STOCK = "Inventory Out-Of-Stock"
@@ -50,12 +50,7 @@ def fold(events: Iterable[StoredEvent]) -> Reservation:
     Raises:
         CorruptStream: something other than a release follows, or a release follows anything but a reservation.
     """
-    reservation: Reservation | None = None
-    for event in events:
-        reservation = _first(event) if reservation is None else _released(reservation, event)
-    if reservation is None:
-        raise CorruptStream("no events")
-    return reservation
+    return folded(events, _first, _released)
 
 
 def _first(event: StoredEvent) -> Reservation:

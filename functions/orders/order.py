@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from orderflow.events import Cause, CorruptStream, Item, OrderContent, OrderMetadata, StoredEvent, new_event
+from orderflow.events import Cause, CorruptStream, Item, OrderContent, OrderMetadata, StoredEvent, folded, new_event
 from orderflow.ids import derived_ulid, new_ulid
 
 CURRENCY = "USD"
@@ -113,12 +113,7 @@ def fold(events: Iterable[StoredEvent]) -> Order:
     Raises:
         CorruptStream: they do not begin with Order Placed, or hold a transition that an order's life does not have.
     """
-    order: Order | None = None
-    for event in events:
-        order = _placed(event) if order is None else advance(order, event)
-    if order is None:
-        raise CorruptStream("no events")
-    return order
+    return folded(events, _placed, advance)
 
 
 def _placed(event: StoredEvent) -> Order:

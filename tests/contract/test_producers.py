@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inventory import published as inventory
 from inventory import reservations
 from orderflow.contracts import DETAILS, OrderDetail
-from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, with_sequences
+from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, numbered
 from orderflow.wire import to_json, with_decimals
 from orders import order as orders
 from orders import published as orders_published
@@ -128,7 +128,7 @@ COMPOSE = {orders_published.SOURCE: orders_published.compose, inventory.SOURCE: 
 def last_detail(source: str, events: Sequence[StoredEvent]) -> tuple[str, str]:
     """The type and the published detail, as JSON text, of the last of an aggregate's events."""
     stored = {"events": [event.to_item() for event in events]}
-    last = with_sequences(events, 0)[-1]
+    last = numbered(stored["events"])[-1]
     return last.type, to_json(COMPOSE[source](stored, last))
 
 

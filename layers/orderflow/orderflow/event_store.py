@@ -135,5 +135,10 @@ def from_error(failure: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The item, or {} if there was none to return.
     """
+    return from_image(failure.get("Item", {}))
+
+
+def from_image(image: Mapping[str, Any]) -> dict[str, Any]:
+    """An item in Python values, from DynamoDB's own notation, as streams and failures have it."""
     deserialize = TypeDeserializer().deserialize
-    return {name: deserialize(value) for name, value in failure.get("Item", {}).items()}
+    return {name: deserialize(value) for name, value in image.items()}

@@ -1,14 +1,17 @@
 """Events as they are stored, and the parts that every published detail has."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NotRequired, TypedDict
+from functools import reduce
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from orderflow.ids import new_ulid
 from orderflow.wire import timestamp
 
 SCHEMA_VERSION = "1.0"
+
+StateT = TypeVar("StateT")
 
 
 class Item(TypedDict):
@@ -100,6 +103,28 @@ class CorruptStream(Exception):
     """Events that no aggregate of their kind can have had."""
 
 
+def folded(
+    events: Iterable[StoredEvent],
+    begin: Callable[[StoredEvent], StateT],
+    advance: Callable[[StateT, StoredEvent], StateT],
+) -> StateT:
+    """The state that events make, one after the other.
+
+    Args:
+        events: an aggregate's, in their order.
+        begin: the state after the first one.
+        advance: the state after one more.
+
+    Raises:
+        CorruptStream: there are none.
+    """
+    following = iter(events)
+    first = next(following, None)
+    if first is None:
+        raise CorruptStream("no events")
+    return reduce(advance, following, begin(first))
+
+
 def new_event(event_type: str, data: Mapping[str, Any], cause: Cause, now: datetime) -> StoredEvent:
     """An event that has just happened, with an id of its own."""
     return StoredEvent(new_ulid(now), event_type, timestamp(now), cause, data)
@@ -108,11 +133,6 @@ def new_event(event_type: str, data: Mapping[str, Any], cause: Cause, now: datet
 def numbered(items: Iterable[Mapping[str, Any]], first: int = 1) -> tuple[StoredEvent, ...]:
     """The events of an aggregate's list, each with its sequence."""
     return tuple(StoredEvent.from_item(item, sequence) for sequence, item in enumerate(items, first))
-
-
-def with_sequences(events: Iterable[StoredEvent], version: int) -> tuple[StoredEvent, ...]:
-    """New events numbered as they will be once they are stored after `version` others."""
-    return tuple(replace(event, sequence=sequence) for sequence, event in enumerate(events, version + 1))
 
 
 def compose_detail(order: OrderContent, event: StoredEvent, **more: Any) -> dict[str, Any]:
