@@ -16,7 +16,7 @@ from local.console import Console
 from local.delivery import AsynchronousInvocations, Clock, InvokeConfig, Scheduler, Undelivered
 from local.gateway import Gateway, RequestLine
 from local.patterns import InvalidEventPattern
-from local.runtime import FunctionConfig, HandlerImportError, InvocationResult, Runtime, Throttled
+from local.runtime import FunctionConfig, HandlerImportError, InvocationResult, Runtime, Throttled, function_name
 from local.sources import StreamSources, read_mapping
 from local.store import ServiceError, Store
 from local.template import Resource, Stack, TemplateError, deploy, not_run
@@ -231,7 +231,7 @@ class Runner:
         try:
             match service_of(target.arn):
                 case "lambda":
-                    function = self._functions[target.arn.split(":")[6]]
+                    function = self._functions[function_name(target.arn)]
                     self._asynchronous.accept(function, payload.encode(), accepted.trace_header)
                 case "logs":
                     group = target.arn.partition(":log-group:")[2].removesuffix(":*")
@@ -259,7 +259,7 @@ class Runner:
 
     def _name(self, function: str) -> str:
         """The logical id of a function, from its name or ARN."""
-        return self._names[function.split(":")[6] if function.startswith("arn:") else function]
+        return self._names[function_name(function)]
 
     def _on_request(self, request: RequestLine) -> None:
         self._console.request(request.method, request.path, request.status, request.duration)

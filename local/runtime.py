@@ -156,8 +156,7 @@ class Runtime:
             pool.workers.shutdown(cancel_futures=True)
 
     def _pool(self, function: str) -> "_Pool":
-        # arn:aws:lambda:region:account:function:name:alias, or name:alias
-        name = function.split(":")[6] if function.count(":") >= 6 else function.split(":")[0]
+        name = function_name(function)
         if name not in self._pools:
             raise UnknownFunction(function)
         return self._pools[name]
@@ -431,6 +430,12 @@ class _RuntimeApi(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def function_name(function: str) -> str:
+    """The name in `name`, `name:alias` or `arn:aws:lambda:region:account:function:name:alias`."""
+    parts = function.split(":")
+    return parts[6] if len(parts) > 6 else parts[0]
 
 
 def _process_environment(config: FunctionConfig, environment: Mapping[str, str], api: str) -> dict[str, str]:

@@ -1,19 +1,15 @@
 """What fails ends in the queue that the template names, as AWS would put it there. Local only: it needs fast time."""
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import eventually
+from tests.e2e.runner import running
 from tools.stack import Stack, local_stack
 
-ROOT = Path(__file__).parents[2]
 TIME_SCALE = 100
 TEMPLATE = """
 Transform: AWS::Serverless-2016-10-31
@@ -119,16 +115,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (folder / "code").mkdir()
     (folder / "code" / "taker.py").write_text(CODE)
     (folder / "template.yaml").write_text(TEMPLATE)
-    description = folder / "state" / "stack.json"
-    command = [sys.executable, "-m", "local", "run", "--template", str(folder / "template.yaml"), "--quiet"]
-    command += ["--state", str(description.parent), "--time-scale", str(TIME_SCALE)]
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-    try:
-        eventually(lambda: description.exists() or process.poll() is not None)
-        yield local_stack(description)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+    with running(folder / "template.yaml", "--quiet", "--time-scale", str(TIME_SCALE)):
+        yield local_stack(folder / "state" / "stack.json")
 
 
 def publish(shop: Stack, source: str, do: str = "raise") -> str:

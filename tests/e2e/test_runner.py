@@ -1,20 +1,15 @@
 """The runner as a program: what it prints and leaves behind when it starts, fails and stops. Local only."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import eventually
+from tests.e2e.runner import ROOT, command, running
 
-ROOT = Path(__file__).parents[2]
 FUNCTION = """
 Transform: AWS::Serverless-2016-10-31
 Resources:
@@ -58,41 +53,11 @@ def template(tmp_path: Path) -> Path:
     return path
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "local", *map(str, arguments)]
-
-
-def described_by(state: Path) -> int | None:
-    """The process that wrote the description, if there is one."""
-    description = state / "stack.json"
-    return int(json.loads(description.read_text())["pid"]) if description.exists() else None
-
-
-@contextmanager
-def running(template: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    state = template.parent / "state"
-    process = subprocess.Popen(
-        command("run", "--template", template, "--state", state, "--port", "0", *more),
-        cwd=ROOT,
-        env={**os.environ, "MY_SECRET": "s3cret"},
-        start_new_session=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        eventually(lambda: described_by(state) == process.pid or process.poll() is not None)
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-
-
 def run(*arguments: str | Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=ROOT, text=True, input=text, capture_output=True, timeout=60)
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: subprocess.Popen[bytes]) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
     return [int(line) for line in found.split()]
 

@@ -23,14 +23,6 @@ from local.store import ServiceError, Store, require_moto
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    running = Store()
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 def records(store: Store) -> list[dict[str, Any]]:
     """What the streams reported."""
     seen: list[dict[str, Any]] = []

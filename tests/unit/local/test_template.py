@@ -1,7 +1,6 @@
 """A SAM template becomes a stack with resolved properties, or one clear line about what is wrong with it."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,6 @@ Outputs:
     Value: !Ref Alerts
     Export: {Name: alarm}
 """
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    running = Store()
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture

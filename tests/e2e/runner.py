@@ -1,0 +1,42 @@
+"""The runner as a process of the tests' own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.conftest import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "local", *map(str, arguments)]
+
+
+def described_by(state: Path) -> int | None:
+    """The process that wrote the description, if there is one."""
+    description = state / "stack.json"
+    return int(json.loads(description.read_text())["pid"]) if description.exists() else None
+
+
+@contextmanager
+def running(template: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The runner with a template, once it is ready or has ended. Its state is beside the template."""
+    state = template.parent / "state"
+    process = subprocess.Popen(
+        command("run", "--template", template, "--state", state, "--port", "0", *more),
+        cwd=ROOT,
+        env={**os.environ, "MY_SECRET": "s3cret"},  # which no function may see
+        start_new_session=True,
+    )
+    try:
+        eventually(lambda: described_by(state) == process.pid or process.poll() is not None)
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
