@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 import boto3
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.idempotency.exceptions import (
@@ -16,13 +16,22 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from orderflow import idempotency
+from orderflow.callers import Caller, caller_of
 from orderflow.event_store import Stream, VersionConflict
 from orderflow.events import OrderMetadata
-from orderflow.http_api import Problem, cursor_parameter, json_response, limit_parameter, page_response, read_body
+from orderflow.http_api import (
+    Problem,
+    answer,
+    cursor_parameter,
+    json_response,
+    limit_parameter,
+    new_app,
+    page_response,
+    read_body,
+)
 from orderflow.observability import amount, cause, count, logger, metrics, tracer
 from orderflow.settings import from_environment
 from orders import order as rules
-from orders.callers import Caller, caller_of
 from orders.order import Order, Status
 from orders.published import SOURCE, compose
 from orders.requests import PlaceOrderRequest, StaffPlaceOrderRequest
@@ -47,7 +56,7 @@ dynamodb = boto3.resource("dynamodb")
 orders = Orders(dynamodb, settings.orders_table)
 products = Products(dynamodb, settings.products_table)
 persistence = idempotency.persistence(settings.idempotency_table, boto3.client("dynamodb"))
-app = APIGatewayHttpResolver()
+app = new_app()
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_HTTP, clear_state=True)
@@ -55,9 +64,7 @@ app = APIGatewayHttpResolver()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer one HTTP request (payload format 2.0)."""
-    answer = app.resolve(event, context)
-    answer["headers"]["X-Correlation-Id"] = event["requestContext"]["requestId"]
-    return answer
+    return answer(app, event, context)
 
 
 @app.post("/orders")
@@ -87,14 +94,14 @@ def _place_once(caller: Caller, request: PlaceOrderRequest, key: str) -> Order:
         return {"orderId": order_id}
 
     try:
-        answer = once(call={"caller": caller.subject, "key": key, "request": request.fingerprint()})
+        placed = once(call={"caller": caller.subject, "key": key, "request": request.fingerprint()})
     except IdempotencyAlreadyInProgressError as error:
         raise Problem(
             HTTPStatus.CONFLICT, "request-in-progress", "a request with this Idempotency-Key is still running"
         ) from error
     except IdempotencyValidationError as error:
         raise _key_reused() from error
-    return _as_placed(answer["orderId"], request)
+    return _as_placed(placed["orderId"], request)
 
 
 def _as_placed(order_id: str, request: PlaceOrderRequest) -> Order:
@@ -228,17 +235,6 @@ def list_products() -> Response[str]:
     start = cursor_parameter(app.current_event, of_list, _now())
     page = products.page(limit_parameter(app.current_event), start)
     return page_response(page.items, page.last, of_list, _now())
-
-
-@app.exception_handler(Problem)  # type: ignore[untyped-decorator]
-def _on_problem(problem: Problem) -> Response[str]:
-    logger.info("request refused", status=int(problem.status), problem=problem.slug)
-    return problem.response()
-
-
-@app.not_found
-def _on_no_route(_: Exception) -> Response[str]:
-    return Problem(HTTPStatus.NOT_FOUND, "no-such-route", "there is nothing at this path").response()
 
 
 def _idempotency_key() -> str | None:

@@ -4,11 +4,13 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ValidationError
 
 from orderflow import cursors
+from orderflow.observability import logger
 from orderflow.wire import to_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -46,6 +48,29 @@ class Problem(Exception):
         if self.errors is not None:
             body["errors"] = self.errors
         return Response(int(self.status), content_type="application/problem+json", body=to_json(body))
+
+
+def new_app() -> APIGatewayHttpResolver:
+    """A router of HTTP requests (payload format 2.0) that answers every problem in the same form."""
+    app = APIGatewayHttpResolver()
+
+    @app.exception_handler(Problem)  # type: ignore[untyped-decorator]
+    def on_problem(problem: Problem) -> Response[str]:
+        logger.info("request refused", status=int(problem.status), problem=problem.slug)
+        return problem.response()
+
+    @app.not_found
+    def on_no_route(_: Exception) -> Response[str]:
+        return Problem(HTTPStatus.NOT_FOUND, "no-such-route", "there is nothing at this path").response()
+
+    return app
+
+
+def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Answer one HTTP request, with the id by which its traces and logs are found."""
+    response = app.resolve(event, context)
+    response["headers"]["X-Correlation-Id"] = event["requestContext"]["requestId"]
+    return response
 
 
 def json_response(status: HTTPStatus, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response[str]:
