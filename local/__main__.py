@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--state", type=Path, default=Path(".local"), help="folder for logs and stack.json")
     run.add_argument("--quiet", action="store_true", help="only notices and failures")
     run.add_argument("--prepare", metavar="COMMAND", help="run once everything is up; the stack is ready when it ends")
+    run.add_argument(
+        "--fault", type=Path, metavar="FILE", help="JSON: what fails on purpose, as local/faults.py reads it"
+    )
     invoke = commands.add_parser("invoke", help="run one function with one event, on a running stack")
     invoke.set_defaults(command=_invoke)
     invoke.add_argument("function", help="logical id")
@@ -98,6 +101,7 @@ def _run(options: argparse.Namespace) -> int:
         time_scale=options.time_scale,
         state=options.state,
         console=console,
+        faults=options.fault,
     )
     try:
         stack = runner.start()

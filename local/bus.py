@@ -10,19 +10,28 @@ from queue import SimpleQueue
 from typing import Any
 
 from local.delivery import GivenUp, RetryPolicy, Scheduler, Undelivered, deliver
+from local.faults import NO_FAULTS, Faults
+from local.inputs import Input, InvalidInput, Match, read_input, whole_event
 from local.patterns import EventPattern, InvalidEventPattern
 from local.store import ServiceError
 
 MAX_ENTRIES = 10
 MAX_BYTES = 1024 * 1024
 """Limits of one PutEvents request (EventBridge quotas, since January 2026)."""
+MAX_DETAIL_TYPE = 128
+MAX_RESOURCE = 2048
+MAX_TRACE_HEADER = 500
+"""Limits of an entry's fields, in characters (PutEventsRequestEntry, EventBridge API reference)."""
+
+ENABLED = {"ENABLED", "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a rule sends its events, how often it tries, and where an event goes that it cannot deliver."""
+    """Where a rule sends what of its events, how often it tries, and where an event goes that it cannot deliver."""
 
     arn: str
+    payload: Input = whole_event
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     dead_letters: str | None = None
 
@@ -39,16 +48,18 @@ class Rule:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An event that the bus has taken in, with the rules that it matched."""
+    """An event that a bus has taken in, with the rules that it matched; `forwarded` if another bus sent it."""
 
     bus: str
     event: dict[str, Any]
     rules: tuple[Rule, ...]
     trace_header: str | None
+    ingestion_time: str
+    forwarded: bool
 
 
 class UnsupportedTarget(Exception):
-    """A rule of the template sends to something that this runner does not deliver to."""
+    """A rule of the template asks for a delivery that this runner does not make."""
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -> list[Rule]:
@@ -61,32 +72,39 @@ def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -
 
     Raises:
         InvalidEventPattern: naming the rule and what EventBridge would refuse in its pattern.
-        UnsupportedTarget: naming the rule and the target.
+        UnsupportedTarget: naming the rule, and the target or what is wrong with its input.
     """
     known = frozenset(delivers_to)
     return [
-        _read_rule(rule, known)
-        for rule in rules
-        if "EventPattern" in rule and rule.get("State", "ENABLED") == "ENABLED"
+        _read_rule(rule, known) for rule in rules if "EventPattern" in rule and rule.get("State", "ENABLED") in ENABLED
     ]
 
 
 def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
     name = rule.get("Name", "(unnamed)")
-    targets = tuple(_read_target(target) for target in rule.get("Targets", []))
-    for target in targets:
-        if service_of(target.arn) not in known:
-            raise UnsupportedTarget(f"rule {name}: no delivery to {target.arn}")
+    try:
+        targets = tuple(_read_target(target, known) for target in rule.get("Targets", []))
+    except (InvalidInput, UnsupportedTarget) as error:
+        raise UnsupportedTarget(f"rule {name}: {error}") from error
     try:
         pattern = EventPattern(rule["EventPattern"])
     except InvalidEventPattern as error:
         raise InvalidEventPattern(f"rule {name}", str(error)) from error
-    return Rule(name, rule.get("EventBusName", "default"), pattern, targets)
+    bus = rule.get("EventBusName", "default").rpartition("event-bus/")[2]  # may be an ARN
+    return Rule(name, bus, pattern, targets)
 
 
-def _read_target(target: Mapping[str, Any]) -> Target:
+def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
+    arn, payload = target["Arn"], read_input(target)
+    if service_of(arn) not in known or ("event-bus/" not in arn and service_of(arn) == "events"):
+        raise UnsupportedTarget(f"no delivery to {arn}")
+    if service_of(arn) in ("events", "logs") and payload is not whole_event:
+        # a bus takes whole events only, a log group a template of two fixed fields that nobody needs here
+        raise UnsupportedTarget(f"modifying the input for {arn} is not supported")
+    if "SqsParameters" in target:
+        raise UnsupportedTarget(f"no message groups: {arn}")
     policy = RetryPolicy.of(target.get("RetryPolicy", {}))
-    return Target(target["Arn"], policy, target.get("DeadLetterConfig", {}).get("Arn"))
+    return Target(arn, payload, policy, target.get("DeadLetterConfig", {}).get("Arn"))
 
 
 def service_of(arn: str) -> str:
@@ -101,11 +119,13 @@ class Bus:
         names: the buses that exist, besides `default`.
         rules: from `read_rules`.
         scheduler: runs the retries.
-        hand_over: gives an event to a target; raises Undelivered if the target does not take it.
+        hand_over: gives a payload and its trace header to a target that is not a bus, by its ARN; raises Undelivered
+            if the target does not take it.
         send: puts a message with text attributes into a queue, by its ARN; it may raise.
         on_event: is shown every event taken in.
         on_failure: is told, in a line, what could not be delivered, why, and where it is now.
         region, account_id: for the events' envelopes.
+        faults: those of the run.
     """
 
     def __init__(
@@ -114,12 +134,13 @@ class Bus:
         names: Iterable[str],
         rules: Iterable[Rule],
         scheduler: Scheduler,
-        hand_over: Callable[[Target, Accepted], None],
+        hand_over: Callable[[str, str, str | None], None],
         send: Callable[[str, str, Mapping[str, str]], None],
         on_event: Callable[[Accepted], None],
         on_failure: Callable[[str], None],
         region: str,
         account_id: str,
+        faults: Faults = NO_FAULTS,
     ) -> None:
         self._names = {"default", *names}
         self._rules = list(rules)
@@ -130,6 +151,7 @@ class Bus:
         self._on_failure = on_failure
         self._region = region
         self._account_id = account_id
+        self._faults = faults
         self._queue: SimpleQueue[Accepted | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
 
@@ -149,43 +171,42 @@ class Bus:
         Raises:
             ServiceError: the request as a whole is refused.
         """
-        if not 1 <= len(entries) <= MAX_ENTRIES:
-            raise ServiceError(
-                "ValidationException", f"Entries must hold 1 to {MAX_ENTRIES} entries, not {len(entries)}"
-            )
-        size = sum(_size(entry) for entry in entries)
-        if size > MAX_BYTES:
-            raise ServiceError(
-                "ValidationException", f"Total size of the entries is {size} bytes, the limit {MAX_BYTES}"
-            )
+        _check_request(entries)
         return [self._take(entry) for entry in entries]
 
     def _take(self, entry: dict[str, Any]) -> dict[str, Any]:
         refusal = self._refusal(entry)
         if refusal:
             return {"ErrorCode": refusal[0], "ErrorMessage": refusal[1]}
-        bus = _bus_name(entry)
         event = self._envelope(entry)
-        matched = tuple(rule for rule in self._rules if rule.bus == bus and rule.pattern.matches(event))
-        accepted = Accepted(bus, event, matched, entry.get("TraceHeader"))
-        self._on_event(accepted)
-        self._queue.put(accepted)
+        self._queue.put(self._accept(self._bus_name(entry), event, entry.get("TraceHeader"), forwarded=False))
         return {"EventId": event["id"]}
+
+    def _accept(self, bus: str, event: dict[str, Any], trace_header: str | None, *, forwarded: bool) -> Accepted:
+        matched = tuple(rule for rule in self._rules if rule.bus == bus and rule.pattern.matches(event))
+        accepted = Accepted(bus, event, matched, trace_header, _seconds(datetime.now(UTC)), forwarded)
+        self._on_event(accepted)
+        return accepted
 
     def _refusal(self, entry: dict[str, Any]) -> tuple[str, str] | None:
         for name in ("Source", "DetailType", "Detail"):
             if not entry.get(name):
                 return "InvalidArgument", f"Parameter {name} is not valid. Reason: {name} is a required argument."
+        if len(entry["DetailType"]) > MAX_DETAIL_TYPE:
+            return "InvalidArgument", f"Parameter DetailType is not valid. Reason: longer than {MAX_DETAIL_TYPE}."
         if entry["Source"].startswith("aws."):
             return "NotAuthorizedForSourceException", "Not authorized for the source."
-        if _bus_name(entry) not in self._names:
+        if self._bus_name(entry) not in self._names:
             # EventBridge answers so and drops the event; here it is refused, because it is always a mistake
-            return "InvalidArgument", f"Event bus {_bus_name(entry)} does not exist."
-        try:
-            detail = json.loads(entry["Detail"])
-        except ValueError:
-            return "MalformedDetail", "Detail is malformed."
-        return None if isinstance(detail, dict) else ("MalformedDetail", "Detail is not a JSON object.")
+            return "InvalidArgument", f"Event bus {self._bus_name(entry)} does not exist."
+        return None if _is_object(entry["Detail"]) else ("MalformedDetail", "Detail is malformed.")
+
+    def _bus_name(self, entry: dict[str, Any]) -> str:
+        """The name in EventBusName, which may be an ARN; one of another account or region stays an ARN."""
+        return str(entry.get("EventBusName", "default")).removeprefix(self._arn("event-bus/"))
+
+    def _arn(self, resource: str) -> str:
+        return f"arn:aws:events:{self._region}:{self._account_id}:{resource}"
 
     def _envelope(self, entry: dict[str, Any]) -> dict[str, Any]:
         time = datetime.fromtimestamp(entry["Time"], UTC) if "Time" in entry else datetime.now(UTC)
@@ -195,7 +216,7 @@ class Bus:
             "detail-type": entry["DetailType"],
             "source": entry["Source"],
             "account": self._account_id,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ"),  # EventBridge keeps whole seconds
+            "time": _seconds(time),
             "region": self._region,
             "resources": entry.get("Resources", []),
             "detail": json.loads(entry["Detail"]),
@@ -203,20 +224,55 @@ class Bus:
 
     def _run(self) -> None:
         while accepted := self._queue.get():
-            for rule in accepted.rules:
-                for target in rule.targets:
-                    self._deliver(rule, target, accepted)
+            self._deliver_all(accepted)
+
+    def _deliver_all(self, accepted: Accepted) -> None:
+        for rule in accepted.rules:
+            for target in rule.targets:
+                self._deliver(rule, target, accepted)
 
     def _deliver(self, rule: Rule, target: Target, accepted: Accepted) -> None:
         def attempt() -> None:
+            if self._faults.strikes("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
+                raise Undelivered("INTERNAL_ERROR", "failed on purpose", retriable=True)
             try:
-                self._give(target, accepted)
+                if service_of(target.arn) == "events":
+                    self._forward(target.arn, accepted)
+                else:
+                    match = Match(accepted.event, rule.name, self._rule_arn(rule), accepted.ingestion_time)
+                    self._give(target.arn, target.payload(match), accepted.trace_header)
             except Undelivered:
                 raise
             except Exception as error:  # whatever it is, the event must not be lost with it
                 raise Undelivered("INTERNAL_ERROR", f"{type(error).__name__}: {error}", retriable=True) from error
 
-        deliver(self._scheduler, attempt, target.policy, lambda given_up: self._bury(rule, target, accepted, given_up))
+        def begin() -> None:
+            policy = target.policy
+            deliver(self._scheduler, attempt, policy, lambda given_up: self._bury(rule, target, accepted, given_up))
+
+        what = {"target": target.arn, "event": accepted.event["id"]}
+        fault = self._faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)
+        if fault and fault.kind == "delay":
+            self._scheduler.after(fault.seconds, begin)
+            return
+        begin()
+        if fault:
+            begin()
+
+    def _forward(self, arn: str, accepted: Accepted) -> None:
+        """Give an event to another bus, which takes it in as it is.
+
+        Raises:
+            Undelivered: the bus is not here, or the event came from another bus itself ("EventBridge can't route events
+                received from a sender event bus to a third event bus", user guide).
+        """
+        name = arn.removeprefix(self._arn("event-bus/"))
+        if name not in self._names:
+            raise Undelivered("NO_RESOURCE", f"there is no {arn}", retriable=False)
+        if accepted.forwarded:
+            reason = "an event from another bus goes to no third one"
+            raise Undelivered("THIRD_ACCOUNT_HOP_DETECTED", reason, retriable=False)
+        self._deliver_all(self._accept(name, accepted.event, accepted.trace_header, forwarded=True))
 
     def _bury(self, rule: Rule, target: Target, accepted: Accepted, given_up: GivenUp) -> None:
         """Send an event that was not delivered to its target's DLQ, with the attributes that say why."""
@@ -241,13 +297,41 @@ class Bus:
             self._on_failure(f"{what}; sent to {target.dead_letters}")
 
     def _rule_arn(self, rule: Rule) -> str:
-        path = rule.name if rule.bus == "default" else f"{rule.bus}/{rule.name}"
-        return f"arn:aws:events:{self._region}:{self._account_id}:rule/{path}"
+        return self._arn(f"rule/{rule.name if rule.bus == 'default' else f'{rule.bus}/{rule.name}'}")
 
 
-def _bus_name(entry: dict[str, Any]) -> str:
-    """The name in EventBusName, which may be a name or an ARN."""
-    return str(entry.get("EventBusName", "default")).rpartition("event-bus/")[2]
+def _check_request(entries: list[dict[str, Any]]) -> None:
+    """Refuse a request as a whole.
+
+    Raises:
+        ServiceError: too many entries, or too long ones.
+    """
+    if not 1 <= len(entries) <= MAX_ENTRIES:
+        raise ServiceError("ValidationException", f"Entries must hold 1 to {MAX_ENTRIES} entries, not {len(entries)}")
+    for entry in entries:
+        if len(entry.get("TraceHeader", "")) > MAX_TRACE_HEADER:
+            raise ServiceError("ValidationException", f"TraceHeader has more than {MAX_TRACE_HEADER} characters")
+        if any(len(resource) > MAX_RESOURCE for resource in entry.get("Resources", [])):
+            raise ServiceError("ValidationException", f"one of Resources has more than {MAX_RESOURCE} characters")
+    if sum(_size(entry) for entry in entries) > MAX_BYTES:
+        raise ServiceError("ValidationException", "Total size of the entries in the request is over the limit.")
+
+
+def _is_object(detail: str) -> bool:
+    try:
+        return isinstance(json.loads(detail, parse_constant=_refuse), dict)
+    except (ValueError, RecursionError):  # too deep for us is about where it is too deep for EventBridge: 1,100 levels
+        return False
+
+
+def _refuse(constant: str) -> None:
+    """Python reads NaN and Infinity, which JSON has not."""
+    raise ValueError(constant)
+
+
+def _seconds(time: datetime) -> str:
+    """A time as events have it: EventBridge keeps whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _size(entry: dict[str, Any]) -> int:

@@ -27,7 +27,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from local.runtime import InvocationResult, RuntimeStopped, Throttled
+from local.runtime import InvocationResult, RequestTooLarge, RuntimeStopped, Throttled
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
 MAX_BODY = 10 * 1024 * 1024  # bytes
@@ -128,6 +128,8 @@ class Gateway:
         call = self._calls.submit(self._invoke, route.function, json.dumps(event).encode())
         try:
             result = call.result(timeout=route.timeout)
+        except RequestTooLarge:
+            return _message(413, "Request Entity Too Large")
         except (Throttled, RuntimeStopped, TimeoutError):
             return _message(503, "Service Unavailable")
         if result.function_error is not None:

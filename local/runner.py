@@ -11,17 +11,29 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from local.bus import Accepted, Bus, Target, UnsupportedTarget, read_rules, service_of
+from local.bus import Bus, UnsupportedTarget, read_rules, service_of
 from local.console import Console
 from local.delivery import AsynchronousInvocations, Clock, InvokeConfig, Scheduler, Undelivered
+from local.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from local.gateway import Gateway, RequestLine
 from local.patterns import InvalidEventPattern
-from local.runtime import FunctionConfig, HandlerImportError, InvocationResult, Runtime, Throttled, function_name
+from local.queues import QueueSources, read_queue_mapping
+from local.runtime import (
+    FunctionConfig,
+    HandlerImportError,
+    InvocationResult,
+    RequestTooLarge,
+    Runtime,
+    Throttled,
+    check_request,
+    function_name,
+)
 from local.sources import StreamSources, read_mapping
 from local.store import ServiceError, Store
 from local.template import Resource, Stack, TemplateError, deploy, not_run
 
 LOG_STREAM = "local"
+DELIVERED_TO = ("events", "lambda", "logs", "sns", "sqs")
 
 
 class StartError(Exception):
@@ -40,6 +52,7 @@ class Runner:
         time_scale: how many times as fast every wait and time-out passes as in AWS.
         state: a folder for logs and the stack's description.
         console: where the readable lines go.
+        faults: the file that says what fails on purpose, or None.
     """
 
     def __init__(
@@ -53,6 +66,7 @@ class Runner:
         time_scale: float,
         state: Path,
         console: Console,
+        faults: Path | None = None,
     ) -> None:
         self._template = template
         self._parameters = parameters
@@ -60,6 +74,7 @@ class Runner:
         self._port = port
         self._state = state
         self._console = console
+        self._fault_file = faults
         self._store = Store(host)
         self._scheduler = Scheduler(Clock(time_scale), console.failure)
         self._running = ExitStack()
@@ -78,7 +93,7 @@ class Runner:
         except (TemplateError, InvalidEventPattern, UnsupportedTarget) as error:
             self.stop()
             raise StartError(f"{self._template}: {error}") from error
-        except HandlerImportError as error:
+        except (HandlerImportError, InvalidFaults) as error:
             self.stop()
             raise StartError(str(error)) from error
         except BaseException:
@@ -93,16 +108,20 @@ class Runner:
         self._store.start()
         self._running.callback(self._store.stop)
         self._queues = self._store.client("sqs")
+        self._topics = self._store.client("sns")
         self._store.on_mail = _MailFolder(self._state / "mail").keep
+        self._store.outside = self._scheduler.clock.outside
         stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
-        for line in not_run(stack):
+        for line in (*not_run(stack), *_mappings_not_run(stack)):
             self._console.notice(f"not run here: {line}")
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
+        self._faults = self._read_faults(stack)
         self._scheduler.start()
         self._running.callback(self._scheduler.stop)
         self._start_functions(stack)
         self._start_bus(stack)
         self._start_streams(stack)
+        self._start_queues(stack)
         urls = [self._start_api(api) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
         return {
             "apiUrl": urls[0] if urls else None,
@@ -112,12 +131,30 @@ class Runner:
             "functions": {logical: physical for physical, logical in self._names.items()},
         }
 
+    def _read_faults(self, stack: Stack) -> Faults:
+        if self._fault_file is None:
+            return NO_FAULTS
+        rules = [rule.properties.get("Name") for rule in stack.of_type("AWS::Events::Rule")]
+        queues = stack.of_type("AWS::SQS::Queue")
+        names = {
+            "function": self._names,
+            "rule": {name: name for name in rules if name},
+            "queue": {queue.physical_id.rpartition("/")[2]: queue.logical_id for queue in queues},
+            "stream": {table.physical_id: table.logical_id for table in stack.of_type("AWS::DynamoDB::Table")},
+        }
+        log = self._state / "faults.jsonl"
+        faults = read_faults(self._fault_file, names, log)
+        self._console.notice(f"faults of {self._fault_file} strike until it is removed; each is a line in {log}")
+        return faults
+
     def _start_functions(self, stack: Stack) -> None:
         layers = {layer.physical_id: layer.local_path for layer in stack.of_type("AWS::Lambda::LayerVersion")}
         functions = [self._function(resource, layers) for resource in stack.of_type("AWS::Lambda::Function")]
         self._functions = {function.name: function for function in functions}
         logs = self._running.enter_context(_FunctionLogs(self._state / "logs", self._names))
-        self._runtime = Runtime(functions, environment=self._store.function_environment(), on_log=logs.write)
+        self._runtime = Runtime(
+            functions, environment=self._store.function_environment(), on_log=logs.write, faults=self._faults
+        )
         self._asynchronous = AsynchronousInvocations(
             self._scheduler,
             configs={
@@ -130,8 +167,12 @@ class Runner:
             on_failure=self._show_failure,
         )
         self._store.on_invoke = self._on_invoke
+        self._store.on_concurrency = self._on_concurrency
         self._runtime.start()
         self._running.callback(self._runtime.stop)
+        if self._faults is not NO_FAULTS:  # not before: what fails while a function is imported ends the start
+            calls = FaultyCalls(self._faults, self._runtime.caller, self._scheduler.clock.outside)
+            self._store.on_call = calls.answer
 
     def _function(self, resource: Resource, layers: Mapping[str, Path | None]) -> FunctionConfig:
         properties = resource.properties
@@ -154,7 +195,8 @@ class Runner:
         bus = Bus(
             names=[bus.properties["Name"] for bus in stack.of_type("AWS::Events::EventBus")],
             rules=read_rules(
-                (rule.properties for rule in stack.of_type("AWS::Events::Rule")), ("lambda", "logs", "sqs")
+                ({"Name": rule.physical_id} | rule.properties for rule in stack.of_type("AWS::Events::Rule")),
+                DELIVERED_TO,
             ),
             scheduler=self._scheduler,
             hand_over=self._hand_over,
@@ -163,25 +205,33 @@ class Runner:
             on_failure=self._console.failure,
             region=self._store.region,
             account_id=self._store.account_id,
+            faults=self._faults,
         )
         self._store.on_put_events = bus.put_events
         bus.start()
         self._running.callback(bus.stop)
 
     def _start_streams(self, stack: Stack) -> None:
-        mappings = [
-            read_mapping(mapping.properties)
-            for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
-            if ":dynamodb:" in mapping.properties["EventSourceArn"]
-        ]
         sources = StreamSources(
-            mappings,
+            [read_mapping(properties) for properties in _mappings(stack, "dynamodb")],
             clock=self._scheduler.clock,
-            invoke=self._invoke,
+            invoke=repeating(self._faults, "stream", self._invoke),
             send=self._send,
             on_failure=self._show_failure,
         )
         self._store.on_stream_record = sources.on_record
+        sources.start()
+        self._running.callback(sources.stop)
+
+    def _start_queues(self, stack: Stack) -> None:
+        sources = QueueSources(
+            [read_queue_mapping(properties) for properties in _mappings(stack, "sqs")],
+            store=self._store,
+            clock=self._scheduler.clock,
+            invoke=repeating(self._faults, "queue", self._invoke),
+            on_failure=self._show_failure,
+        )
+        self._store.on_message = sources.on_message
         sources.start()
         self._running.callback(sources.stop)
 
@@ -214,32 +264,49 @@ class Runner:
     def _on_invoke(self, function: str, payload: bytes, kind: str) -> InvocationResult:
         """Lambda's Invoke, from outside."""
         try:
+            check_request(payload, kind)
             if kind == "RequestResponse":
                 return self._invoke(function, payload)
+        except RequestTooLarge as error:
+            # Lambda's own code; the API reference says RequestTooLargeException
+            raise ServiceError("RequestEntityTooLargeException", str(error), 413) from error
         except Throttled as error:
             raise ServiceError("TooManyRequestsException", str(error), 429) from error
         self._asynchronous.accept(self._functions[function], payload)
         return InvocationResult(b"", None, 0.0)
 
-    def _hand_over(self, target: Target, accepted: Accepted) -> None:
-        """Give an event to a rule's target.
+    def _on_concurrency(self, function: str, reserved: int | None) -> None:
+        """Lambda's PutFunctionConcurrency and DeleteFunctionConcurrency."""
+        self._functions[function] = self._runtime.reserve(function, reserved)
+
+    def _hand_over(self, arn: str, payload: str, trace_header: str | None) -> None:
+        """Give a payload to a rule's target.
 
         Raises:
-            Undelivered: the target is gone.
+            Undelivered: the target is gone, or is a function and the payload is not JSON.
         """
-        payload = json.dumps(accepted.event)
+        gone = (
+            KeyError,
+            self._queues.exceptions.QueueDoesNotExist,
+            self._topics.exceptions.NotFoundException,
+        )
         try:
-            match service_of(target.arn):
+            match service_of(arn):
                 case "lambda":
-                    function = self._functions[function_name(target.arn)]
-                    self._asynchronous.accept(function, payload.encode(), accepted.trace_header)
+                    json.loads(payload)
+                    function = self._functions[function_name(arn)]
+                    self._asynchronous.accept(function, payload.encode(), trace_header)
                 case "logs":
-                    group = target.arn.partition(":log-group:")[2].removesuffix(":*")
+                    group = arn.partition(":log-group:")[2].removesuffix(":*")
                     self._store.log(group, LOG_STREAM, payload)
+                case "sns":
+                    self._topics.publish(TopicArn=arn, Message=payload)
                 case _:
-                    self._send(target.arn, payload)
-        except (KeyError, self._queues.exceptions.QueueDoesNotExist) as error:
-            raise Undelivered("NO_RESOURCE", f"there is no {target.arn}", retriable=False) from error
+                    self._send(arn, payload)
+        except json.JSONDecodeError as error:
+            raise Undelivered("INVALID_JSON", f"a function takes JSON only: {error}", retriable=False) from error
+        except gone as error:
+            raise Undelivered("NO_RESOURCE", f"there is no {arn}", retriable=False) from error
 
     def _send(self, arn: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
         """Put a message into a queue, by its ARN."""
@@ -263,6 +330,29 @@ class Runner:
 
     def _on_request(self, request: RequestLine) -> None:
         self._console.request(request.method, request.path, request.status, request.duration)
+
+
+def _mappings(stack: Stack, service: str) -> list[dict[str, Any]]:
+    """The properties of the enabled mappings of a service's sources."""
+    return [
+        mapping.properties
+        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
+        if _source(mapping) == service and str(mapping.properties.get("Enabled", True)).lower() == "true"
+    ]
+
+
+def _mappings_not_run(stack: Stack) -> list[str]:
+    return [
+        f"{mapping.logical_id} ({mapping.type} of {mapping.properties['EventSourceArn']})"
+        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
+        if _source(mapping) not in ("dynamodb", "sqs")
+    ]
+
+
+def _source(mapping: Resource) -> str:
+    """The service of a mapping's source; FIFO queues count as one of their own."""
+    arn: str = mapping.properties["EventSourceArn"]
+    return "fifo" if arn.endswith(".fifo") else service_of(arn)
 
 
 def _first_line(payload: bytes) -> str:

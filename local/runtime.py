@@ -19,16 +19,21 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from local.faults import NO_FAULTS, Caller, Faults
+
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 INIT_LIMIT = 10.0  # s that importing a function may take: Lambda's own limit of the init phase
 EXIT_GRACE = 2.0  # s between asking a process to end and killing it
+REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
+EVENT_LIMIT = 1024**2  # bytes of an asynchronous one's, since January 2026
+RESPONSE_LIMIT = 6_291_556  # bytes, by Lambda's own message: 100 more than a request may have
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +74,10 @@ class UnknownFunction(Exception):
     """No function has this name."""
 
 
+class RequestTooLarge(Exception):
+    """A payload has more bytes than Lambda takes."""
+
+
 class RuntimeStopped(Exception):
     """The runtime was stopped before this invocation could end."""
 
@@ -100,8 +109,10 @@ class Runtime:
         environment: Mapping[str, str],
         on_log: Callable[[str, str], None],
         max_processes: int = 4,
+        faults: Faults = NO_FAULTS,
     ) -> None:
         """`environment` is what every process gets beside its own variables; `max_processes` is per function."""
+        self._faults = faults
         self._pools = {
             config.name: _Pool(config, partial(_Process, config, environment, on_log), max_processes)
             for config in functions
@@ -121,11 +132,32 @@ class Runtime:
     def invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
         """Runs a function, named by name or ARN, and waits for its result.
 
-        Raises: UnknownFunction; Throttled beyond the reserved concurrency; RuntimeStopped.
+        Raises: UnknownFunction; RequestTooLarge; Throttled beyond the reserved concurrency; RuntimeStopped.
         """
+        check_request(payload, "RequestResponse")
         pool = self._pool(function)
         arn = function if function.startswith("arn:") else pool.config.arn
-        return pool.invoke(payload, arn, trace_id or _new_trace_id())
+        request_id, started = str(uuid.uuid4()), time.monotonic()
+        fault = self._faults.strikes("function", pool.config.name, request=request_id)
+        match fault and fault.kind:
+            case "throttle":
+                raise Throttled(f"{pool.config.name} is throttled on purpose")
+            case "error":
+                return _failed("failed on purpose", "FaultInjected", started)
+            case "time-out":
+                return _timed_out(request_id, pool.config.timeout, started)
+        return pool.invoke(payload, arn, trace_id or _new_trace_id(), request_id, crash=fault is not None)
+
+    def reserve(self, function: str, reserved: int | None) -> FunctionConfig:
+        """Changes a function's reserved concurrency; None ends the reservation. Raises: UnknownFunction."""
+        pool = self._pool(function)
+        pool.config = replace(pool.config, reserved_concurrency=reserved)
+        return pool.config
+
+    def caller(self, key: str) -> Caller | None:
+        """The process with this access key."""
+        processes = (process for pool in self._pools.values() for process in pool.processes())
+        return next((process for process in processes if process.key == key), None)
 
     def invoke_async(
         self,
@@ -203,13 +235,13 @@ class _Pool:
         finally:
             self._give_back(process)
 
-    def invoke(self, payload: bytes, arn: str, trace_id: str) -> InvocationResult:
+    def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
         """Runs one invocation in an idle process, a new one, or the first that becomes free."""
         self._count_call()
         try:
             process = self._take()
             try:
-                result = process.invoke(payload, arn, trace_id)
+                result = process.invoke(payload, arn, trace_id, request_id, crash=crash)
             finally:
                 self._give_back(process)
         finally:
@@ -224,6 +256,11 @@ class _Pool:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        return self.processes()
+
+    def processes(self) -> set["_Process"]:
+        """Those that run."""
+        with self._changed:
             return set(self._processes)
 
     def _count_call(self) -> None:
@@ -265,6 +302,8 @@ class _Process:
     def __init__(
         self, config: FunctionConfig, environment: Mapping[str, str], on_log: Callable[[str, str], None]
     ) -> None:
+        self.function = config.name
+        self.key = f"LOCAL{secrets.token_hex(8).upper()}"
         self._config = config
         self._on_log = on_log
         self._inbox: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
@@ -272,6 +311,8 @@ class _Process:
         self._ready = False
         self._server = socketserver.TCPServer(("127.0.0.1", 0), partial(_RuntimeApi, self._inbox, self._outbox))
         self._server.timeout = INIT_LIMIT
+        if "AWS_ACCESS_KEY_ID" in environment:  # a key of its own, which tells those it calls who it is
+            environment = {**environment, "AWS_ACCESS_KEY_ID": self.key}
         self._popen = subprocess.Popen(
             [sys.executable, "-u", "-P", BOOTSTRAP],  # -P: this package's modules are not the function's
             env=_process_environment(config, environment, f"127.0.0.1:{self._server.server_address[1]}"),
@@ -308,9 +349,8 @@ class _Process:
             raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
         self._ready = True
 
-    def invoke(self, payload: bytes, arn: str, trace_id: str) -> InvocationResult:
-        """Runs one invocation. A process that does not end it in time is killed."""
-        request_id = str(uuid.uuid4())
+    def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
+        """Runs one invocation. A process that does not end it in time is killed, one that is to crash at its end."""
         started = time.monotonic()
         try:
             self.wait_until_ready()
@@ -323,12 +363,15 @@ class _Process:
             message = self._outbox.get(timeout=self._config.timeout)
         except queue.Empty:
             self.kill()
-            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            text = f"{now} {request_id} Task timed out after {self._config.timeout:.2f} seconds"
-            return _failed(text, "Sandbox.Timedout", started)
-        if message.kind == "exit":
+            return _timed_out(request_id, self._config.timeout, started)
+        if crash:
+            self.kill()
+        if crash or message.kind == "exit":
             text = f"RequestId: {request_id} Error: Runtime exited with error: {_status(self._popen.returncode)}"
             return _failed(text, "Runtime.ExitError", started)
+        if len(message.body) > RESPONSE_LIMIT and message.kind == "response":
+            text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_LIMIT} bytes)."
+            return _failed(text, "Function.ResponseSizeTooLarge", started)
         error_kind = "Unhandled" if message.kind == "error" else None
         return InvocationResult(message.body, error_kind, time.monotonic() - started)
 
@@ -432,6 +475,15 @@ class _RuntimeApi(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def check_request(payload: bytes, invocation_type: str) -> None:
+    """Refuses a payload that Lambda does not take, in its words. Raises: RequestTooLarge."""
+    limit = EVENT_LIMIT if invocation_type == "Event" else REQUEST_LIMIT
+    if len(payload) > limit:
+        raise RequestTooLarge(
+            f"{len(payload)} byte payload is too large for the {invocation_type} invocation type (limit {limit} bytes)"
+        )
+
+
 def function_name(function: str) -> str:
     """The name in `name`, `name:alias` or `arn:aws:lambda:region:account:function:name:alias`."""
     parts = function.split(":")
@@ -486,6 +538,11 @@ def _status(exit_code: int) -> str:
     if exit_code < 0:
         return f"signal: {(signal.strsignal(-exit_code) or str(-exit_code)).lower()}"
     return f"exit status {exit_code}"
+
+
+def _timed_out(request_id: str, timeout: float, started: float) -> InvocationResult:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _failed(f"{now} {request_id} Task timed out after {timeout:.2f} seconds", "Sandbox.Timedout", started)
 
 
 def _failed(message: str, error_type: str, started: float) -> InvocationResult:

@@ -4,7 +4,7 @@ import json
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from local.delivery import Clock, timestamp
 from local.patterns import EventPattern
 from local.runtime import InvocationResult
+from local.store import SHARD_ID
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
@@ -57,20 +58,29 @@ def read_mapping(properties: Mapping[str, Any]) -> StreamMapping:
     Raises:
         InvalidEventPattern: a filter is not one that Lambda takes.
     """
-    criteria = properties.get("FilterCriteria", {}).get("Filters", [])
     retries = int(properties.get("MaximumRetryAttempts", -1))
     age = int(properties.get("MaximumRecordAgeInSeconds", -1))
     return StreamMapping(
         function=properties["FunctionName"],
         stream=properties["EventSourceArn"],
         batch_size=int(properties.get("BatchSize", 100)),
-        filters=tuple(EventPattern(json.loads(criterion["Pattern"])) for criterion in criteria),
-        partial="ReportBatchItemFailures" in properties.get("FunctionResponseTypes", []),
+        filters=tuple(EventPattern(pattern) for pattern in filter_patterns(properties)),
+        partial=reports_failures(properties),
         bisect=bool(properties.get("BisectBatchOnFunctionError", False)),
         retries=None if retries == -1 else retries,
         maximum_age=None if age == -1 else age,
         on_failure=properties.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination"),
     )
+
+
+def filter_patterns(properties: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The patterns of a mapping's FilterCriteria."""
+    return [json.loads(criterion["Pattern"]) for criterion in properties.get("FilterCriteria", {}).get("Filters", [])]
+
+
+def reports_failures(properties: Mapping[str, Any]) -> bool:
+    """Whether a mapping's function says which records failed."""
+    return "ReportBatchItemFailures" in properties.get("FunctionResponseTypes", [])
 
 
 class StreamSources:
@@ -169,16 +179,14 @@ class _Shard:
         return [record for record in records if record is not None]
 
     def _attempt(self, records: list[Record]) -> tuple[list[Record], str | None]:
-        """One invocation: the records still to be handled, and why; None if all went well."""
-        try:
-            result = self._invoke(self.mapping.function, json.dumps({"Records": records}).encode())
-        except Exception as error:
-            return records, f"{type(error).__name__}: {error}"
-        if result.function_error:
-            return records, "the invocation failed"
-        if not self.mapping.partial:
-            return [], None
-        return _after_partial(records, result.payload)
+        """One invocation: the records still to be handled, and why; None if all went well.
+
+        Lambda goes back to the lowest failed record, whatever came after it (partial batch response).
+        """
+        numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
+        payload = json.dumps({"Records": records}).encode()
+        failed, reason = attempt(self._invoke, self.mapping.function, payload, numbers, partial=self.mapping.partial)
+        return records[min(numbers.index(number) for number in failed) :] if failed else [], reason
 
     def _after_failure(self, batch: _Batch, failed: list[Record], reason: str) -> list[_Batch]:
         """Wait a while, give up what has to be, and say what to try next."""
@@ -244,7 +252,7 @@ def _pointer(mapping: StreamMapping, records: list[Record], condition: str, atte
         "version": "1.0",
         "timestamp": timestamp(),
         "DDBStreamBatchInfo": {
-            "shardId": "shardId-00000000000000000000-00000000",
+            "shardId": SHARD_ID,
             "startSequenceNumber": first["dynamodb"]["SequenceNumber"],
             "endSequenceNumber": last["dynamodb"]["SequenceNumber"],
             "approximateArrivalOfFirstRecord": timestamp(_written(first)),
@@ -255,15 +263,42 @@ def _pointer(mapping: StreamMapping, records: list[Record], condition: str, atte
     }
 
 
-def _after_partial(batch: list[Record], payload: bytes) -> tuple[list[Record], str | None]:
-    """Lambda goes back to the lowest failed record, whatever came after it (partial batch response)."""
+def attempt(
+    invoke: Callable[[str, bytes], InvocationResult],
+    function: str,
+    payload: bytes,
+    identifiers: Sequence[str],
+    *,
+    partial: bool,
+) -> tuple[Sequence[str], str | None]:
+    """Have a batch handled once.
+
+    Args:
+        invoke: runs a function and waits for its result; it may raise.
+        function: the function's name or ARN.
+        payload: the batch.
+        identifiers: of its records: sequence numbers of a stream, message ids of a queue.
+        partial: whether the function reports failed records.
+
+    Returns:
+        The identifiers of the records that failed, and why; nothing and None if all went well. An answer that makes no
+        sense, or names an unknown record, counts as a failure of the whole batch (Lambda developer guide, "Success and
+        failure conditions").
+    """
     try:
-        failures = [item["itemIdentifier"] for item in (json.loads(payload) or {}).get("batchItemFailures") or []]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return batch, f"not a partial batch response: {payload[:200].decode(errors='replace')}"
-    if not failures:
+        result = invoke(function, payload)
+    except Exception as error:
+        return identifiers, f"{type(error).__name__}: {error}"
+    if result.function_error:
+        return identifiers, "the invocation failed"
+    if not partial:
         return [], None
-    numbers = [record["dynamodb"]["SequenceNumber"] for record in batch]
-    if not set(failures) <= set(numbers):  # Lambda takes an unknown identifier for a failure of the whole batch
-        return batch, "batchItemFailures names a record that is not in the batch"
-    return batch[min(numbers.index(number) for number in failures) :], f"{len(failures)} records reported as failed"
+    try:
+        response = json.loads(result.payload) or {}
+        failures = [item["itemIdentifier"] for item in response.get("batchItemFailures") or []]
+        unknown = set(failures) - set(identifiers)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return identifiers, f"not a partial batch response: {result.payload[:200].decode(errors='replace')}"
+    if unknown:
+        return identifiers, "batchItemFailures names a record that is not in the batch"
+    return failures, f"{len(failures)} records reported as failed" if failures else None

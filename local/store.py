@@ -5,6 +5,7 @@ function below replaces a part of it and says what moto does and what AWS does. 
 so its version is asserted, and each correction has a test in tests/unit/local/test_store.py.
 """
 
+import base64
 import copy
 import functools
 import hashlib
@@ -13,13 +14,16 @@ import io
 import itertools
 import json
 import logging
+import secrets
 import socket
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -34,14 +38,15 @@ import joserfc.jwk
 import moto
 import moto.backends
 import moto.core.responses
+import moto.sqs.models
 import moto.utilities.utils
 from botocore.config import Config
-from moto.awslambda.models import LambdaFunction
+from moto.awslambda.models import LambdaBackend, LambdaFunction
 from moto.cognitoidp.models import CognitoIdpUserPool
 from moto.core.common_models import BaseModel
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
-from moto.core.utils import method_names_from_class
+from moto.core.utils import camelcase_to_underscores, method_names_from_class
 from moto.dynamodb.comparisons import get_filter_expression
 from moto.dynamodb.exceptions import (
     ConditionalCheckFailed,
@@ -57,13 +62,19 @@ from moto.dynamodb.models.table import StreamShard, Table
 from moto.dynamodb.models.utilities import dynamo_json_dump
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 from moto.dynamodb.responses import DynamoHandler
+from moto.dynamodbstreams.models import DynamoDBStreamsBackend
+from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
 from moto.events.models import EventsBackend
 from moto.logs.models import logs_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.sesv2.responses import SESV2Response
-from moto.sqs.models import Queue
+from moto.sqs.exceptions import ReceiptHandleIsInvalid
+from moto.sqs.models import Message, Queue, SQSBackend, _filter_message_attributes, sqs_backends
+from moto.sqs.responses import SQSResponse
 from moto.utilities.utils import load_resource
+
+from local.faults import Answer
 
 MOTO_VERSION = "5.2.5"
 # How long a ClientRequestToken makes a transaction idempotent:
@@ -71,6 +82,10 @@ MOTO_VERSION = "5.2.5"
 TRANSACTION_TOKEN_SECONDS = 600
 # The most operations in a transaction, from the same page.
 TRANSACTION_OPERATIONS = 100
+# How many records of a stream can still be read. DynamoDB keeps them for 24 hours, however many there are.
+STREAM_RECORDS = 10_000
+# Each stream has one shard.
+SHARD_ID = "shardId-00000000000000000000-00000000"
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +130,16 @@ class Store:
         on_stream_record: called with a stream's ARN and a record as a Lambda function gets it, once per changed item
             and in the order of the writes, after the request's writes took effect. It runs inside the lock of the
             tables, so it must only enqueue.
+        on_message: called with a queue's ARN when a message came into it, or one becomes visible at another time than
+            was said before. It runs inside the lock of the queues, so it must only wake somebody.
+        outside: how long so many seconds of a queue's time-outs, delays and retention last outside, where
+            `ReceiveMessage` waits and `SentTimestamp` is measured.
         on_put_events: takes the entries of PutEvents as they came (`Time` in seconds since the epoch) and answers with
             a result for each. It may raise ServiceError.
+        on_call: takes each request as it came, its body, and what answers a body; answers in its place, or with None
+            to hang up.
         on_invoke: takes a function's name, the payload and `RequestResponse` or `Event`. It may raise ServiceError.
+        on_concurrency: told a function's name and its new reserved concurrency, None for no reservation.
         on_mail: called with each mail that SES has accepted, as the recipient would get it (RFC 5322).
     """
 
@@ -128,9 +150,15 @@ class Store:
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.endpoint = ""
         self.on_stream_record: Callable[[str, dict[str, Any]], None] = lambda _arn, _record: None
+        self.on_message: Callable[[str], None] = lambda _arn: None
+        self.outside: Callable[[float], float] = lambda seconds: seconds
         self.on_put_events: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = _no_bus
         self.on_invoke: Callable[[str, bytes, str], Invocation] = _no_runtime
+        self.on_concurrency: Callable[[str, int | None], None] = lambda _name, _reserved: None
         self.on_mail: Callable[[bytes], None] = lambda _message: None
+        self.on_call: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None] = (
+            lambda _request, body, answer: answer(body)
+        )
         self._address = (host, port)
         self._server: _Server | None = None
         self._replaced = ExitStack()
@@ -145,10 +173,11 @@ class Store:
         require_moto(moto.__version__)
         if Store._running:
             raise RuntimeError("there is a store in this process already; stop it first")
-        self._server = _Server(self._address)
+        self._server = _Server(self._address, self)
         Store._running = True
         moto_api_backend.reset()
         _correct_tables(self._replaced, self)
+        self._queues = _correct_queues(self._replaced, self)
         _correct_services(self._replaced, self)
         _save_time(self._replaced)
         self.endpoint = f"http://{self._address[0]}:{self._server.server_port}"
@@ -183,6 +212,18 @@ class Store:
         if stream not in logs.groups[group].streams:
             logs.create_log_stream(group, stream)
         logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": message}])
+
+    def receive(self, queue: str, count: int) -> list["Received"]:
+        """Receives what is visible in a queue, by its ARN; at most so many messages, and at once."""
+        return self._queues.receive(queue, count)
+
+    def delete(self, queue: str, receipt_handles: Iterable[str]) -> None:
+        """Deletes received messages, unless they have moved to another queue meanwhile."""
+        self._queues.delete(queue, receipt_handles)
+
+    def next_visible(self, queue: str) -> float | None:
+        """Seconds, outside, until a message of a queue is visible; None if there is none."""
+        return self._queues.next_visible(queue)
 
     def function_environment(self) -> dict[str, str]:
         """The variables by which an AWS SDK in another process finds this store."""
@@ -221,7 +262,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], store: Store) -> None:
+        self.store = store
         self.application = DomainDispatcherApplication(create_backend_app)
         self.connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
@@ -253,8 +295,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.connections.discard(self.connection)
         super().finish()
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a caller that is killed leaves without a word
+            super().handle()
+
     def handle_call(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        # A caller that was killed while it sent leaves half a request, which AWS would not carry out either
+        answer = self.server.store.on_call(self, body, self._answer) if len(body) == length else None
+        if answer is None:
+            self.close_connection = True
+            return
+        status, headers, content = answer
+        self.send_response(int(status.split()[0]))
+        for name, value in headers:
+            if name.lower() != "content-length":
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_DELETE = do_GET = do_POST = do_PUT = handle_call  # noqa: N815 - http.server asks for these names
+
+    def _answer(self, body: bytes) -> Answer:
         status, headers = "500", [("Content-Type", "application/json")]
 
         def start_response(new_status: str, new_headers: list[tuple[str, str]], _error: Any = None) -> None:
@@ -269,15 +333,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # the border of the server: an error in moto is the caller's to see
             log.exception("moto failed")
             answer = json.dumps({"__type": "InternalFailure", "message": f"moto: {error!r}"}).encode()
-        self.send_response(int(status.split()[0]))
-        for name, value in headers:
-            if name.lower() != "content-length":
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_DELETE = do_GET = do_POST = do_PUT = handle_call  # noqa: N815 - http.server asks for these names
+        return status, headers, answer
 
     def _environment(self, body: bytes) -> dict[str, Any]:
         """The request as a WSGI application takes it (PEP 3333)."""
@@ -296,8 +352,8 @@ class _Handler(BaseHTTPRequestHandler):
         }
         for name, value in self.headers.items():
             key = name.upper().replace("-", "_")
-            environment[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
-        return environment
+            environment[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+        return environment | {"CONTENT_LENGTH": str(len(body))}
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         """Nothing: a line per call would bury the application's own log."""
@@ -306,7 +362,7 @@ class _Handler(BaseHTTPRequestHandler):
 # ------------------------------------------------------------------------------------------------ DynamoDB
 
 
-def _call_table(headers: Any, body: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
+def _call_table(headers: Any, body: bytes) -> Answer:
     """Calls moto's DynamoDB without the web framework that it shares with the other services.
 
     Most calls of an event-driven application are these, and routes, forms, cookies and CORS are half the time of one.
@@ -329,18 +385,42 @@ def _call_table(headers: Any, body: bytes) -> tuple[str, list[tuple[str, str]], 
 _Place = tuple[Table, DynamoType, DynamoType | None]
 
 
+@dataclass
+class _Stream:
+    """The last records of a stream by their numbers, as JSON, and the number of the last one that is no longer kept.
+
+    JSON takes a tenth of the memory of the objects it describes.
+    """
+
+    records: deque[tuple[int, str]] = field(default_factory=deque)
+    trimmed: int = 0
+
+    def add(self, number: int, record: dict[str, Any]) -> None:
+        self.records.append((number, json.dumps(record)))
+        if len(self.records) > STREAM_RECORDS:
+            self.trimmed, _ = self.records.popleft()
+
+    def read(self, start: int, limit: int) -> list[tuple[int, str]]:
+        """The records from a sequence number on. Raises: JsonRESTError if they are no longer kept."""
+        if start <= self.trimmed:
+            raise JsonRESTError("TrimmedDataAccessException", "The requested stream record is no longer kept.")
+        return list(itertools.islice((record for record in self.records if record[0] >= start), limit))
+
+
 class _Tables:
-    """The corrections of DynamoDB, with the state they share: one lock, the changes of a request, the known tokens."""
+    """The corrections of DynamoDB, with their state: one lock, a request's changes, the streams, the known tokens."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
         self._changes: dict[tuple[Any, ...], tuple[Table, Item | None, Item | None]] = {}
-        self._sequence = itertools.count(10**20)
+        self._next_number = 10**20
+        self._streams: dict[str, _Stream] = {}
         self._tokens: dict[str, tuple[float, str]] = {}
         self._call_action = DynamoHandler.call_action
         self._answer_transaction = DynamoHandler.transact_write_items
         self._query = Table.query
+        self._describe_stream = DynamoDBStreamsBackend.describe_stream
 
     def call_action(self, handler: Any) -> Any:
         """Runs one request at a time, and reports its changes once it is through.
@@ -369,20 +449,23 @@ class _Tables:
         changes, self._changes = self._changes, {}
         for table, old, new in changes.values():
             if old is None or new is None or old.attrs != new.attrs:  # DynamoDB reports no write that changed nothing
-                self._store.on_stream_record(_stream_arn(table), self._stream_record(table, old, new))
+                arn, record = _stream_arn(table), self._stream_record(table, old, new)
+                self._stream(arn).add(int(record["dynamodb"]["SequenceNumber"]), record)
+                self._store.on_stream_record(arn, record | {"eventSourceARN": arn})
 
     def _stream_record(self, table: Table, old: Item | None, new: Item | None) -> dict[str, Any]:
-        """The record as a Lambda function gets it.
+        """The record as GetRecords answers it; a Lambda function gets the stream's ARN with it.
 
         https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html#events-sample-dynamodb
         """
         item = new if old is None else old
         assert item is not None and table.stream_specification  # noqa: S101, PT018 - see add_to_stream
         view = table.stream_specification["StreamViewType"]
+        number, self._next_number = self._next_number, self._next_number + 1
         change: dict[str, Any] = {
             "ApproximateCreationDateTime": float(int(time.time())),
             "Keys": _plain({name: item.attrs[name] for name in table.table_key_attrs}),
-            "SequenceNumber": str(next(self._sequence)),
+            "SequenceNumber": str(number),
             "SizeBytes": sum(image.size() for image in (old, new) if image is not None),
             "StreamViewType": view,
         }
@@ -397,8 +480,58 @@ class _Tables:
             "eventSource": "aws:dynamodb",
             "awsRegion": self._store.region,
             "dynamodb": change,
-            "eventSourceARN": _stream_arn(table),
         }
+
+    def _stream(self, arn: str) -> _Stream:
+        return self._streams.setdefault(arn, _Stream())
+
+    def describe_stream(self, backend: DynamoDBStreamsBackend, arn: str) -> dict[str, Any]:
+        """Describes the shard that records are kept of here, and no stream but a table's latest.
+
+        Raises:
+            JsonRESTError: there is no such stream; moto fails with a KeyError, or describes another.
+        """
+        if arn not in {stream["StreamArn"] for stream in backend.list_streams()}:
+            raise JsonRESTError("ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found")
+        with self._lock:
+            records = self._stream(arn).records
+            first = records[0][0] if records else self._next_number
+        shard = {"ShardId": SHARD_ID, "SequenceNumberRange": {"StartingSequenceNumber": str(first)}}
+        return self._describe_stream(backend, arn) | {"Shards": [shard]}
+
+    def answer_shard_iterator(self, handler: DynamoDBStreamsHandler) -> ActionResult:
+        """Answers with a place in the records that are kept here: the stream and the number of the next record.
+
+        Raises:
+            JsonRESTError: there is no such stream or shard, or the record is no longer kept.
+        """
+        arn, shard, kind, after = (
+            handler._get_param(name) for name in ("StreamArn", "ShardId", "ShardIteratorType", "SequenceNumber")
+        )
+        self.describe_stream(handler.backend, arn)
+        if shard != SHARD_ID:
+            raise JsonRESTError("ResourceNotFoundException", f"Requested resource not found: Shard: {shard} not found")
+        with self._lock:
+            stream, start = self._stream(arn), self._next_number
+            if kind == "TRIM_HORIZON":
+                start = stream.trimmed + 1
+            elif kind != "LATEST":
+                stream.read(int(after), 0)
+                start = int(after) + (kind == "AFTER_SEQUENCE_NUMBER")
+        return ActionResult({"ShardIterator": f"{arn}|1|{start}"})
+
+    def answer_records(self, handler: DynamoDBStreamsHandler) -> tuple[int, dict[str, str], str]:
+        """Answers with the records as they are kept, in the wire's JSON; moto would encode binary values twice.
+
+        Raises:
+            JsonRESTError: the records are no longer kept.
+        """
+        arn, version, start = handler._get_param("ShardIterator").split("|")
+        with self._lock:
+            records = self._stream(arn).read(int(start), handler._get_param("Limit") or 1000)
+        after = json.dumps(f"{arn}|{version}|{records[-1][0] + 1 if records else start}")
+        answer = f'{{"Records": [{", ".join(record for _, record in records)}], "NextShardIterator": {after}}}'
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, answer
 
     @contextmanager
     def _undone_on_error(self, places: list[_Place]) -> Iterator[None]:
@@ -559,6 +692,9 @@ def _correct_tables(replaced: ExitStack, store: Store) -> None:
         (DynamoDBBackend, "transact_write_items", tables.transact_write_items),
         (StreamShard, "add", tables.add_to_stream),
         (Table, "query", tables.query),
+        (DynamoDBStreamsBackend, "describe_stream", tables.describe_stream),
+        (DynamoDBStreamsHandler, "get_shard_iterator", tables.answer_shard_iterator),
+        (DynamoDBStreamsHandler, "get_records", tables.answer_records),
     ):
         _replace(replaced, owner, name, correction)
 
@@ -570,6 +706,278 @@ def _replace(replaced: ExitStack, owner: Any, name: str, correction: Callable[..
         return correction(*args, **kwargs)
 
     replaced.enter_context(patch.object(owner, name, method))
+
+
+# ----------------------------------------------------------------------------------------------------- SQS
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message that was received, and is invisible for a while.
+
+    Attributes:
+        record: the message as a Lambda function gets it.
+        dead_letters: the ARN of the queue that it moves to afterwards, if it was received for the last time.
+    """
+
+    record: dict[str, Any]
+    dead_letters: str | None
+    message: Message
+
+    @property
+    def visible_in(self) -> float:
+        """Seconds, outside, until it is visible again."""
+        return max(_due(self.message) / 1000 - time.time(), 0.0)
+
+
+class _Queues:
+    """The corrections of SQS, with the lock that they share.
+
+    Moto's queues are not safe under threads: two receivers may get the same message, or one an error.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.changed = threading.Condition()
+        self._add = Queue.add_message
+        self._receive_from_fifo = SQSBackend.receive_message
+        self._change_visibility = SQSBackend.change_message_visibility
+        self._answer_receive = SQSResponse.receive_message
+
+    def add_message(self, queue: Queue, message: Message) -> None:
+        """Tells on_message, so that nobody has to poll."""
+        with self.changed:
+            self._add(queue, message)
+            self._store.on_message(queue.queue_arn)
+
+    def receive_message(
+        self,
+        backend: SQSBackend,
+        queue_name: str,
+        count: int,
+        wait: int,
+        visibility_timeout: int,
+        attribute_names: list[str] | None = None,
+    ) -> list[Message]:
+        """Waits for messages, and receives them one caller at a time. FIFO queues stay as moto has them."""
+        end = time.monotonic() + wait
+        with self.changed:
+            while True:
+                queue = backend.get_queue(queue_name)
+                if queue.fifo_queue:
+                    return self._receive_from_fifo(
+                        backend, queue_name, count, wait, visibility_timeout, attribute_names
+                    )
+                received = [copy.copy(message) for message in self._take(queue, count, visibility_timeout)]
+                left = end - time.monotonic()
+                if received or left <= 0:
+                    break
+                due = _next_visible(queue)
+                self.changed.wait(left if due is None else min(left, due))
+        for message in received:
+            _filter_message_attributes(message, attribute_names or [])
+        return received
+
+    def _take(self, queue: Any, count: int, visibility_timeout: int) -> Iterator[Any]:
+        """Marks visible messages as received.
+
+        Moto looks at every message of the queue, and counts all of them for each, so the time grows with the square of
+        their number. It keeps what is too old. What it moves to a dead-letter queue doesn't name its source, and moves
+        on at once where that queue has one too: SQS counts ApproximateReceiveCount across all queues, but redrives by
+        the receives of one.
+        """
+        retention = self._store.outside(queue.message_retention_period) * 1000
+        now, first = time.time() * 1000, None
+        for message in list(queue._messages):
+            if _due(message) > now:
+                continue
+            if message.sent_timestamp + retention <= now:
+                queue._messages.remove(message)
+            elif _spent(queue, message):
+                queue._messages.remove(message)
+                message.source, message.received_before = queue.queue_arn, message.approximate_receive_count
+                queue.dead_letter_queue.add_message(message)
+            else:
+                message.mark_received(visibility_timeout)
+                first = first or message
+                message.visible_at = first.visible_at  # what was received together is visible together
+                yield message
+                count -= 1
+                if not count:
+                    return
+
+    def receive(self, arn: str, count: int) -> list[Received]:
+        with self.changed:
+            if (queue := _queue(arn)) is None:
+                return []
+            return [
+                Received(
+                    _queue_record(queue, message),
+                    queue.dead_letter_queue.queue_arn if _spent(queue, message) else None,
+                    message,
+                )
+                for message in self._take(queue, count, queue.visibility_timeout)
+            ]
+
+    def delete(self, arn: str, receipt_handles: Iterable[str]) -> None:
+        if (queue := _queue(arn)) is not None:
+            for handle in receipt_handles:
+                with suppress(ReceiptHandleIsInvalid):
+                    queue.delete_message(handle)
+
+    def next_visible(self, arn: str) -> float | None:
+        with self.changed:
+            return None if (queue := _queue(arn)) is None else _next_visible(queue)
+
+    def delete_message(self, queue: Queue, receipt_handle: str) -> None:
+        """Looks no further than the message; moto compares the handles of all, twice.
+
+        Raises:
+            ReceiptHandleIsInvalid: no message of this queue had it.
+        """
+        with self.changed:
+            if receipt_handle in queue.deleted_messages:
+                return
+            message = next((message for message in queue._messages if message.had_receipt_handle(receipt_handle)), None)
+            if message is None:
+                raise ReceiptHandleIsInvalid
+            queue._messages.remove(message)
+            queue._pending_messages.discard(message)
+            queue.deleted_messages.update(filter(None, message.all_receipt_handles))
+
+    def change_visibility(
+        self, backend: SQSBackend, queue_name: str, receipt_handle: str, visibility_timeout: int
+    ) -> None:
+        """Tells those who wait for a message that one becomes visible at another time."""
+        with self.changed:
+            self._change_visibility(backend, queue_name, receipt_handle, visibility_timeout)
+            self.changed.notify_all()
+            self._store.on_message(backend.get_queue(queue_name).queue_arn)
+
+    def answer_receive(self, handler: Any) -> Any:
+        """Adds DeadLetterQueueSourceArn, which moto doesn't know."""
+        answer: Any = self._answer_receive(handler)
+        asked = {*handler._get_param("AttributeNames", []), *handler._get_param("MessageSystemAttributeNames", [])}
+        if asked & {"All", "DeadLetterQueueSourceArn"}:
+            queue = handler.sqs_backend.get_queue(handler._get_queue_name())
+            with self.changed:
+                sources = {message.id: _source(message) for message in queue._messages}
+            for message in answer.result.get("Messages", []):
+                message.setdefault("Attributes", {}).update(sources.get(message["MessageId"], {}))
+        return answer
+
+
+@dataclass(frozen=True)
+class _Count:
+    """How many messages of a queue pass a test, counted when it is written into an answer.
+
+    Moto counts three times at each SendMessage, for nothing, and asks anew for the time of each message.
+    """
+
+    queue: Queue
+    test: Callable[[Message, float], bool]
+
+    def __str__(self) -> str:
+        now = time.time() * 1000
+        return str(sum(self.test(message, now) for message in list(self.queue._messages)))
+
+
+def _counting(test: Callable[[Message, float], bool]) -> property:
+    return property(lambda queue: _Count(queue, test))
+
+
+def _queue(arn: str) -> Any:
+    """The queue, or None once it is gone."""
+    return sqs_backends[Store.account_id][Store.region].queues.get(arn.rpartition(":")[2])
+
+
+def _due(message: Message) -> float:
+    """When a message is visible, in milliseconds of the epoch."""
+    return max(message.visible_at, message.delayed_until)
+
+
+def _next_visible(queue: Queue) -> float | None:
+    due = min(map(_due, queue._messages), default=None)
+    return None if due is None else max(due / 1000 - time.time(), 0.0)
+
+
+def _spent(queue: Any, message: Any) -> bool:
+    """Whether a message was received from a queue as often as its redrive policy allows."""
+    if queue.dead_letter_queue is None or not queue.redrive_policy:
+        return False
+    received = message.approximate_receive_count - getattr(message, "received_before", 0)
+    return bool(received >= queue.redrive_policy["maxReceiveCount"])
+
+
+def _source(message: Message) -> dict[str, str]:
+    """The system attribute of a message in a dead-letter queue."""
+    source = getattr(message, "source", None)
+    return {} if source is None else {"DeadLetterQueueSourceArn": source}
+
+
+def _queue_record(queue: Queue, message: Message) -> dict[str, Any]:
+    """The record as a Lambda function gets it.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
+    """
+    return {
+        "messageId": message.id,
+        "receiptHandle": message.receipt_handle,
+        "body": message.body,
+        "attributes": {
+            "ApproximateReceiveCount": str(message.approximate_receive_count),
+            "SentTimestamp": str(message.sent_timestamp),
+            "SenderId": message.sender_id,
+            "ApproximateFirstReceiveTimestamp": str(message.approximate_first_receive_timestamp),
+            **_source(message),
+        },
+        "messageAttributes": {name: _attribute(value) for name, value in message.message_attributes.items()},
+        "md5OfBody": message.body_md5,
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queue.queue_arn,
+        "awsRegion": queue.region,
+    }
+
+
+def _attribute(value: dict[str, Any]) -> dict[str, Any]:
+    """A message attribute in a record: binary values in base64, and empty the lists that SQS never implemented."""
+    attribute: dict[str, Any] = {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
+    if value.get("BinaryValue") is not None:
+        return attribute | {"binaryValue": base64.b64encode(value["BinaryValue"]).decode()}
+    return attribute | {"stringValue": value["StringValue"]}
+
+
+def _correct_queues(replaced: ExitStack, store: Store) -> _Queues:
+    queues = _Queues(store)
+
+    # Moto's seconds pass as they do outside.
+    def hide(message: Message, visibility_timeout: int) -> None:
+        message.visible_at = (time.time() + store.outside(int(visibility_timeout))) * 1000
+
+    def delay(message: Message, delay_seconds: int) -> None:
+        message.delayed_until = (time.time() + store.outside(int(delay_seconds))) * 1000
+
+    for owner, name, correction in (
+        (Queue, "add_message", queues.add_message),
+        (Queue, "delete_message", queues.delete_message),
+        (SQSBackend, "receive_message", queues.receive_message),
+        (SQSBackend, "change_message_visibility", queues.change_visibility),
+        (SQSResponse, "receive_message", queues.answer_receive),
+        (Message, "change_visibility", hide),
+        (Message, "delay", delay),
+    ):
+        _replace(replaced, owner, name, correction)
+    for name, value in (
+        ("_messages_lock", property(lambda _queue: queues.changed, lambda _queue, _lock: None)),
+        ("approximate_number_of_messages", _counting(lambda message, now: _due(message) <= now)),
+        ("approximate_number_of_messages_delayed", _counting(lambda message, now: message.delayed_until > now)),
+        ("approximate_number_of_messages_not_visible", _counting(lambda message, now: message.visible_at > now)),
+        # Moto invokes an event source mapping's function inside SendMessage, one call per message, and empties the
+        # queue whatever the function answers. In AWS a poller does it (local/queues.py).
+        ("lambda_event_source_mappings", property(lambda _queue: {}, lambda _queue, _mappings: None)),
+    ):
+        replaced.enter_context(patch.object(Queue, name, value, create=True))
+    return queues
 
 
 # ------------------------------------------------------------------------------------------ other services
@@ -592,6 +1000,23 @@ def _correct_services(replaced: ExitStack, store: Store) -> None:
             answer_headers["x-amz-function-error"] = invocation.function_error
         return invocation.payload
 
+    put_concurrency, delete_concurrency = (
+        LambdaBackend.put_function_concurrency,
+        LambdaBackend.delete_function_concurrency,
+    )
+
+    def reserve(backend: LambdaBackend, name: str, reserved: Any) -> Any:
+        """Tells on_concurrency: moto takes a note of it, and that is all."""
+        answer = put_concurrency(backend, name, reserved)
+        store.on_concurrency(name, int(reserved))
+        return answer
+
+    def free(backend: LambdaBackend, name: str) -> Any:
+        """As `reserve`."""
+        answer = delete_concurrency(backend, name)
+        store.on_concurrency(name, None)
+        return answer
+
     send_email = SESV2Response.send_email
 
     def send_and_show(handler: SESV2Response) -> str:
@@ -605,11 +1030,9 @@ def _correct_services(replaced: ExitStack, store: Store) -> None:
     _replace(replaced, EventsBackend, "put_events", put_events)
     _replace(replaced, SESV2Response, "send_email", send_and_show)
     _replace(replaced, LambdaFunction, "invoke", invoke)
+    _replace(replaced, LambdaBackend, "put_function_concurrency", reserve)
+    _replace(replaced, LambdaBackend, "delete_function_concurrency", free)
     _replace(replaced, CognitoIdpUserPool, "get_user_extra_data_by_client_id", _user_claims)
-    # Moto invokes an event source mapping's function inside SendMessage, one call per message, and empties the queue
-    # whatever the function answers. In AWS a poller does it (local/sources.py).
-    no_mappings = property(lambda _queue: {}, lambda _queue, _mappings: None)
-    replaced.enter_context(patch.object(Queue, "lambda_event_source_mappings", no_mappings, create=True))
 
 
 @contextmanager
@@ -671,6 +1094,11 @@ def _save_time(replaced: ExitStack) -> None:
     # Inspects a service's class for the names of its methods.
     names = functools.cache(method_names_from_class)
     replaced.enter_context(patch.object(moto.core.responses, "method_names_from_class", names))
+    # Works out the Python names of a queue's attributes for each message, and draws receipt handles by the letter.
+    replaced.enter_context(
+        patch.object(moto.sqs.models, "camelcase_to_underscores", functools.cache(camelcase_to_underscores))
+    )
+    replaced.enter_context(patch.object(moto.sqs.models, "generate_receipt_handle", lambda: secrets.token_urlsafe(138)))
     # Walks the model of the API through an answer of DynamoDB that is in the form of the wire already.
     serialized = DynamoHandler.serialized
 

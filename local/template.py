@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import string
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.core.exceptions import ServiceException
 from moto.dynamodb.models import dynamodb_backends
 from moto.events.models import EventBus
+from moto.sns.models import sns_backends
 from samtranslator.model.exceptions import InvalidDocumentException
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import intrinsics_multi_constructor
@@ -391,6 +393,22 @@ def _stage(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
     return {"Ref": properties["StageName"]}
 
 
+def _subscription(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    if properties["Protocol"] not in _DELIVERED:  # moto would call an address on the Internet
+        arn = f"{properties['TopicArn']}:{uuid.uuid4()}"
+        return {"Ref": arn, "Arn": arn}
+    topics = sns_backends[place.account_id][place.region]
+    subscription = topics.subscribe(properties["TopicArn"], properties["Endpoint"], properties["Protocol"])
+    if properties.get("RawMessageDelivery") in (True, "true"):
+        topics.set_subscription_attributes(subscription.arn, "RawMessageDelivery", "true")
+    # The scope first: moto reads the policy by it.
+    if "FilterPolicyScope" in properties:
+        topics.set_subscription_attributes(subscription.arn, "FilterPolicyScope", properties["FilterPolicyScope"])
+    if "FilterPolicy" in properties:
+        topics.set_subscription_attributes(subscription.arn, "FilterPolicy", json.dumps(properties["FilterPolicy"]))
+    return {"Ref": subscription.arn, "Arn": subscription.arn}
+
+
 def _configuration_set(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
     return {"Ref": properties.get("Name", place.name)}
 
@@ -446,6 +464,7 @@ _MODELS = [
         "AWS::Logs::ResourcePolicy": _log_policy,
         "AWS::SES::ConfigurationSet": _configuration_set,
         "AWS::SES::ConfigurationSetEventDestination": _policy,
+        "AWS::SNS::Subscription": _subscription,
         "AWS::SNS::TopicPolicy": _policy,
         "AWS::SQS::QueuePolicy": _policy,
     }.items()
@@ -469,8 +488,12 @@ _RUN = {
     "AWS::Lambda::Function",
     "AWS::Lambda::LayerVersion",
     "AWS::Logs::LogGroup",
+    "AWS::SNS::Subscription",
+    "AWS::SNS::Topic",
     "AWS::SQS::Queue",
 }
+# Protocols of subscriptions that get what is published; an e-mail, say, is not sent.
+_DELIVERED = {"lambda", "sqs"}
 _PERMISSIONS = {
     "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Policy",
@@ -488,5 +511,17 @@ def not_run(stack: Stack) -> list[str]:
     return sorted(
         f"{resource.logical_id} ({resource.type})"
         for resource in stack.resources.values()
-        if resource.type not in known
+        if resource.type not in known or not _protocols(resource) <= _DELIVERED
     )
+
+
+def _protocols(resource: Resource) -> set[str]:
+    """Those by which a topic or a subscription delivers."""
+    match resource.type:
+        case "AWS::SNS::Subscription":
+            subscriptions = [resource.properties]
+        case "AWS::SNS::Topic":
+            subscriptions = resource.properties.get("Subscription", [])
+        case _:
+            subscriptions = []
+    return {subscription["Protocol"] for subscription in subscriptions}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.bus import MAX_BYTES, Accepted, Bus, Target, UnsupportedTarget, read_rules
+from local.bus import MAX_BYTES, Accepted, Bus, UnsupportedTarget, read_rules
 from local.delivery import Clock, Scheduler, Undelivered
 from local.patterns import InvalidEventPattern
 from local.store import ServiceError
@@ -14,6 +14,7 @@ from tests.unit.local.support import wait_until
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:taker"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
+BUS = "arn:aws:events:us-east-1:123456789012:event-bus/"
 
 
 def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
 
 
 class World:
-    """A bus with targets that take events, or fail as the test says."""
+    """Two buses with targets that take events, or fail as the test says."""
 
     def __init__(self, *rules: dict[str, Any]) -> None:
         self.taken: list[tuple[str, dict[str, Any]]] = []
@@ -38,8 +39,8 @@ class World:
         self.dlq_is_gone = False
         self.scheduler = Scheduler(Clock(1000), self.failures.append)
         self.bus = Bus(
-            names=["shop-bus"],
-            rules=read_rules(rules, ("lambda", "logs")),
+            names=["shop-bus", "other-bus"],
+            rules=read_rules(rules, ("events", "lambda", "logs", "sqs")),
             scheduler=self.scheduler,
             hand_over=self._hand_over,
             send=self._send,
@@ -55,10 +56,10 @@ class World:
         self.bus.stop()
         self.scheduler.stop()
 
-    def _hand_over(self, target: Target, accepted: Accepted) -> None:
+    def _hand_over(self, arn: str, payload: str, _trace_header: str | None) -> None:
         if self.error:
             raise self.error
-        self.taken.append((target.arn, accepted.event))
+        self.taken.append((arn, json.loads(payload)))
 
     def _send(self, arn: str, body: str, attributes: Mapping[str, str]) -> None:
         if self.dlq_is_gone:
@@ -106,10 +107,27 @@ def test_an_event_reaches_every_target_of_every_rule_that_it_matches(world: Make
     assert [[matched.name for matched in accepted.rules] for accepted in shop.seen] == [["all-shop"]]
 
 
+def test_a_target_gets_the_input_that_it_asks_for(world: Make) -> None:
+    names = {"InputTemplate": '{"by": <aws.events.rule-arn>, "n": <n>}', "InputPathsMap": {"n": "$.detail.n"}}
+    targets = [
+        {"Id": "one", "Arn": FUNCTION, "InputPath": "$.detail"},
+        {"Id": "two", "Arn": FUNCTION, "InputTransformer": names},
+    ]
+    shop = world(rule(Targets=targets))
+    shop.bus.put_events([entry()])
+    wait_until(lambda: len(shop.taken) == 2)
+    assert [payload for _, payload in shop.taken] == [
+        {"n": 1},
+        {"by": "arn:aws:events:us-east-1:123456789012:rule/shop-bus/all-shop", "n": 1},
+    ]
+
+
 def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make) -> None:
-    shop = world(rule(), rule("default-rule", EventBusName="default", Targets=[{"Id": "one", "Arn": FUNCTION + "2"}]))
-    arn = "arn:aws:events:us-east-1:123456789012:event-bus/shop-bus"
-    shop.bus.put_events([entry(EventBusName=arn)])
+    shop = world(
+        rule(EventBusName=BUS + "shop-bus"),
+        rule("default-rule", EventBusName="default", Targets=[{"Id": "one", "Arn": FUNCTION + "2"}]),
+    )
+    shop.bus.put_events([entry(EventBusName=BUS + "shop-bus")])
     unnamed = entry()
     del unnamed["EventBusName"]
     shop.bus.put_events([unnamed])
@@ -125,8 +143,12 @@ def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make
         ({"Detail": ""}, "InvalidArgument"),
         ({"Detail": "{"}, "MalformedDetail"),
         ({"Detail": "[1]"}, "MalformedDetail"),
+        ({"Detail": '{"n": NaN}'}, "MalformedDetail"),
+        ({"Detail": '{"n": ' * 100_000}, "MalformedDetail"),
+        ({"DetailType": "x" * 129}, "InvalidArgument"),
         ({"Source": "aws.ec2"}, "NotAuthorizedForSourceException"),
         ({"EventBusName": "no-such-bus"}, "InvalidArgument"),
+        ({"EventBusName": BUS.replace("123456789012", "210987654321") + "shop-bus"}, "InvalidArgument"),
     ],
 )
 def test_a_wrong_entry_is_refused_and_its_neighbour_is_not(world: Make, changes: dict[str, Any], code: str) -> None:
@@ -138,12 +160,30 @@ def test_a_wrong_entry_is_refused_and_its_neighbour_is_not(world: Make, changes:
     wait_until(lambda: len(shop.taken) == 1)
 
 
-@pytest.mark.parametrize("entries", [[], [entry()] * 11, [entry(Detail=json.dumps({"x": "é" * (MAX_BYTES // 2)}))]])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        [entry()] * 11,
+        [entry(Detail=json.dumps({"x": "é" * (MAX_BYTES // 2)}))],
+        [entry(), entry(TraceHeader="x" * 501)],
+        [entry(), entry(Resources=["x" * 2049])],
+    ],
+)
 def test_a_request_beyond_the_limits_is_refused_as_a_whole(world: Make, entries: list[dict[str, Any]]) -> None:
     shop = world(rule())
     with pytest.raises(ServiceError):
         shop.bus.put_events(entries)
     assert shop.seen == []
+
+
+def test_what_is_as_large_as_the_limits_allow_is_taken_in(world: Make) -> None:
+    shop = world(rule())
+    largest = entry(DetailType="x" * 128, TraceHeader="x" * 500, Resources=["x" * 2048], Time=0)
+    rest = MAX_BYTES - len("shop") - 128 - 2048 - 14
+    largest["Detail"] = json.dumps({"x": ""}).replace('""', '"' + "x" * (rest - len('{"x": ""}')) + '"')
+    (answer,) = shop.bus.put_events([largest])
+    assert "EventId" in answer
 
 
 def buried_with(dlq: bool = True, **policy: int) -> dict[str, Any]:
@@ -201,9 +241,70 @@ def test_an_event_that_is_lost_is_told(world: Make) -> None:
     assert "lost, not sent to" in gone.failures[0]
 
 
+def test_the_dlq_gets_the_event_and_not_the_input_made_of_it(world: Make) -> None:
+    broken = {"InputTemplate": '{"note": "<note>"}', "InputPathsMap": {"note": "$.detail.note"}}
+    target = {"Id": "one", "Arn": FUNCTION, "InputTransformer": broken, "DeadLetterConfig": {"Arn": DLQ}}
+    shop = world(rule(Targets=[target]))
+    shop.bus.put_events([entry(Detail=json.dumps({"note": 'said "hi"'}))])
+    wait_until(lambda: shop.buried)
+    ((_, event, attributes),) = shop.buried
+    assert event["detail"] == {"note": 'said "hi"'}
+    assert attributes["ERROR_CODE"] == "INVALID_JSON"
+    assert shop.taken == []
+
+
+def to_bus(arn: str, name: str = "to-bus", bus: str = "shop-bus") -> dict[str, Any]:
+    return rule(name, EventBusName=bus, Targets=[{"Id": "bus", "Arn": arn, "DeadLetterConfig": {"Arn": DLQ}}])
+
+
+def test_an_event_for_another_bus_is_taken_in_there_as_it_is(world: Make) -> None:
+    shop = world(
+        to_bus(BUS + "other-bus"), rule("other", EventBusName="other-bus"), rule("default", EventBusName="default")
+    )
+    (answer,) = shop.bus.put_events([entry(TraceHeader="Root=1")])
+    shop.bus.stop()
+    ((_, event),) = shop.taken
+    assert (event["id"], event["source"], event["detail"]) == (answer["EventId"], "shop", {"n": 1})
+    assert [(seen.bus, seen.event, seen.trace_header, seen.forwarded) for seen in shop.seen] == [
+        ("shop-bus", event, "Root=1", False),
+        ("other-bus", event, "Root=1", True),
+    ]
+
+
+def test_an_event_from_another_bus_goes_to_no_third_one(world: Make) -> None:
+    shop = world(
+        to_bus(BUS + "other-bus"), to_bus(BUS + "default", "onwards", "other-bus"), rule(EventBusName="default")
+    )
+    shop.bus.put_events([entry()])
+    shop.bus.stop()
+    ((_, event, attributes),) = shop.buried
+    assert event["detail"] == {"n": 1}
+    assert attributes["RULE_ARN"].endswith(":rule/other-bus/onwards")
+    assert (attributes["ERROR_CODE"], attributes["RETRY_ATTEMPTS"]) == ("THIRD_ACCOUNT_HOP_DETECTED", "0")
+    assert shop.taken == []
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        BUS + "no-such-bus",
+        BUS.replace("123456789012", "210987654321") + "other-bus",
+        BUS.replace("us-east-1", "eu-west-1") + "other-bus",
+    ],
+)
+def test_an_event_for_a_bus_that_is_not_here_goes_to_the_dlq(world: Make, arn: str) -> None:
+    shop = world(to_bus(arn))
+    shop.bus.put_events([entry()])
+    wait_until(lambda: shop.buried)
+    attributes = shop.buried[0][2]
+    assert (attributes["ERROR_CODE"], attributes["TARGET_ARN"]) == ("NO_RESOURCE", arn)
+
+
 def test_disabled_rules_and_schedules_match_nothing() -> None:
     schedule = {"Name": "daily", "ScheduleExpression": "rate(1 day)", "Targets": []}
-    assert read_rules([rule(State="DISABLED"), schedule], ("lambda",)) == []
+    management = rule("management", State="ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS")
+    read = read_rules([rule(State="DISABLED"), schedule, management], ("lambda",))
+    assert [each.name for each in read] == ["management"]
 
 
 def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
@@ -211,6 +312,17 @@ def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
         read_rules([rule(EventPattern={"source": "shop"})], ("lambda",))
 
 
-def test_a_target_that_nobody_delivers_to_is_refused_with_the_rules_name() -> None:
-    with pytest.raises(UnsupportedTarget, match="all-shop"):
-        read_rules([rule(Targets=[{"Id": "one", "Arn": "arn:aws:sns:us-east-1:1:topic"}])], ("lambda",))
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ({"Arn": "arn:aws:sns:us-east-1:1:topic"}, "no delivery to"),
+        ({"Arn": "arn:aws:events:us-east-1:1:api-destination/hook/1"}, "no delivery to"),
+        ({"Arn": FUNCTION, "InputPath": "detail"}, "not a path"),
+        ({"Arn": BUS + "other-bus", "InputPath": "$.detail"}, "modifying the input"),
+        ({"Arn": "arn:aws:logs:us-east-1:1:log-group:log", "Input": "{}"}, "modifying the input"),
+        ({"Arn": DLQ, "SqsParameters": {"MessageGroupId": "one"}}, "no message groups"),
+    ],
+)
+def test_a_delivery_that_nobody_makes_is_refused_with_the_rules_name(target: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedTarget, match=f"rule all-shop: .*{reason}"):
+        read_rules([rule(Targets=[{"Id": "one"} | target])], ("events", "lambda", "logs", "sqs"))

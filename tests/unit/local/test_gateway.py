@@ -15,7 +15,7 @@ from joserfc.jwk import KeySet, OctKey, RSAKey
 from samtranslator.translator.transform import transform
 
 from local.gateway import Gateway, RequestLine
-from local.runtime import InvocationResult, Throttled
+from local.runtime import InvocationResult, RequestTooLarge, Throttled
 
 ISSUER = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_pool"
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
@@ -50,15 +50,15 @@ class Functions:
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.result = InvocationResult(b"{}", None, 0.0)
-        self.throttled = False
+        self.refusal: Exception | None = None
         self.released = threading.Event()
 
     def invoke(self, function: str, payload: bytes) -> InvocationResult:
         self.calls.append((function, json.loads(payload)))
         if function.endswith("Slow"):
             self.released.wait(10)
-        if self.throttled:
-            raise Throttled
+        if self.refusal:
+            raise self.refusal
         return self.result
 
     def answer(self, value: Any) -> None:
@@ -408,12 +408,18 @@ def test_a_function_error_does_not_reach_the_client(serve: Serve, functions: Fun
     assert (response.status_code, response.json()) == (500, {"message": "Internal Server Error"})
 
 
-def test_a_throttled_function_is_unavailable(serve: Serve, functions: Functions) -> None:
-    functions.throttled = True
+@pytest.mark.parametrize(
+    ("refusal", "status", "message"),
+    [(Throttled(), 503, "Service Unavailable"), (RequestTooLarge(), 413, "Request Entity Too Large")],
+)
+def test_an_invocation_that_lambda_refuses_has_a_status_of_its_own(
+    serve: Serve, functions: Functions, refusal: Exception, status: int, message: str
+) -> None:
+    functions.refusal = refusal
 
     response = requests.post(f"{serve('Echo')}/echo", timeout=10)
 
-    assert (response.status_code, response.json()) == (503, {"message": "Service Unavailable"})
+    assert (response.status_code, response.json()) == (status, {"message": message})
 
 
 def test_a_function_that_takes_longer_than_the_integrations_time_is_unavailable(serve: Serve) -> None:

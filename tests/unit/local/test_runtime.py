@@ -16,10 +16,12 @@ from local.runtime import (
     FunctionConfig,
     HandlerImportError,
     InvocationResult,
+    RequestTooLarge,
     Runtime,
     RuntimeStopped,
     Throttled,
     UnknownFunction,
+    check_request,
 )
 from tests.unit.local.support import wait_until
 
@@ -111,11 +113,43 @@ def test_an_unknown_function_is_refused(make_runtime: MakeRuntime) -> None:
         runtime.invoke_async("other", b"{}", print)
 
 
-def test_a_large_event_and_answer_pass_whole(make_runtime: MakeRuntime) -> None:
-    payload = json.dumps("x" * 5_000_000).encode()
+def test_the_largest_event_and_answer_pass_whole(make_runtime: MakeRuntime) -> None:
+    payload = json.dumps("x" * (6_291_456 - 2)).encode()
     runtime = make_runtime(function("plain.echo"))
 
     assert runtime.invoke("echo", payload).payload == payload
+
+
+def test_a_larger_event_is_refused_in_lambdas_words(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(function("plain.echo"))
+    text = r"6291457 byte payload is too large for the RequestResponse invocation type \(limit 6291456 bytes\)"
+
+    with pytest.raises(RequestTooLarge, match=text):
+        runtime.invoke("echo", b"1" * 6_291_457)
+
+
+def test_an_asynchronous_request_may_have_a_megabyte() -> None:
+    check_request(b"1" * 1_048_576, "Event")
+
+    with pytest.raises(RequestTooLarge, match=r"for the Event invocation type \(limit 1048576 bytes\)"):
+        check_request(b"1" * 1_048_577, "Event")
+
+
+@pytest.mark.parametrize(("size", "kind"), [(6_291_556, None), (6_291_557, "Unhandled")])
+def test_a_larger_answer_is_an_error_of_the_function(
+    make_runtime: MakeRuntime, tmp_path: Path, size: int, kind: str | None
+) -> None:
+    (tmp_path / "large.py").write_text("def answer(size, context):\n    return 'x' * (size - len('\"\"'))\n")
+    runtime = make_runtime(function("large.answer", code=tmp_path))
+
+    result = runtime.invoke("answer", str(size).encode())
+
+    assert result.function_error == kind
+    if kind:
+        assert json.loads(result.payload) == {
+            "errorMessage": "Response payload size exceeded maximum allowed payload size (6291556 bytes).",
+            "errorType": "Function.ResponseSizeTooLarge",
+        }
 
 
 def test_the_context_tells_what_lambda_tells(make_runtime: MakeRuntime) -> None:
@@ -314,6 +348,17 @@ def test_beyond_the_reserved_concurrency_a_call_is_throttled_at_once(make_runtim
     (tmp_path / "go").touch()
     assert isinstance(results.get(timeout=10), InvocationResult)
     assert isinstance(runtime.invoke("wait_for_file", event), InvocationResult)
+
+
+def test_reserved_concurrency_can_be_changed(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(function("plain.echo"))
+
+    assert runtime.reserve("echo", 0).reserved_concurrency == 0
+    with pytest.raises(Throttled):
+        runtime.invoke("echo", b"{}")
+
+    assert runtime.reserve("echo", None).reserved_concurrency is None
+    assert runtime.invoke("echo", b"{}").function_error is None
 
 
 def test_an_asynchronous_call_returns_before_the_function_ends_and_uses_all_processes(

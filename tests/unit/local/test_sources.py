@@ -114,7 +114,14 @@ def test_a_partial_response_is_tried_again_from_its_lowest_record_on(world: Make
 
 
 @pytest.mark.parametrize(
-    "payload", [b'{"batchItemFailures": [{"itemIdentifier": "9"}]}', b'{"batchItemFailures": [{}]}', b"[1]", b'"x"']
+    "payload",
+    [
+        b'{"batchItemFailures": [{"itemIdentifier": "9"}]}',
+        b'{"batchItemFailures": [{"itemIdentifier": ["1"]}]}',
+        b'{"batchItemFailures": [{}]}',
+        b"[1]",
+        b'"x"',
+    ],
 )
 def test_a_response_that_makes_no_sense_is_a_failure_of_the_whole_batch(world: Make, payload: bytes) -> None:
     answers = iter([InvocationResult(payload, None, 0.01), answer()])

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from joserfc import jwt
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.dynamo_type import Item
+from moto.sqs.models import sqs_backends
 
-from local.store import ServiceError, Store, require_moto
+from local import store as store_module
+from local.store import SHARD_ID, ServiceError, Store, require_moto
+from tests.unit.local.support import wait_until
 
 
 @pytest.fixture
@@ -307,6 +311,127 @@ def test_nothing_is_kept_of_a_write_but_the_item(store: Store, tables: Any, reco
     assert len(Item.instances_tracked) == tracked  # type: ignore[attr-defined]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """The one shard of the table's stream, read as the SDK reads it."""
+
+    client: Any
+    stream: str
+
+    def iterator(self, kind: str, number: str | None = None) -> str:
+        request = {"StreamArn": self.stream, "ShardId": SHARD_ID, "ShardIteratorType": kind}
+        answer = self.client.get_shard_iterator(**request, **({"SequenceNumber": number} if number else {}))
+        return str(answer["ShardIterator"])
+
+    def read(self, kind: str, number: str | None = None, **more: Any) -> list[dict[str, Any]]:
+        return list(self.client.get_records(ShardIterator=self.iterator(kind, number), **more)["Records"])
+
+    def amounts(self, kind: str, number: str | None = None) -> list[str]:
+        return [record["dynamodb"]["NewImage"]["n"]["N"] for record in self.read(kind, number)]
+
+
+@pytest.fixture
+def shard(store: Store, tables: Any) -> Shard:
+    return Shard(store.client("dynamodbstreams"), tables.describe_table(TableName="stock")["Table"]["LatestStreamArn"])
+
+
+def test_what_a_stream_reported_can_be_read_from_it(tables: Any, shard: Shard, records: list[dict[str, Any]]) -> None:
+    whole = {
+        "pk": {"S": "cup"},
+        "n": {"N": "12345678901234567890.5"},
+        "image": {"B": b"\x00\xff"},
+        "parts": {"BS": [b"\x01", b"\x02"]},
+    }
+    tables.put_item(TableName="stock", Item=whole)
+    tables.delete_item(TableName="stock", Key=item("cup"))
+
+    inserted, removed = shard.read("TRIM_HORIZON")
+
+    change = inserted["dynamodb"]
+    assert change["NewImage"] == whole
+    assert (change["Keys"], removed["dynamodb"]["OldImage"]) == (item("cup"), change["NewImage"])
+    assert change["ApproximateCreationDateTime"].timestamp() == records[0]["dynamodb"]["ApproximateCreationDateTime"]
+    for name in ("eventID", "eventName", "eventVersion", "eventSource", "awsRegion"):
+        assert inserted[name] == records[0][name]
+    for name in ("SequenceNumber", "SizeBytes", "StreamViewType"):
+        assert change[name] == records[0]["dynamodb"][name]
+    assert inserted.keys() == {"eventID", "eventName", "eventVersion", "eventSource", "awsRegion", "dynamodb"}
+    assert removed["eventName"] == "REMOVE"
+
+
+def test_a_shard_is_read_from_its_start_a_number_or_its_end(
+    tables: Any, shard: Shard, records: list[dict[str, Any]]
+) -> None:
+    latest = shard.iterator("LATEST")
+    for number in range(1, 5):
+        put(tables, "cup", n=number)
+    second = records[1]["dynamodb"]["SequenceNumber"]
+
+    assert shard.amounts("TRIM_HORIZON") == ["1", "2", "3", "4"]
+    assert shard.amounts("AT_SEQUENCE_NUMBER", second) == ["2", "3", "4"]
+    assert shard.amounts("AFTER_SEQUENCE_NUMBER", second) == ["3", "4"]
+    assert shard.amounts("LATEST") == []
+    assert len(shard.client.get_records(ShardIterator=latest)["Records"]) == 4
+
+
+def test_a_shard_is_read_on_where_the_last_call_ended(tables: Any, shard: Shard) -> None:
+    for number in range(1, 4):
+        put(tables, "cup", n=number)
+
+    first = shard.client.get_records(ShardIterator=shard.iterator("TRIM_HORIZON"), Limit=2)
+    second = shard.client.get_records(ShardIterator=first["NextShardIterator"], Limit=2)
+    put(tables, "cup", n=4)
+    third = shard.client.get_records(ShardIterator=second["NextShardIterator"], Limit=2)
+
+    assert [
+        [record["dynamodb"]["NewImage"]["n"]["N"] for record in page["Records"]] for page in (first, second, third)
+    ] == [
+        ["1", "2"],
+        ["3"],
+        ["4"],
+    ]
+
+
+def test_a_record_that_is_no_longer_kept_is_trimmed(
+    tables: Any, shard: Shard, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "STREAM_RECORDS", 2)
+    put(tables, "cup", n=1)
+    begin = shard.iterator("TRIM_HORIZON")
+    for number in range(2, 5):
+        put(tables, "cup", n=number)
+
+    for read in (
+        lambda: shard.read("AT_SEQUENCE_NUMBER", records[1]["dynamodb"]["SequenceNumber"]),
+        lambda: shard.read("AFTER_SEQUENCE_NUMBER", records[0]["dynamodb"]["SequenceNumber"]),
+        lambda: shard.client.get_records(ShardIterator=begin),
+    ):
+        with pytest.raises(ClientError) as error:
+            read()
+        assert code_of(error) == "TrimmedDataAccessException"
+    assert shard.amounts("TRIM_HORIZON") == ["3", "4"]
+    assert shard.amounts("AT_SEQUENCE_NUMBER", records[2]["dynamodb"]["SequenceNumber"]) == ["3", "4"]
+
+
+def test_a_stream_has_one_shard_and_another_stream_or_shard_is_not_found(
+    tables: Any, shard: Shard, records: list[dict[str, Any]]
+) -> None:
+    put(tables, "cup", n=1)
+
+    described = shard.client.describe_stream(StreamArn=shard.stream)["StreamDescription"]
+
+    numbers = {"StartingSequenceNumber": records[0]["dynamodb"]["SequenceNumber"]}
+    assert described["Shards"] == [{"ShardId": SHARD_ID, "SequenceNumberRange": numbers}]
+    assert (described["StreamArn"], described["TableName"]) == (shard.stream, "stock")
+    for request in (
+        {"StreamArn": shard.stream + "9", "ShardId": SHARD_ID},
+        {"StreamArn": shard.stream, "ShardId": SHARD_ID + "9"},
+    ):
+        with pytest.raises(ClientError) as error:
+            shard.client.get_shard_iterator(ShardIteratorType="LATEST", **request)
+        assert code_of(error) == "ResourceNotFoundException"
+
+
 # -------------------------------------------------------------------------------------------- the transactions
 
 
@@ -452,6 +577,282 @@ def test_a_cancelled_transaction_may_be_tried_again_with_its_token(tables: Any) 
     assert stored(tables, "cup") == item("cup", n=0)
 
 
+# -------------------------------------------------------------------------------------------------- the queues
+
+
+class Queues:
+    """The queues of a store, by name."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.client = store.client("sqs")
+        self.messages: list[str] = []
+        store.on_message = self.messages.append
+
+    def create(self, name: str, **attributes: str) -> None:
+        self.client.create_queue(QueueName=name, Attributes=attributes)
+
+    def url(self, name: str) -> str:
+        return str(self.client.get_queue_url(QueueName=name)["QueueUrl"])
+
+    def arn(self, name: str) -> str:
+        return f"arn:aws:sqs:{self.store.region}:{self.store.account_id}:{name}"
+
+    def send(self, name: str, body: str, **more: Any) -> str:
+        return str(self.client.send_message(QueueUrl=self.url(name), MessageBody=body, **more)["MessageId"])
+
+    def receive(self, name: str, **more: Any) -> list[dict[str, Any]]:
+        return list(self.client.receive_message(QueueUrl=self.url(name), **more).get("Messages", []))
+
+    def bodies(self, name: str, count: int = 10) -> list[str]:
+        return [message.record["body"] for message in self.store.receive(self.arn(name), count)]
+
+    def wait_until_visible(self, name: str) -> None:
+        wait_until(lambda: self.store.next_visible(self.arn(name)) == 0)
+
+    def counts(self, name: str) -> list[str]:
+        """How many messages are visible, delayed and in flight."""
+        names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible")]
+        attributes = self.client.get_queue_attributes(QueueUrl=self.url(name), AttributeNames=names)["Attributes"]
+        return [attributes[name] for name in names]
+
+
+@pytest.fixture
+def queues(store: Store) -> Queues:
+    """A fast clock, and a queue `orders` whose messages go to `dead` after two receives."""
+    store.outside = lambda seconds: seconds / 1000
+    made = Queues(store)
+    made.create("dead")
+    policy = {"deadLetterTargetArn": made.arn("dead"), "maxReceiveCount": 2}
+    made.create("orders", RedrivePolicy=json.dumps(policy), VisibilityTimeout="60")
+    return made
+
+
+def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
+    before = int(time.time() * 1000)
+    attributes = {
+        "REASON": {"DataType": "String", "StringValue": "no"},
+        "raw": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},
+    }
+    message_id = queues.send("orders", "{}", MessageAttributes=attributes)
+
+    [received] = queues.store.receive(queues.arn("orders"), 10)
+
+    record = received.record
+    sent, first = (int(record["attributes"].pop(f"{kind}Timestamp")) for kind in ("Sent", "ApproximateFirstReceive"))
+    assert before <= sent <= first <= time.time() * 1000
+    assert record["attributes"].pop("SenderId")
+    assert record.pop("receiptHandle")
+    lists: dict[str, list[str]] = {"stringListValues": [], "binaryListValues": []}
+    assert record == {
+        "messageId": message_id,
+        "body": "{}",
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "messageAttributes": {
+            "REASON": {"stringValue": "no", "dataType": "String"} | lists,
+            "raw": {"binaryValue": "AP8=", "dataType": "Binary"} | lists,
+        },
+        "md5OfBody": "99914b932bd37a50b983c5e7c90ae93b",
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queues.arn("orders"),
+        "awsRegion": "us-east-1",
+    }
+
+
+def test_waits_of_a_queue_last_as_long_as_the_store_is_told(queues: Queues) -> None:
+    queues.create("delaying", DelaySeconds="50")
+    queues.send("delaying", "by its queue")
+    queues.send("orders", "by itself", DelaySeconds=100)
+
+    assert 0.0 < (queues.store.next_visible(queues.arn("orders")) or 0) <= 0.1
+    assert 0.0 < (queues.store.next_visible(queues.arn("delaying")) or 0) <= 0.05
+    queues.wait_until_visible("orders")
+    [received] = queues.store.receive(queues.arn("orders"), 10)
+    assert 0.0 < received.visible_in <= 0.06
+    queues.wait_until_visible("orders")
+    assert queues.bodies("orders") == ["by itself"]
+    assert queues.bodies("delaying") == ["by its queue"]
+
+
+def test_messages_that_were_received_together_are_visible_together(queues: Queues) -> None:
+    for body in ("one", "two", "three"):
+        queues.send("orders", body)
+
+    received = queues.store.receive(queues.arn("orders"), 10)
+
+    assert len(received) == 3
+    assert len({message.message.visible_at for message in received}) == 1
+
+
+def test_messages_are_counted_by_whether_they_are_visible_delayed_or_in_flight(queues: Queues) -> None:
+    queues.store.outside = lambda seconds: seconds
+    for body in ("one", "two", "three"):
+        queues.send("orders", body)
+    queues.send("orders", "later", DelaySeconds=900)
+    queues.receive("orders")
+
+    assert queues.counts("orders") == ["2", "1", "1"]
+
+
+def test_a_message_that_was_received_too_often_moves_to_the_dead_letter_queue_and_names_its_source(
+    queues: Queues,
+) -> None:
+    attributes = {"REASON": {"DataType": "String", "StringValue": "no"}}
+    message_id = queues.send("orders", "poison", MessageAttributes=attributes)
+    last = []
+    for _ in range(2):
+        queues.wait_until_visible("orders")
+        last.append([received.dead_letters for received in queues.store.receive(queues.arn("orders"), 1)])
+
+    queues.wait_until_visible("orders")
+
+    assert last == [[None], [queues.arn("dead")]]
+    assert queues.bodies("orders") == []
+    [moved] = queues.receive("dead", MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"])
+    assert (moved["MessageId"], moved["Body"], moved["MessageAttributes"]) == (message_id, "poison", attributes)
+    # The count goes on: "the number of times a message has been received across all queues" (API of ReceiveMessage).
+    assert moved["Attributes"]["ApproximateReceiveCount"] == "3"
+    assert moved["Attributes"]["DeadLetterQueueSourceArn"] == queues.arn("orders")
+    queues.wait_until_visible("dead")
+    [again] = queues.store.receive(queues.arn("dead"), 1)
+    assert again.record["attributes"]["DeadLetterQueueSourceArn"] == queues.arn("orders")
+
+
+def test_a_dead_letter_queue_with_a_redrive_policy_counts_its_own_receives(queues: Queues) -> None:
+    queues.create("buried")
+    policy = {"deadLetterTargetArn": queues.arn("buried"), "maxReceiveCount": 1}
+    queues.client.set_queue_attributes(QueueUrl=queues.url("dead"), Attributes={"RedrivePolicy": json.dumps(policy)})
+    queues.send("orders", "poison")
+
+    received = []
+    for name in ("orders", "orders", "orders", "dead", "dead", "buried"):
+        queues.wait_until_visible(name)
+        received.append(len(queues.bodies(name)))
+
+    assert received == [1, 1, 0, 1, 0, 1]
+
+
+def test_a_message_that_is_too_old_is_gone(queues: Queues) -> None:
+    queues.create("short", MessageRetentionPeriod="60")
+    queues.send("short", "old")
+    sent = time.time()
+
+    wait_until(lambda: time.time() - sent > 0.06)
+
+    assert queues.bodies("short") == []
+    assert queues.counts("short") == ["0", "0", "0"]
+
+
+def test_on_message_tells_of_new_moved_and_rescheduled_messages(queues: Queues) -> None:
+    queues.send("orders", "poison")
+    [message] = queues.receive("orders", VisibilityTimeout=43_200)
+    assert queues.bodies("orders") == []
+
+    queues.client.change_message_visibility(
+        QueueUrl=queues.url("orders"), ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+    )
+    assert queues.bodies("orders") == ["poison"]
+    queues.wait_until_visible("orders")
+    assert queues.bodies("orders") == []
+
+    assert queues.messages == [queues.arn("orders"), queues.arn("orders"), queues.arn("dead")]
+
+
+def test_a_receiver_that_waits_in_vain_gets_nothing(queues: Queues) -> None:
+    begun = time.monotonic()
+
+    received = queues.receive("orders", WaitTimeSeconds=1)
+
+    assert received == []
+    assert time.monotonic() - begun >= 1
+
+
+def test_a_receiver_that_waits_gets_a_message_as_soon_as_it_comes_or_is_visible(queues: Queues) -> None:
+    queues.send("orders", "delayed", DelaySeconds=300)
+    begun = time.monotonic()
+
+    delayed = queues.receive("orders", WaitTimeSeconds=20)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(queues.receive, "dead", WaitTimeSeconds=20)
+        queues.send("dead", "new")
+
+    assert [message["Body"] for message in (*delayed, *waiting.result())] == ["delayed", "new"]
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.usefixtures("busy")
+def test_each_message_is_received_by_one_of_many_threads_and_deleted(queues: Queues) -> None:
+    queues.store.outside = lambda seconds: seconds
+    bodies = [str(number) for number in range(100)]
+    for body in bodies:
+        queues.send("orders", body)
+
+    def drain(_: int) -> list[str]:
+        drained = []
+        while messages := queues.receive("orders", MaxNumberOfMessages=3):
+            for message in messages:
+                queues.client.delete_message(QueueUrl=queues.url("orders"), ReceiptHandle=message["ReceiptHandle"])
+                drained.append(message["Body"])
+        return drained
+
+    with ThreadPoolExecutor(8) as threads:
+        drained = [body for part in threads.map(drain, range(8)) for body in part]
+
+    assert sorted(drained, key=int) == bodies
+    assert queues.counts("orders") == ["0", "0", "0"]
+
+
+def test_a_deleted_message_may_be_deleted_again_but_not_one_that_never_was(queues: Queues) -> None:
+    queues.send("orders", "one")
+    [message] = queues.receive("orders")
+    request = {"QueueUrl": queues.url("orders"), "ReceiptHandle": message["ReceiptHandle"]}
+
+    queues.client.delete_message(**request)
+    queues.client.delete_message(**request)
+
+    queues.store.delete(queues.arn("orders"), ["unknown"])
+    with pytest.raises(ClientError) as error:
+        queues.client.delete_message(**request | {"ReceiptHandle": "unknown"})
+    assert code_of(error) == "ReceiptHandleIsInvalid"
+
+
+def test_a_queue_that_is_gone_is_empty(queues: Queues) -> None:
+    queues.client.delete_queue(QueueUrl=queues.url("orders"))
+
+    queues.store.delete(queues.arn("orders"), ["handle"])
+    assert queues.store.receive(queues.arn("orders"), 1) == []
+    assert queues.store.next_visible(queues.arn("orders")) is None
+
+
+def test_a_fifo_queue_keeps_the_order_of_a_group(queues: Queues) -> None:
+    queues.create("orders.fifo", FifoQueue="true", ContentBasedDeduplication="true")
+    for body in ("one", "two"):
+        queues.send("orders.fifo", body, MessageGroupId="cup")
+
+    assert [message["Body"] for message in queues.receive("orders.fifo", VisibilityTimeout=43_200)] == ["one"]
+    assert queues.receive("orders.fifo") == []
+
+
+def test_a_long_queue_is_filled_and_drained_at_the_speed_of_a_short_one(queues: Queues) -> None:
+    backend = sqs_backends[queues.store.account_id][queues.store.region]
+
+    def seconds_of_the_next(count: int) -> float:
+        begun = time.process_time()
+        for _ in range(count):
+            backend.send_message("orders", "{}")
+        for received in queues.store.receive(queues.arn("orders"), count):
+            queues.store.delete(queues.arn("orders"), [received.record["receiptHandle"]])
+        return time.process_time() - begun
+
+    queues.store.outside = lambda seconds: seconds
+    short = seconds_of_the_next(200)
+    for _ in range(3000):
+        backend.send_message("orders", "{}")
+    long = seconds_of_the_next(200)
+
+    assert long < 5 * short
+
+
 # ------------------------------------------------------------------------------------- the bus and the functions
 
 
@@ -553,6 +954,17 @@ def test_an_error_of_the_runtime_is_an_aws_error(store: Store, function: str) ->
 
     assert code_of(error) == "TooManyRequestsException"
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+
+
+def test_a_change_of_reserved_concurrency_is_told(store: Store, function: str) -> None:
+    told: list[tuple[str, int | None]] = []
+    store.on_concurrency = lambda *change: told.append(change)
+    client = store.client("lambda")
+
+    client.put_function_concurrency(FunctionName="seller", ReservedConcurrentExecutions=0)
+    client.delete_function_concurrency(FunctionName="seller")
+
+    assert told == [("seller", 0), ("seller", None)]
 
 
 def test_an_unknown_function_is_not_found(store: Store) -> None:

@@ -84,7 +84,7 @@ Resources:
   Alerts:
     Type: AWS::SNS::Topic
     Condition: Production
-    Properties: {TopicName: alerts}
+    Properties: {TopicName: alerts, Subscription: [{Protocol: email, Endpoint: ops@example.com}]}
   Seller:
     Type: AWS::Serverless::Function
     Properties:
@@ -284,6 +284,40 @@ def test_cloudformation_shows_the_stack_with_its_outputs_and_exports(store: Stor
     listed = client.describe_stack_resources(StackName="shop")["StackResources"]
     bus = next(resource for resource in listed if resource["LogicalResourceId"] == "Bus")
     assert bus["PhysicalResourceId"] == "bus"
+
+
+SUBSCRIPTIONS = """
+Resources:
+  Topic: {Type: AWS::SNS::Topic}
+  Queue: {Type: AWS::SQS::Queue}
+  ToQueue:
+    Type: AWS::SNS::Subscription
+    Properties:
+      TopicArn: !Ref Topic
+      Protocol: sqs
+      Endpoint: !GetAtt Queue.Arn
+      RawMessageDelivery: true
+      FilterPolicyScope: MessageBody
+      FilterPolicy: {kind: [wanted]}
+  ToAddress:
+    Type: AWS::SNS::Subscription
+    Properties: {TopicArn: !Ref Topic, Protocol: https, Endpoint: "https://example.com/"}
+"""
+
+
+def test_a_subscribed_queue_gets_what_its_filter_lets_through_and_no_address_is_called(
+    store: Store, folder: Path
+) -> None:
+    stack = deployed(store, folder, SUBSCRIPTIONS)
+    topics, queues = store.client("sns"), store.client("sqs")
+
+    for message in ('{"kind": "other"}', '{"kind": "wanted"}'):
+        topics.publish(TopicArn=stack.resources["Topic"].physical_id, Message=message)
+
+    answer = queues.receive_message(QueueUrl=stack.resources["Queue"].physical_id, MaxNumberOfMessages=10)
+    assert [message["Body"] for message in answer["Messages"]] == ['{"kind": "wanted"}']
+    assert [each["Protocol"] for each in topics.list_subscriptions()["Subscriptions"]] == ["sqs"]
+    assert not_run(stack) == ["ToAddress (AWS::SNS::Subscription)"]
 
 
 def test_resources_that_nobody_runs_are_listed(store: Store, folder: Path) -> None:

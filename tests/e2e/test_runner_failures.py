@@ -1,4 +1,4 @@
-"""What fails ends in the queue that the template names, as AWS would put it there. Local only: it needs fast time."""
+"""What fails ends in the queue that a template names, as AWS would put it there. Local only: it needs fast time."""
 
 import json
 from collections.abc import Iterator

@@ -1,0 +1,424 @@
+"""Faults on purpose: what fails, how and how often is read from a file, drawn by lot and logged."""
+
+import functools
+import json
+import math
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qs
+
+import botocore.session
+from botocore.exceptions import UnknownServiceError
+from botocore.model import ServiceModel
+
+KINDS = {
+    "function": ("throttle", "error", "time-out", "crash"),
+    "call": ("throttle", "error", "lost-answer", "crash", "delay"),
+    "rule": ("duplicate", "delay", "error"),
+    "queue": ("duplicate",),
+    "stream": ("duplicate",),
+}
+"""What can be hit, and how."""
+
+Answer = tuple[str, list[tuple[str, str]], bytes]
+"""What an AWS API answers: status, headers and body."""
+
+
+class InvalidFaults(Exception):
+    """The file of faults cannot be used; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One entry of the file.
+
+    Args:
+        selector: what it hits, a key of KINDS.
+        name: which of them; may be a pattern: `*`, `dynamodb.*`.
+        kind: one of the selector's kinds.
+        probability: of each strike, above 0 and up to 1.
+        by: of a call the function that makes it; may be a pattern.
+        seconds: how long a delay lasts, on the runner's clock.
+        times: how often it strikes at most.
+    """
+
+    selector: str
+    name: str
+    kind: str
+    probability: float
+    by: str = "*"
+    seconds: float = 0.0
+    times: float = math.inf
+
+
+class Faults:
+    """Draws and logs the faults of a run, which last as long as their file exists. Safe for threads.
+
+    Args:
+        faults: the entries. None strikes after another one did at the same chance.
+        names: by selector, how the file calls what the runner knows by other names.
+        seed: of the lots; each entry draws its own.
+        file: where the entries came from.
+        log: the file that gets a line of JSON for each strike; emptied.
+    """
+
+    def __init__(
+        self,
+        faults: Sequence[Fault] = (),
+        names: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        *,
+        seed: int = 0,
+        file: Path = Path(),
+        log: Path = Path(),
+    ) -> None:
+        self._lots = [(fault, random.Random(f"{seed} {number}")) for number, fault in enumerate(faults)]  # noqa: S311
+        self._left = [fault.times for fault in faults]
+        self._names = names
+        self._file = file
+        self._log = log
+        self._lock = threading.Lock()
+        if faults:
+            log.write_text("")
+
+    def strikes(self, selector: str, name: str, kinds: Collection[str] = (), by: str = "", **what: Any) -> Fault | None:
+        """Let a fault strike or not, and log it.
+
+        Args:
+            selector: what may be hit.
+            name: which one, as the runner knows it.
+            kinds: those that can strike here; none named, all of the selector's.
+            by: the function that makes a call.
+            what: goes into the log; no addresses and no bodies.
+        """
+        fault = self.draw(selector, name, kinds, by)
+        if fault:
+            self.note(fault, name, by, **what)
+        return fault
+
+    def draw(self, selector: str, name: str, kinds: Collection[str] = (), by: str = "") -> Fault | None:
+        """Like `strikes`, for those who call `note` themselves, once they know the outcome."""
+        if not self._lots or not self._file.exists():
+            return None
+        known, caller = self._known_as(selector, name), self._known_as("function", by)
+        with self._lock:
+            for number, (fault, lot) in enumerate(self._lots):
+                if (
+                    fault.selector == selector
+                    and (not kinds or fault.kind in kinds)
+                    and fnmatchcase(known, fault.name)
+                    and fnmatchcase(caller, fault.by)
+                    and self._left[number] > 0
+                    and lot.random() < fault.probability
+                ):
+                    self._left[number] -= 1
+                    return fault
+        return None
+
+    def note(self, fault: Fault, name: str, by: str = "", **what: Any) -> None:
+        """Write a strike's line of the log."""
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "kind": fault.kind,
+            fault.selector: self._known_as(fault.selector, name),
+            **({"by": self._known_as("function", by)} if by else {}),
+            **what,
+        }
+        with self._lock, self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _known_as(self, selector: str, name: str) -> str:
+        return self._names.get(selector, {}).get(name, name)
+
+
+NO_FAULTS = Faults()
+
+
+# ------------------------------------------------------------------------------------------------- the file
+
+
+def read_faults(file: Path, names: Mapping[str, Mapping[str, str]], log: Path) -> Faults:
+    """The faults of a file: `{"seed": 7, "faults": [{"function": "*", "kind": "error", "probability": 0.1}, …]}`.
+
+    Args:
+        file: its path.
+        names: by selector, what the runner knows of it and how the file calls that.
+        log: see Faults.
+
+    Raises:
+        InvalidFaults: naming the entry.
+    """
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidFaults(f"{file}: {error}") from error
+    match content:
+        case {"faults": [*entries], "seed": int(seed), **rest} if not rest:
+            faults = [_read_entry(f"{file}: faults[{number}]", entry, names) for number, entry in enumerate(entries)]
+            return Faults(faults, names, seed=seed, file=file, log=log)
+    raise InvalidFaults(f'{file}: not of the form {{"seed": 7, "faults": […]}}')
+
+
+def _read_entry(place: str, entry: Any, names: Mapping[str, Mapping[str, str]]) -> Fault:
+    where = f"{place} {json.dumps(entry)}"
+    selectors = KINDS.keys() & entry.keys() if isinstance(entry, dict) else set()
+    if len(selectors) != 1:
+        raise InvalidFaults(f"{where}: is to name one of {', '.join(KINDS)}")
+    (selector,) = selectors
+    for reason in _mistakes(selector, entry, names):
+        raise InvalidFaults(f"{where}: {reason}")
+    return Fault(selector, entry[selector], **{key: value for key, value in entry.items() if key != selector})
+
+
+def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    kind, delay = entry.get("kind"), entry.get("kind") == "delay"
+    if kind not in KINDS[selector]:
+        yield f"the kinds of a {selector} are {', '.join(KINDS[selector])}"
+    known = {selector, "kind", "probability", "times"} | ({"by"} if selector == "call" else set())
+    for key in sorted(entry.keys() - known - ({"seconds"} if delay else set())):
+        yield f"{key} is unknown here"
+    if not _between(entry.get("probability"), 1):
+        yield "the probability is to be above 0 and up to 1"
+    if delay and not _between(entry.get("seconds"), math.inf):
+        yield "seconds are to be a number above 0"
+    if "times" in entry and not (_between(entry["times"], math.inf) and entry["times"] == int(entry["times"])):
+        yield "times are to be a whole number above 0"
+    if not _matches(selector, entry[selector], names):
+        yield f"there is no {selector} {entry[selector]}"
+    if not _matches("function", entry.get("by", "*"), names):
+        yield f"there is no function {entry['by']}"
+
+
+def _between(value: Any, most: float) -> bool:
+    return type(value) in (int, float) and 0 < value <= most and value < math.inf
+
+
+def _matches(selector: str, pattern: Any, names: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether the pattern means anything that there is."""
+    if not isinstance(pattern, str):
+        return False
+    known = _operations(pattern.partition(".")[0]) if selector == "call" else names[selector].values()
+    return pattern == "*" or any(fnmatchcase(name, pattern) for name in known)
+
+
+# --------------------------------------------------------------------------------------------- calls of AWS
+
+PUT_EVENTS = "events.PutEvents"
+BEFORE = ("throttle", "error")
+AFTER = ("lost-answer", "crash", "delay")
+"""The kinds that keep a call from taking effect, and those that strike once it has."""
+
+SERVICES = {"dynamodb": ("dynamodb", "dynamodbstreams"), "ses": ("sesv2", "ses"), "states": ("stepfunctions",)}
+"""How boto3 calls the services, where the name in the signature is another or that of several."""
+
+THROTTLES = {
+    "dynamodb": ("ProvisionedThroughputExceededException", 400),
+    "lambda": ("TooManyRequestsException", 429),
+    "sesv2": ("TooManyRequestsException", 429),
+    "sns": ("Throttled", 429),
+    "sqs": ("RequestThrottled", 400),
+}
+ERRORS = {"dynamodb": "InternalServerError", "lambda": "ServiceException", "sns": "InternalError"}
+"""What services answer in place of ThrottlingException (400) and InternalFailure (500), the errors common to all of
+AWS; from the error lists of PutItem, Invoke, SendEmail, Publish and SendMessage in their API references."""
+
+
+class Caller(Protocol):
+    """A function's process."""
+
+    @property
+    def function(self) -> str: ...
+
+    def kill(self) -> None: ...
+
+
+class FaultyCalls:
+    """Stands between the functions and the AWS APIs.
+
+    Args:
+        faults: those of the run.
+        caller: the process with an access key, or None: the calls of others are let through.
+        outside: how long so many seconds of the clock last outside.
+    """
+
+    def __init__(
+        self, faults: Faults, caller: Callable[[str], Caller | None], outside: Callable[[float], float]
+    ) -> None:
+        self._faults = faults
+        self._caller = caller
+        self._outside = outside
+
+    def answer(self, request: BaseHTTPRequestHandler, body: bytes, answer: Callable[[bytes], Answer]) -> Answer | None:
+        """Answer a call, or let it fail.
+
+        Args:
+            request: its method, path and headers.
+            body: its body.
+            answer: lets the call take effect.
+
+        Returns:
+            None if nobody is left to be answered.
+        """
+        signature = re.search(r"Credential=([^/]+)/[^/]+/[^/]+/([^/]+)/", request.headers.get("Authorization", ""))
+        process = self._caller(signature[1]) if signature else None
+        call = _call(signature[2], request, body) if signature and process else None
+        if process is None or call is None:
+            return answer(body)
+        by = process.function
+        what = _tags(body) if call == "sesv2.SendEmail" else {}
+        if call == PUT_EVENTS:
+            answer = functools.partial(self._put_events, by, answer)
+        elif fault := self._faults.strikes("call", call, BEFORE, by, **what, effect=False):
+            return _refusal(call, fault.kind)
+        fault = self._faults.draw("call", call, AFTER, by)
+        status, headers, text = answer(body)
+        if fault is None:
+            return status, headers, text
+        self._faults.note(fault, call, by, **what, effect=status.startswith("2"))
+        if fault.kind == "crash":
+            process.kill()
+            return None
+        if fault.kind == "lost-answer":
+            return _refusal(call, "error")
+        time.sleep(self._outside(fault.seconds))
+        return status, headers, text
+
+    def _put_events(self, by: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
+        """Refuse single entries, as EventBridge does."""
+        request = json.loads(body)
+        entries = request["Entries"]
+        struck = [
+            self._faults.strikes(
+                "call", PUT_EVENTS, BEFORE, by, **{"detail-type": entry.get("DetailType")}, effect=False
+            )
+            for entry in entries
+        ]
+        if not any(struck):
+            return answer(body)
+        taken = [entry for entry, fault in zip(entries, struck, strict=True) if not fault]
+        status, headers, text = "200", [("Content-Type", "application/x-amz-json-1.1")], b'{"Entries": []}'
+        if taken:
+            status, headers, text = answer(json.dumps(request | {"Entries": taken}).encode())
+        if status[:3] != "200":
+            return status, headers, text
+        rest = iter(json.loads(text)["Entries"])
+        results = [_refused_entry(fault) if fault else next(rest) for fault in struck]
+        failed = sum("ErrorCode" in result for result in results)
+        return status, headers, json.dumps({"FailedEntryCount": failed, "Entries": results}).encode()
+
+
+@functools.cache
+def _model(service: str) -> ServiceModel:
+    return botocore.session.get_session().get_service_model(service)
+
+
+def _operations(service: str) -> list[str]:
+    try:
+        model = _model(service)
+    except UnknownServiceError:
+        return []
+    known = service in SERVICES.get(model.signing_name, (model.signing_name,))
+    return [f"{service}.{operation}" for operation in model.operation_names] if known else []
+
+
+def _call(signed_for: str, request: BaseHTTPRequestHandler, body: bytes) -> str | None:
+    """What a request calls, in boto3's names: `service.Operation`; None if its service is not known here."""
+    prefix, _, operation = request.headers.get("X-Amz-Target", "").partition(".")
+    for service in filter(_operations, SERVICES.get(signed_for, (signed_for,))):
+        model = _model(service)
+        if prefix:
+            if model.metadata.get("targetPrefix") == prefix:
+                return f"{service}.{operation}"
+        elif model.protocol == "query":
+            for action in parse_qs(body.decode(errors="replace")).get("Action", []):
+                return f"{service}.{action}"
+        else:
+            path = request.path.partition("?")[0]
+            for name in model.operation_names:
+                http = model.operation_model(name).http
+                form = re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(http["requestUri"].partition("?")[0]))
+                if http["method"] == request.command and re.fullmatch(form, path):
+                    return f"{service}.{name}"
+    return None
+
+
+def _tags(body: bytes) -> dict[str, Any]:
+    """What tells one mail from another in the log."""
+    return {"tags": {tag["Name"]: tag["Value"] for tag in json.loads(body).get("EmailTags", [])}}
+
+
+def _refusal(call: str, kind: str) -> Answer:
+    service = call.partition(".")[0]
+    code, status = (ERRORS.get(service, "InternalFailure"), 500)
+    if kind == "throttle":
+        code, status = THROTTLES.get(service, ("ThrottlingException", 400))
+    message = f"{kind} on purpose"
+    if _model(service).protocol == "query":
+        text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        return str(status), [("Content-Type", "text/xml")], text.encode()
+    headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", code)]
+    return str(status), headers, json.dumps({"__type": code, "message": message}).encode()
+
+
+def _refused_entry(fault: Fault) -> dict[str, str]:
+    code = "ThrottlingException" if fault.kind == "throttle" else "InternalFailure"
+    return {"ErrorCode": code, "ErrorMessage": f"{fault.kind} on purpose"}
+
+
+# ------------------------------------------------------------------------------------- event source mappings
+
+
+class Result(Protocol):
+    """What a function answered."""
+
+    @property
+    def payload(self) -> bytes: ...
+
+    @property
+    def function_error(self) -> str | None: ...
+
+
+R = TypeVar("R", bound=Result)
+
+
+def repeating(faults: Faults, selector: str, invoke: Callable[[str, bytes], R]) -> Callable[[str, bytes], R]:
+    """Hands records to a function again that it has handled: a stream's whole batch, single messages of a queue.
+
+    Args:
+        faults: those of the run.
+        selector: `stream` or `queue`.
+        invoke: runs the function and waits for its result.
+
+    Returns:
+        What stands in its place, and answers with the last result: the records count as not handled if that fails.
+    """
+
+    def invoke_again(function: str, payload: bytes) -> R:
+        result = invoke(function, payload)
+        if result.function_error or _reports_failures(result.payload):
+            return result
+        records = json.loads(payload)["Records"]
+        # The queue's name, or the table's: arn:aws:sqs:…:NAME, arn:aws:dynamodb:…:table/NAME/stream/…
+        source = records[0]["eventSourceARN"].split(":", 5)[5].removeprefix("table/").partition("/")[0]
+        if selector == "stream":
+            events = [record["eventID"] for record in records]
+            again = records if faults.strikes(selector, source, records=events) else []
+        else:
+            again = [record for record in records if faults.strikes(selector, source, message=record["messageId"])]
+        return invoke(function, json.dumps({"Records": again}).encode()) if again else result
+
+    return invoke_again if faults is not NO_FAULTS else invoke
+
+
+def _reports_failures(payload: bytes) -> bool:
+    answer = json.loads(payload)
+    return isinstance(answer, dict) and bool(answer.get("batchItemFailures"))

@@ -1,0 +1,257 @@
+"""Event source mappings of SQS queues: pushed, several batches at a time, again until they succeed or are spent."""
+
+import json
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from local.delivery import Clock
+from local.patterns import EventPattern
+from local.runtime import InvocationResult
+from local.sources import attempt, filter_patterns, reports_failures
+from local.store import Received, Store
+
+CONCURRENCY = 4
+"""Batches at a time of a mapping without MaximumConcurrency: as many as the runtime starts processes of a function."""
+PAYLOAD_LIMIT = 6 * 1024 * 1024
+"""Bytes of one invocation's payload (Lambda developer guide, "Batching behavior")."""
+
+
+@dataclass(frozen=True)
+class QueueMapping:
+    """An enabled mapping of a queue to a function.
+
+    Args:
+        function: the function's name or ARN.
+        queue: the queue's ARN.
+        batch_size: the most messages of one invocation.
+        window: seconds that a batch waits for more messages.
+        filters: a message that none of them matches is deleted; no filters, no message deleted.
+        partial: whether the function reports failed messages (ReportBatchItemFailures).
+        concurrency: how many batches are handled at once.
+    """
+
+    function: str
+    queue: str
+    batch_size: int
+    window: float
+    filters: tuple["BodyFilter", ...]
+    partial: bool
+    concurrency: int
+
+    def wants(self, record: Mapping[str, Any]) -> bool:
+        """Whether the message passes the filters."""
+        return not self.filters or any(pattern.matches(record) for pattern in self.filters)
+
+
+class BodyFilter:
+    """A filter of messages by their body: by its fields, or by its text.
+
+    A pattern of fields drops what is not JSON, and a pattern of text drops JSON (Lambda developer guide, "Using event
+    filtering with an Amazon SQS event source").
+
+    Raises:
+        InvalidEventPattern: Lambda would not take it.
+    """
+
+    def __init__(self, pattern: dict[str, Any]) -> None:
+        self._pattern = EventPattern(pattern)
+        self._wants_fields = isinstance(pattern.get("body"), dict) if "body" in pattern else None
+
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record of a queue is wanted."""
+        body = _fields(record["body"])
+        if self._wants_fields is not None and self._wants_fields != isinstance(body, dict | list):
+            return False
+        return self._pattern.matches({**record, "body": body})
+
+
+def _fields(body: str) -> Any:
+    """A body that is a JSON object or array, parsed; any other as it is."""
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return body
+    return parsed if isinstance(parsed, dict | list) else body
+
+
+def read_queue_mapping(properties: Mapping[str, Any]) -> QueueMapping:
+    """A mapping from the resolved properties of an `AWS::Lambda::EventSourceMapping` on a queue.
+
+    Raises:
+        InvalidEventPattern: a filter is not one that Lambda takes.
+    """
+    return QueueMapping(
+        function=properties["FunctionName"],
+        queue=properties["EventSourceArn"],
+        batch_size=int(properties.get("BatchSize", 10)),
+        window=float(properties.get("MaximumBatchingWindowInSeconds", 0)),
+        filters=tuple(BodyFilter(pattern) for pattern in filter_patterns(properties)),
+        partial=reports_failures(properties),
+        concurrency=int(properties.get("ScalingConfig", {}).get("MaximumConcurrency", CONCURRENCY)),
+    )
+
+
+class QueueSources:
+    """All queue mappings of a template.
+
+    Args:
+        mappings: from `read_queue_mapping`.
+        store: holds the queues.
+        clock: what a second is.
+        invoke: runs a function and waits for its result; it may raise.
+        on_failure: is told the function, and in a line what failed and what happens next.
+    """
+
+    def __init__(
+        self,
+        mappings: Iterable[QueueMapping],
+        *,
+        store: Store,
+        clock: Clock,
+        invoke: Callable[[str, bytes], InvocationResult],
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        self._pollers = [_Poller(mapping, store, clock, invoke, on_failure) for mapping in mappings]
+
+    def start(self) -> None:
+        """Begin to hand messages over."""
+        for poller in self._pollers:
+            poller.start()
+
+    def on_message(self, queue: str) -> None:
+        """Take note that a queue has a message, or will have one at another time; returns at once."""
+        for poller in self._pollers:
+            if poller.mapping.queue == queue:
+                poller.wake()
+
+    def stop(self) -> None:
+        """End when the running invocations have; what was received and not handled stays in its queue."""
+        for poller in self._pollers:
+            poller.stop()
+
+
+class _Poller:
+    """One mapping: a thread that gathers batches, and a pool of them that have the batches handled.
+
+    Nothing is received before a worker is free, so no message waits out its visibility timeout here.
+    """
+
+    def __init__(
+        self,
+        mapping: QueueMapping,
+        store: Store,
+        clock: Clock,
+        invoke: Callable[[str, bytes], InvocationResult],
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        self.mapping = mapping
+        self._store = store
+        self._clock = clock
+        self._invoke = invoke
+        self._on_failure = on_failure
+        self._left: deque[Received] = deque()  # had no room in the batch before
+        self._changed = threading.Condition()
+        self._woken = False
+        self._stopping = False
+        self._busy = 0
+        self._workers = ThreadPoolExecutor(mapping.concurrency, thread_name_prefix=f"batches to {mapping.function}")
+        self._thread = threading.Thread(target=self._run, name=f"queue to {mapping.function}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._workers.shutdown()
+
+    def _run(self) -> None:
+        while self._find_worker() and (batch := self._gather()):
+            with self._changed:
+                self._busy += 1
+            self._workers.submit(self._handle, batch)
+
+    def _find_worker(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._busy < self.mapping.concurrency)
+            return not self._stopping
+
+    def _gather(self) -> list[Received]:
+        """Receive messages until the batch is full or its window is over; none when it is time to stop."""
+        batch: list[Received] = []
+        size, end = len(_payload([])), math.inf
+        while not self._stopping:
+            self._left.extend(self._receive(self.mapping.batch_size - len(batch) - len(self._left)))
+            while self._left and (not batch or size + _size(self._left[0]) <= PAYLOAD_LIMIT):
+                size += _size(self._left[0])
+                batch.append(self._left.popleft())
+            if batch:
+                end = min(end, time.monotonic() + self._clock.outside(self.mapping.window))
+            if self._left or len(batch) == self.mapping.batch_size or time.monotonic() >= end:
+                return batch
+            self._wait(end)
+        return []
+
+    def _receive(self, count: int) -> list[Received]:
+        """Receive messages and delete those that nobody wants."""
+        wanted: list[Received] = []
+        unwanted: list[Received] = []
+        for message in self._store.receive(self.mapping.queue, count) if count else []:
+            (wanted if self.mapping.wants(message.record) else unwanted).append(message)
+        self._delete(unwanted)
+        return wanted
+
+    def _wait(self, end: float) -> None:
+        """Wait until the window is over, or there may be a message."""
+        due = self._store.next_visible(self.mapping.queue)
+        seconds = min(end - time.monotonic(), math.inf if due is None else due)
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken or self._stopping, min(seconds, threading.TIMEOUT_MAX))
+            self._woken = False
+
+    def _handle(self, batch: list[Received]) -> None:
+        """Have a batch handled once, and delete what went well."""
+        ids = [message.record["messageId"] for message in batch]
+        failures, reason = attempt(
+            self._invoke, self.mapping.function, _payload(batch), ids, partial=self.mapping.partial
+        )
+        failed = set(failures)
+        self._delete(message for message in batch if message.record["messageId"] not in failed)
+        if reason is not None and not self._stopping:
+            self._tell(reason, [message for message in batch if message.record["messageId"] in failed])
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+
+    def _delete(self, messages: Iterable[Received]) -> None:
+        self._store.delete(self.mapping.queue, [message.record["receiptHandle"] for message in messages])
+
+    def _tell(self, reason: str, failed: list[Received]) -> None:
+        ways: dict[str | None, list[float]] = {}
+        for message in failed:
+            ways.setdefault(message.dead_letters, []).append(message.visible_in)
+        for queue, pauses in ways.items():
+            then = "again" if queue is None else f"to {queue}"
+            self._on_failure(self.mapping.function, f"{reason}; {len(pauses)} messages {then} in {max(pauses):.1f} s")
+
+
+def _payload(batch: list[Received]) -> bytes:
+    return json.dumps({"Records": [message.record for message in batch]}).encode()
+
+
+def _size(message: Received) -> int:
+    return len(json.dumps(message.record)) + len(", ")

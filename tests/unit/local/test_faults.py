@@ -1,0 +1,719 @@
+"""Faults strike what their file says, as often as it says, and leave a line each; no others are hit."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError
+
+from local.bus import Bus, read_rules
+from local.delivery import Clock, Scheduler
+from local.faults import KINDS, NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
+from local.runtime import FunctionConfig, InvocationResult, Runtime, Throttled
+from local.store import Store
+
+NAMES = {
+    "function": {"shop-taker-1X": "TakerFunction", "shop-mailer-2Y": "MailFunction"},
+    "rule": {"all-shop": "all-shop"},
+    "queue": {"shop-jobs": "JobsQueue"},
+    "stream": {"shop-stock": "StockTable"},
+}
+ADDRESS = "ann@example.com"
+
+
+class World:
+    """A file of faults and its log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "faults.json"
+        self.log = folder / "faults.jsonl"
+
+    def faults(self, *entries: dict[str, Any], seed: int = 7) -> Faults:
+        self.file.write_text(json.dumps({"seed": seed, "faults": [{"probability": 1} | entry for entry in entries]}))
+        return read_faults(self.file, NAMES, self.log)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The log, without the times."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------- the lots
+
+
+def draws(faults: Faults, selector: str = "rule", name: str = "all-shop", times: int = 1000) -> list[str | None]:
+    drawn = [faults.draw(selector, name) for _ in range(times)]
+    return [fault.kind if fault else None for fault in drawn]
+
+
+def test_the_same_seed_strikes_the_same_and_another_one_others(world: World) -> None:
+    entries: list[dict[str, Any]] = [{"rule": "*", "kind": kind, "probability": 0.1} for kind in ("error", "duplicate")]
+    first, again, other = (draws(world.faults(*entries, seed=seed)) for seed in (1, 1, 2))
+
+    assert first == again
+    assert first != other
+    assert 70 < first.count("error") < 130
+    assert 60 < first.count("duplicate") < 120  # lots of its own: it also strikes where the first entry does not
+
+
+def test_a_fault_strikes_no_more_often_than_it_may(world: World) -> None:
+    faults = world.faults({"rule": "all-shop", "kind": "error", "times": 3})
+
+    assert draws(faults, times=10) == ["error"] * 3 + [None] * 7
+
+
+def test_only_what_is_named_is_hit(world: World) -> None:
+    faults = world.faults({"function": "TakerFunction", "kind": "error"}, {"call": "sqs.*", "kind": "error"})
+
+    assert draws(faults, "function", "shop-taker-1X", 1) == ["error"]
+    assert draws(faults, "function", "shop-mailer-2Y", 1) == [None]
+    assert draws(faults, "call", "sqs.SendMessage", 1) == ["error"]
+    assert draws(faults, "call", "sns.Publish", 1) == [None]
+    assert draws(faults, "rule", "all-shop", 1) == [None]
+
+
+def test_nothing_is_hit_once_the_file_is_gone(world: World) -> None:
+    faults = world.faults({"rule": "*", "kind": "error"})
+    assert draws(faults, times=1) == ["error"]
+
+    world.file.unlink()
+
+    assert draws(faults, times=1) == [None]
+
+
+def test_the_log_starts_empty_and_has_a_line_per_strike_with_the_files_own_names(world: World) -> None:
+    world.log.write_text("of the run before\n")
+    faults = world.faults({"call": "*", "kind": "error", "by": "TakerFunction"})
+
+    faults.strikes("call", "sqs.SendMessage", by="shop-mailer-2Y", effect=False)
+    faults.strikes("call", "sqs.SendMessage", by="shop-taker-1X", effect=False)
+
+    assert world.lines() == [{"kind": "error", "call": "sqs.SendMessage", "by": "TakerFunction", "effect": False}]
+    assert json.loads(world.log.read_text())["time"].endswith("+00:00")
+
+
+def test_without_faults_nothing_is_drawn_and_no_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert [NO_FAULTS.strikes(selector, "any") for selector in KINDS] == [None] * len(KINDS)
+    assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("error", "is to name one of function, call, rule, queue, stream"),
+        ({"kind": "error", "probability": 1}, "is to name one of"),
+        ({"rule": "*", "queue": "*", "kind": "duplicate", "probability": 1}, "is to name one of"),
+        ({"rule": "*", "kind": "crash", "probability": 1}, "the kinds of a rule are duplicate, delay, error"),
+        ({"rule": "*", "probability": 1}, "the kinds of a rule are"),
+        ({"rule": "*", "kind": "error"}, "the probability is to be above 0"),
+        ({"rule": "*", "kind": "error", "probability": 0}, "the probability is to be above 0"),
+        ({"rule": "*", "kind": "error", "probability": 1.01}, "the probability is to be above 0"),
+        ({"rule": "*", "kind": "error", "probability": True}, "the probability is to be above 0"),
+        ({"rule": "*", "kind": "delay", "probability": 1}, "seconds are to be"),
+        ({"rule": "*", "kind": "error", "probability": 1, "seconds": 1}, "seconds is unknown here"),
+        ({"rule": "*", "kind": "error", "probability": 1, "by": "*"}, "by is unknown here"),
+        ({"rule": "*", "kind": "error", "probability": 1, "times": 1.5}, "times are to be"),
+        ({"rule": "*", "kind": "error", "probability": 1, "often": 2}, "often is unknown here"),
+        ({"rule": "none-shop", "kind": "error", "probability": 1}, "there is no rule none-shop"),
+        ({"rule": 5, "kind": "error", "probability": 1}, "there is no rule 5"),
+        ({"function": "shop-taker-1X", "kind": "error", "probability": 1}, "there is no function shop-taker-1X"),
+        ({"queue": "Jobs", "kind": "duplicate", "probability": 1}, "there is no queue Jobs"),
+        ({"stream": "Stock", "kind": "duplicate", "probability": 1}, "there is no stream Stock"),
+        ({"call": "dynamo.GetItem", "kind": "error", "probability": 1}, "there is no call dynamo.GetItem"),
+        ({"call": "cloudwatch.*", "kind": "error", "probability": 1}, "there is no call cloudwatch.*"),
+        ({"call": "dynamodb.GetItems", "kind": "error", "probability": 1}, "there is no call dynamodb.GetItems"),
+        ({"call": "*", "by": "Taker", "kind": "error", "probability": 1}, "there is no function Taker"),
+    ],
+)
+def test_an_entry_that_is_wrong_is_named_with_the_reason(world: World, entry: Any, reason: str) -> None:
+    right = {"rule": "*", "kind": "error", "probability": 1}
+    world.file.write_text(json.dumps({"seed": 1, "faults": [right, entry]}))
+
+    with pytest.raises(InvalidFaults) as error:
+        read_faults(world.file, NAMES, world.log)
+
+    assert str(error.value).startswith(f"{world.file}: faults[1] {json.dumps(entry)}: {reason}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"seed": 1}', '{"seed": "1", "faults": []}', '{"seed": 1, "faults": [], "x": 1}']
+)
+def test_a_file_of_another_form_is_refused(world: World, text: str) -> None:
+    world.file.write_text(text)
+
+    with pytest.raises(InvalidFaults, match=r"faults\.json: "):
+        read_faults(world.file, NAMES, world.log)
+
+
+def test_a_missing_file_is_refused(world: World) -> None:
+    with pytest.raises(InvalidFaults, match=r"No such file.*faults\.json"):
+        read_faults(world.file, NAMES, world.log)
+
+
+# ------------------------------------------------------------------------------------------- invocations
+
+COUNTING = """
+import boto3, os
+from pathlib import Path
+
+def handler(event, context):
+    with (Path(__file__).parent / "ran").open("a") as ran:
+        ran.write(context.aws_request_id + " ")
+    if event:
+        answer = getattr(boto3.client(event["service"]), event["operation"])(**event["parameters"])
+        return answer["ResponseMetadata"]["HTTPStatusCode"]
+    return os.environ.get("AWS_ACCESS_KEY_ID")
+"""
+
+
+class Functions:
+    """A runtime with one function that counts its runs and calls AWS if it is told to."""
+
+    def __init__(self, folder: Path, faults: Faults, environment: dict[str, str]) -> None:
+        (folder / "counting.py").write_text(COUNTING)
+        self._ran = folder / "ran"
+        config = FunctionConfig(
+            name="shop-taker-1X",
+            arn="arn:aws:lambda:us-east-1:123456789012:function:shop-taker-1X",
+            handler="counting.handler",
+            timeout=20,
+            memory=128,
+            code=folder,
+            layers=(),
+            environment={},
+        )
+        self.runtime = Runtime([config], environment=environment, on_log=lambda *_: None, faults=faults)
+        self.runtime.start()
+
+    def invoke(self, event: Any = None) -> InvocationResult:
+        return self.runtime.invoke("shop-taker-1X", json.dumps(event).encode())
+
+    def ran(self) -> list[str]:
+        """The request ids of the runs."""
+        return self._ran.read_text().split() if self._ran.exists() else []
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Iterator[Callable[..., Functions]]:
+    made: list[Functions] = []
+
+    def make(faults: Faults, environment: dict[str, str] | None = None) -> Functions:
+        made.append(Functions(tmp_path, faults, environment or {}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.runtime.stop()
+
+
+def error_of(result: InvocationResult) -> Any:
+    assert result.function_error == "Unhandled"
+    return json.loads(result.payload)
+
+
+def test_an_invocation_is_throttled_for_every_caller(world: World, functions: Callable[..., Functions]) -> None:
+    taker = functions(world.faults({"function": "TakerFunction", "kind": "throttle", "times": 2}))
+    done: SimpleQueue[Any] = SimpleQueue()
+
+    with pytest.raises(Throttled):
+        taker.invoke()
+    taker.runtime.invoke_async("shop-taker-1X", b"null", done.put)
+
+    assert isinstance(done.get(timeout=10), Throttled)
+    assert taker.ran() == []
+    assert taker.invoke().function_error is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "error_type", "message"),
+    [("error", "FaultInjected", "failed on purpose"), ("time-out", "Sandbox.Timedout", "Task timed out after 20.00 s")],
+)
+def test_an_invocation_fails_without_running_the_function(
+    world: World, functions: Callable[..., Functions], kind: str, error_type: str, message: str
+) -> None:
+    taker = functions(world.faults({"function": "*", "kind": kind}))
+
+    result = taker.invoke()
+
+    assert error_of(result)["errorType"] == error_type
+    assert message in error_of(result)["errorMessage"]
+    assert result.duration < 5
+    assert taker.ran() == []
+
+
+def test_a_function_crashes_after_its_end_and_runs_again(world: World, functions: Callable[..., Functions]) -> None:
+    taker = functions(world.faults({"function": "*", "kind": "crash", "times": 1}))
+
+    error = error_of(taker.invoke())
+
+    (request_id,) = taker.ran()
+    text = f"RequestId: {request_id} Error: Runtime exited with error: signal: killed"
+    assert error == {"errorType": "Runtime.ExitError", "errorMessage": text}
+    assert world.lines() == [{"kind": "crash", "function": "TakerFunction", "request": request_id}]
+    assert taker.invoke().function_error is None
+    assert len(taker.ran()) == 2
+
+
+def test_each_process_has_a_key_of_its_own_by_which_it_is_found(functions: Callable[..., Functions]) -> None:
+    taker = functions(NO_FAULTS, {"AWS_ACCESS_KEY_ID": "local"})
+
+    key = json.loads(taker.invoke().payload)
+
+    process = taker.runtime.caller(key)
+    assert process is not None
+    assert process.function == "shop-taker-1X"
+    assert taker.runtime.caller("local") is None
+
+
+# -------------------------------------------------------------------------------------------------- calls
+
+KEY = "LOCALTAKER"
+
+
+class Taker:
+    """Stands for a function's process."""
+
+    function = "shop-taker-1X"
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+class Calls:
+    """A store whose calls by one key are hit."""
+
+    def __init__(self, world: World, store: Store) -> None:
+        self._world = world
+        self._store = store
+        self.taker = Taker()
+        self.waited: list[float] = []
+        self.put: list[dict[str, Any]] = []
+        store.on_put_events = self._put_events
+
+    def hit(self, *entries: dict[str, Any]) -> None:
+        def outside(seconds: float) -> float:
+            self.waited.append(seconds)
+            return seconds / 1000
+
+        callers = {KEY: self.taker}
+        self._store.on_call = FaultyCalls(self._world.faults(*entries), callers.get, outside).answer
+
+    def client(self, service: str, key: str = KEY) -> Any:
+        return boto3.Session(region_name=self._store.region).client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=self._store.endpoint,
+            aws_access_key_id=key,
+            aws_secret_access_key="local",
+            config=Config(retries={"total_max_attempts": 1}, account_id_endpoint_mode="disabled"),
+        )
+
+    def _put_events(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self.put += entries
+        return [{"EventId": f"id-{entry['DetailType']}"} for entry in entries]
+
+
+@pytest.fixture
+def calls(world: World, store: Store) -> Calls:
+    store.client("dynamodb").create_table(
+        TableName="stock",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return Calls(world, store)
+
+
+def failure(call: Callable[..., Any], **parameters: Any) -> tuple[str, int]:
+    """Code and status of what a call answers."""
+    with pytest.raises(ClientError) as error:
+        call(**parameters)
+    response = error.value.response
+    return str(response["Error"]["Code"]), int(response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def put_item(client: Any, **more: Any) -> Any:
+    return client.put_item(TableName="stock", Item={"pk": {"S": "a"}}, **more)
+
+
+def items(store: Store) -> int:
+    return int(store.client("dynamodb").scan(TableName="stock")["Count"])
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "parameters", "throttle", "error"),
+    [
+        (
+            "dynamodb",
+            "update_item",
+            {"TableName": "stock", "Key": {"pk": {"S": "a"}}},
+            ("ProvisionedThroughputExceededException", 400),
+            "InternalServerError",
+        ),
+        ("dynamodbstreams", "list_streams", {}, ("ThrottlingException", 400), "InternalFailure"),
+        ("sqs", "send_message", {"QueueUrl": "q", "MessageBody": "b"}, ("RequestThrottled", 400), "InternalFailure"),
+        ("sns", "publish", {"TopicArn": "arn:t", "Message": "m"}, ("Throttled", 429), "InternalError"),
+        ("lambda", "invoke", {"FunctionName": "f"}, ("TooManyRequestsException", 429), "ServiceException"),
+        ("sesv2", "get_account", {}, ("TooManyRequestsException", 429), "InternalFailure"),
+        (
+            "stepfunctions",
+            "start_execution",
+            {"stateMachineArn": "arn:s"},
+            ("ThrottlingException", 400),
+            "InternalFailure",
+        ),
+        ("secretsmanager", "get_secret_value", {"SecretId": "s"}, ("ThrottlingException", 400), "InternalFailure"),
+    ],
+)
+def test_each_service_refuses_in_its_own_words(
+    calls: Calls,
+    world: World,
+    service: str,
+    operation: str,
+    parameters: dict[str, Any],
+    throttle: tuple[str, int],
+    error: str,
+) -> None:
+    client = calls.client(service)
+    name = f"{service}.{client.meta.method_to_api_mapping[operation]}"
+    calls.hit({"call": name, "kind": "throttle", "times": 1}, {"call": f"{service}.*", "kind": "error"})
+
+    assert failure(getattr(client, operation), **parameters) == throttle
+    assert failure(getattr(client, operation), **parameters) == (error, 500)
+    logged = {"call": name, "by": "TakerFunction", "effect": False}
+    assert world.lines() == [{"kind": "throttle"} | logged, {"kind": "error"} | logged]
+
+
+def test_a_refused_call_has_no_effect(calls: Calls, store: Store) -> None:
+    calls.hit({"call": "dynamodb.PutItem", "kind": "error"})
+
+    assert failure(put_item, client=calls.client("dynamodb")) == ("InternalServerError", 500)
+
+    assert items(store) == 0
+
+
+def test_calls_of_others_are_let_through(calls: Calls, store: Store, world: World) -> None:
+    calls.hit({"call": "*", "kind": "error"}, {"call": "*", "kind": "crash"})
+
+    put_item(calls.client("dynamodb", key="local"))
+
+    assert items(store) == 1
+    assert world.lines() == []
+
+
+def test_calls_of_a_service_that_cannot_be_named_are_let_through(calls: Calls) -> None:
+    calls.hit({"call": "*", "kind": "error"})
+
+    answer = calls.client("cloudwatch").list_metrics()  # signs for `monitoring`
+
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_calls_of_a_function_that_is_not_named_are_let_through(calls: Calls, store: Store) -> None:
+    calls.hit({"call": "*", "kind": "error", "by": "MailFunction"})
+
+    put_item(calls.client("dynamodb"))
+
+    assert items(store) == 1
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_answer_is_lost_after_the_effect_if_there_was_one(
+    calls: Calls, store: Store, world: World, exists: bool
+) -> None:
+    if exists:
+        put_item(calls.client("dynamodb", key="local"))
+    calls.hit({"call": "dynamodb.PutItem", "kind": "lost-answer"})
+
+    condition = {"ConditionExpression": "attribute_not_exists(pk)"}
+    assert failure(put_item, client=calls.client("dynamodb"), **condition) == ("InternalServerError", 500)
+
+    assert items(store) == 1
+    assert world.lines() == [
+        {"kind": "lost-answer", "call": "dynamodb.PutItem", "by": "TakerFunction", "effect": not exists}
+    ]
+
+
+def test_the_caller_is_killed_after_the_effect_and_gets_no_answer(calls: Calls, store: Store) -> None:
+    calls.hit({"call": "dynamodb.PutItem", "kind": "crash", "times": 1})
+
+    with pytest.raises(HTTPClientError):
+        put_item(calls.client("dynamodb"))
+
+    assert calls.taker.killed == 1
+    assert items(store) == 1
+
+
+def test_an_answer_comes_late_by_the_runners_clock(calls: Calls, store: Store) -> None:
+    calls.hit({"call": "dynamodb.PutItem", "kind": "delay", "seconds": 20})
+
+    answer = put_item(calls.client("dynamodb"))
+
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert calls.waited == [20]
+    assert items(store) == 1
+
+
+def test_a_mail_is_logged_by_its_tags_and_without_its_address(calls: Calls, store: Store, world: World) -> None:
+    sent: list[bytes] = []
+    store.on_mail = sent.append
+    ses = calls.client("sesv2")
+    ses.create_email_identity(EmailIdentity=ADDRESS)
+    calls.hit({"call": "sesv2.SendEmail", "kind": "lost-answer", "times": 1}, {"call": "*", "kind": "throttle"})
+    mail = {
+        "FromEmailAddress": ADDRESS,
+        "Destination": {"ToAddresses": [ADDRESS]},
+        "Content": {"Simple": {"Subject": {"Data": "Hej"}, "Body": {"Text": {"Data": "Hej"}}}},
+        "EmailTags": [{"Name": "kind", "Value": "greeting"}],
+    }
+
+    codes = [failure(ses.send_email, **mail)]
+    codes.append(failure(ses.send_email, **mail))
+
+    # An earlier entry has no precedence over one that strikes before the effect
+    assert codes == [("TooManyRequestsException", 429)] * 2
+    assert sent == []
+    what = {"call": "sesv2.SendEmail", "by": "TakerFunction", "tags": {"kind": "greeting"}, "effect": False}
+    assert world.lines() == [{"kind": "throttle"} | what] * 2
+    assert ADDRESS not in world.log.read_text()
+
+
+def events(*names: str) -> list[dict[str, str]]:
+    return [{"Source": "shop", "DetailType": name, "Detail": '{"who": "x"}'} for name in names]
+
+
+def test_single_events_are_refused_and_the_others_taken_in(calls: Calls, world: World) -> None:
+    calls.hit(
+        {"call": "events.PutEvents", "kind": "throttle", "times": 1},
+        {"call": "events.*", "kind": "error", "times": 1},
+    )
+
+    answer = calls.client("events").put_events(Entries=events("A", "B", "C"))
+
+    assert answer["FailedEntryCount"] == 2
+    results = [entry.get("ErrorCode") or entry["EventId"] for entry in answer["Entries"]]
+    assert results == ["ThrottlingException", "InternalFailure", "id-C"]
+    assert [entry["DetailType"] for entry in calls.put] == ["C"]
+    assert [(line["kind"], line["detail-type"]) for line in world.lines()] == [("throttle", "A"), ("error", "B")]
+
+
+def test_all_events_of_a_request_can_be_refused_or_none(calls: Calls) -> None:
+    calls.hit({"call": "events.PutEvents", "kind": "error", "times": 2})
+    client = calls.client("events")
+
+    assert client.put_events(Entries=events("A", "B"))["FailedEntryCount"] == 2
+    assert calls.put == []
+    assert client.put_events(Entries=events("A", "B"))["FailedEntryCount"] == 0
+    assert [entry["DetailType"] for entry in calls.put] == ["A", "B"]
+
+
+def test_the_answer_to_put_events_can_be_lost_as_a_whole(calls: Calls, world: World) -> None:
+    calls.hit({"call": "events.PutEvents", "kind": "lost-answer"})
+
+    assert failure(calls.client("events").put_events, Entries=events("A")) == ("InternalFailure", 500)
+
+    assert [entry["DetailType"] for entry in calls.put] == ["A"]
+    assert [line["effect"] for line in world.lines()] == [True]
+
+
+def test_a_function_crashes_in_its_call_and_its_invocation_ends_with_it(
+    world: World, store: Store, calls: Calls, functions: Callable[..., Functions]
+) -> None:
+    faults = world.faults({"call": "dynamodb.PutItem", "kind": "crash", "times": 1})
+    taker = functions(faults, store.function_environment())
+    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).outside).answer
+    event = {
+        "service": "dynamodb",
+        "operation": "put_item",
+        "parameters": {"TableName": "stock", "Item": {"pk": {"S": "a"}}},
+    }
+
+    crashed, went_well = taker.invoke(event), taker.invoke(event)
+
+    assert error_of(crashed)["errorType"] == "Runtime.ExitError"
+    assert (went_well.function_error, went_well.payload) == (None, b"200")
+    assert items(store) == 1
+    assert world.lines() == [{"kind": "crash", "call": "dynamodb.PutItem", "by": "TakerFunction", "effect": True}]
+
+
+def test_half_a_request_of_a_killed_caller_is_not_carried_out(store: Store) -> None:
+    seen: list[bytes] = []
+    store.on_call = lambda _request, body, _answer: seen.append(body)
+    host, port = store.endpoint.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n{}")
+        connection.shutdown(socket.SHUT_WR)
+
+        answer = connection.recv(1000)
+
+    assert (answer, seen) == (b"", [])
+
+
+# -------------------------------------------------------------------------------------------------- rules
+
+
+class Shop:
+    """A bus with one rule, and its target."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.taken: SimpleQueue[Any] = SimpleQueue()
+        self.scheduler = Scheduler(Clock(1000), print)
+        rule = {
+            "Name": "all-shop",
+            "EventPattern": {"source": ["shop"]},
+            "Targets": [{"Id": "one", "Arn": "arn:aws:lambda:us-east-1:123456789012:function:shop-taker-1X"}],
+        }
+        self.bus = Bus(
+            names=[],
+            rules=read_rules([rule], ("lambda",)),
+            scheduler=self.scheduler,
+            hand_over=lambda _arn, payload, _trace: self.taken.put(json.loads(payload)["id"]),
+            send=lambda *_: None,
+            on_event=lambda _: None,
+            on_failure=print,
+            region="us-east-1",
+            account_id="123456789012",
+            faults=faults,
+        )
+        self.scheduler.start()
+        self.bus.start()
+
+    def put(self, *names: str) -> list[str]:
+        """The ids of the events."""
+        return [entry["EventId"] for entry in self.bus.put_events(events(*names))]
+
+    def next(self) -> Any:
+        return self.taken.get(timeout=10)
+
+
+@pytest.fixture
+def shop() -> Iterator[Callable[[Faults], Shop]]:
+    made: list[Shop] = []
+
+    def make(faults: Faults) -> Shop:
+        made.append(Shop(faults))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.bus.stop()
+        each.scheduler.stop()
+
+
+def test_an_event_reaches_its_target_twice(world: World, shop: Callable[[Faults], Shop]) -> None:
+    bus = shop(world.faults({"rule": "all-shop", "kind": "duplicate", "times": 1}))
+
+    first, second = bus.put("A", "B")
+
+    assert [bus.next() for _ in range(3)] == [first, first, second]
+    target = "arn:aws:lambda:us-east-1:123456789012:function:shop-taker-1X"
+    assert world.lines() == [{"kind": "duplicate", "rule": "all-shop", "target": target, "event": first}]
+
+
+def test_a_later_event_overtakes_a_delayed_one(world: World, shop: Callable[[Faults], Shop]) -> None:
+    bus = shop(world.faults({"rule": "*", "kind": "delay", "seconds": 60, "times": 1}))
+
+    first, second = bus.put("A", "B")
+
+    assert [bus.next() for _ in range(2)] == [second, first]
+
+
+def test_a_failed_delivery_is_tried_again(world: World, shop: Callable[[Faults], Shop]) -> None:
+    bus = shop(world.faults({"rule": "*", "kind": "error", "times": 2}))
+
+    (event,) = bus.put("A")
+
+    assert bus.next() == event
+    assert [(line["kind"], line["event"]) for line in world.lines()] == [("error", event)] * 2
+
+
+# ----------------------------------------------------------------------------------- event source mappings
+
+STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/shop-stock/stream/2026-11-21T00:00:00.000"
+QUEUE = "arn:aws:sqs:us-east-1:123456789012:shop-jobs"
+BATCHES = {
+    "stream": [{"eventID": name, "eventSourceARN": STREAM} for name in "abc"],
+    "queue": [{"messageId": name, "eventSourceARN": QUEUE} for name in "abc"],
+}
+
+
+class Mapping:
+    """Hands a batch to a function that answers as told."""
+
+    def __init__(self, *answers: InvocationResult) -> None:
+        self.batches: list[str] = []
+        self._answers = iter(answers)
+
+    def invoke(self, _function: str, payload: bytes) -> InvocationResult:
+        records = json.loads(payload)["Records"]
+        self.batches.append("".join(record.get("eventID") or record["messageId"] for record in records))
+        return next(self._answers)
+
+
+SUCCESS = InvocationResult(b"null", None, 0.1)
+ALSO_SUCCESS = InvocationResult(b'{"batchItemFailures": []}', None, 0.1)
+PARTIAL = InvocationResult(b'{"batchItemFailures": [{"itemIdentifier": "b"}]}', None, 0.1)
+FAILURE = InvocationResult(b'{"errorType": "E"}', "Unhandled", 0.1)
+
+
+def hand_over(faults: Faults, selector: str, mapping: Mapping) -> InvocationResult:
+    batch = json.dumps({"Records": BATCHES[selector]}).encode()
+    return repeating(faults, selector, mapping.invoke)("shop-taker-1X", batch)
+
+
+def test_a_batch_of_a_stream_is_handed_over_once_more(world: World) -> None:
+    mapping = Mapping(SUCCESS, FAILURE)
+
+    result = hand_over(world.faults({"stream": "StockTable", "kind": "duplicate"}), "stream", mapping)
+
+    assert mapping.batches == ["abc", "abc"]
+    assert result is FAILURE  # so it is tried again, as any that fails
+    assert world.lines() == [{"kind": "duplicate", "stream": "StockTable", "records": ["a", "b", "c"]}]
+
+
+def test_single_messages_of_a_queue_are_handed_over_once_more(world: World) -> None:
+    mapping = Mapping(ALSO_SUCCESS, SUCCESS)
+
+    hand_over(world.faults({"queue": "JobsQueue", "kind": "duplicate", "times": 2}), "queue", mapping)
+
+    assert mapping.batches == ["abc", "ab"]
+    assert world.lines() == [{"kind": "duplicate", "queue": "JobsQueue", "message": name} for name in "ab"]
+
+
+@pytest.mark.parametrize("result", [FAILURE, PARTIAL])
+def test_a_batch_that_failed_is_not_repeated_by_a_fault(world: World, result: InvocationResult) -> None:
+    mapping = Mapping(result)
+
+    answer = hand_over(world.faults({"queue": "*", "kind": "duplicate"}), "queue", mapping)
+
+    assert answer is result
+    assert mapping.batches == ["abc"]
+
+
+def test_without_faults_a_batch_is_handed_over_once() -> None:
+    mapping = Mapping(SUCCESS)
+
+    hand_over(NO_FAULTS, "stream", mapping)
+
+    assert mapping.batches == ["abc"]
