@@ -1,0 +1,152 @@
+"""Facts and counters in DynamoDB. What is counted together is one transaction."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.conditions import Key
+from botocore.exceptions import BotoCoreError, ClientError
+
+from analytics.facts import Counter, Fact, Figures, Kind, Tally, months, totals
+from orderflow.wire import timestamp
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
+
+ATTEMPTS = 8
+PAUSE = 0.05
+"""Seconds; the longest pause before attempt n is n times as long, so all of them together stay below two seconds."""
+
+COUNTED = "ConditionalCheckFailed"
+PASSING = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+"""Reasons of a cancelled transaction that a retry may mend (DynamoDB API reference, TransactionCanceledException)."""
+
+
+class NotCounted(Exception):
+    """None of the facts was counted, as far as is known; the text is the error's code."""
+
+
+class Analytics:
+    """The analytics table.
+
+    Args:
+        dynamodb: the DynamoDB resource.
+        table: the table's name.
+        pause: waits for so many seconds.
+        jitter: a random number between its arguments.
+    """
+
+    def __init__(
+        self,
+        dynamodb: "DynamoDBServiceResource",
+        table: str,
+        pause: Callable[[float], None] = time.sleep,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._client = dynamodb.meta.client
+        self._table = table
+        self._pause = pause
+        self._jitter = jitter
+
+    def count(self, facts: Sequence[Fact], now: datetime) -> int:
+        """Count those facts that have not been counted before; all of them or none.
+
+        Args:
+            facts: of different events, and no more than fit a transaction.
+            now: the time.
+
+        Returns:
+            How many those were.
+
+        Raises:
+            NotCounted: the transaction failed. If only its answer was lost, the next attempt finds the facts.
+        """
+        try:
+            return self._count(list(facts), now)
+        except ClientError as error:
+            raise NotCounted(error.response["Error"]["Code"]) from error
+        except BotoCoreError as error:
+            raise NotCounted(type(error).__name__) from error
+
+    def _count(self, facts: list[Fact], now: datetime) -> int:
+        attempt = 0
+        while facts:
+            try:
+                self._client.transact_write_items(TransactItems=self._writes(facts, now))
+            except self._client.exceptions.TransactionCanceledException as error:
+                codes = [reason.get("Code", "None") for reason in error.response["CancellationReasons"]]
+                new = [fact for fact, code in zip(facts, codes, strict=False) if code != COUNTED]
+                if len(new) == len(facts):
+                    attempt += 1
+                    if attempt == ATTEMPTS or PASSING.isdisjoint(codes):
+                        raise NotCounted(", ".join(sorted({code for code in codes if code != "None"}))) from error
+                    self._pause(self._jitter(0, PAUSE * attempt))
+                facts = new
+            else:
+                break
+        return len(facts)
+
+    def _writes(self, facts: Sequence[Fact], now: datetime) -> list[Any]:
+        """A transaction's operations: the facts in their order, and then the counters."""
+        puts = [
+            {
+                "Put": {
+                    "TableName": self._table,
+                    "Item": _fact_item(fact, now),
+                    "ConditionExpression": "attribute_not_exists(pk)",
+                }
+            }
+            for fact in facts
+        ]
+        return [*puts, *({"Update": self._update(*sums)} for sums in totals(facts).items())]
+
+    def _update(self, counter: Counter, sums: Mapping[Kind, Tally]) -> dict[str, Any]:
+        values = {
+            f"{kind}{name.capitalize()}": value for kind, tally in sums.items() for name, value in vars(tally).items()
+        }
+        day, promotion = counter
+        return {
+            "TableName": self._table,
+            "Key": {"pk": _month_key(day.isoformat()[:7]), "sk": f"{day}#{promotion or ''}"},
+            "UpdateExpression": "ADD " + ", ".join(f"{name} :{name}" for name in values),
+            "ExpressionAttributeValues": {f":{name}": value for name, value in values.items()},
+        }
+
+    def figures(self, first: date, last: date) -> Iterator[Figures]:
+        """What was counted from one day to another, both included, in the order of day and promotion."""
+        between = Key("sk").between(f"{first}#", f"{last}$")  # "$" is what comes after "#"
+        pages = self._client.get_paginator("query")
+        for month in months(first, last):
+            condition: Any = Key("pk").eq(_month_key(month)) & between
+            for page in pages.paginate(TableName=self._table, KeyConditionExpression=condition):
+                yield from map(_figures, page["Items"])
+
+
+def _month_key(month: str) -> str:
+    return f"SALES#{month}"
+
+
+def _fact_item(fact: Fact, now: datetime) -> dict[str, Any]:
+    promotion = {} if fact.promotion is None else {"promotion": fact.promotion}
+    return {
+        "pk": f"FACT#{fact.event_id}",
+        "sk": "FACT",
+        "day": fact.day.isoformat(),
+        **promotion,
+        "kind": fact.kind.value,
+        **vars(fact.tally),
+        "countedAt": timestamp(now),
+    }
+
+
+def _figures(item: Mapping[str, Any]) -> Figures:
+    day, _, promotion = item["sk"].partition("#")
+    return Figures(date.fromisoformat(day), promotion or None, **{kind.value: _tally(item, kind) for kind in Kind})
+
+
+def _tally(item: Mapping[str, Any], kind: Kind) -> Tally:
+    orders, items, revenue = (item.get(f"{kind}{name}", Decimal(0)) for name in ("Orders", "Items", "Revenue"))
+    return Tally(int(orders), int(items), revenue)
