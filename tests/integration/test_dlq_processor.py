@@ -1,0 +1,836 @@
+"""DlqProcessorFunction against moto: its records, its retries, its alerts, and what it hands to consumers again."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from dlq_processor.failures import Failure, Kind
+from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
+from local.store import SHARD_ID, ServiceError
+from tests.integration.support import Api, Aws, Context, line, module, order_event
+
+FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
+NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
+CUSTOMER = "ada@example.com"
+OLD = "100000000000000000001"
+LOST = {"batchItemFailures": [{"itemIdentifier": "1"}]}
+
+
+@dataclass
+class Answered:
+    """What a function answers."""
+
+    payload: bytes
+    function_error: str | None = None
+
+
+class Consumers:
+    """The functions that the processor invokes."""
+
+    def __init__(self) -> None:
+        self.invoked: list[tuple[str, Any]] = []
+        self.answer: Callable[[], Any] = lambda: None
+
+    def invoke(self, name: str, payload: bytes, invocation_type: str) -> Answered:
+        assert invocation_type == "RequestResponse"
+        self.invoked.append((name, json.loads(payload)))
+        found = self.answer()
+        return found if isinstance(found, Answered) else Answered(json.dumps(found).encode())
+
+    def fail(self, error: str = "KeyError", message: str = "no") -> None:
+        body = json.dumps({"errorType": error, "errorMessage": message}).encode()
+        self.answer = lambda: Answered(body, "Unhandled")
+
+
+@pytest.fixture
+def processor(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The function, whose retries come at once."""
+    found = module("dlq_processor.processor")
+    monkeypatch.setattr(found, "DELAYS", (0, 0, 0))
+    monkeypatch.setattr(found.records, "_now", lambda: NOW)
+    return found
+
+
+@pytest.fixture
+def consumers(aws: Aws) -> Iterator[Consumers]:
+    found, before = Consumers(), aws.store.on_invoke
+    aws.store.on_invoke = found.invoke
+    yield found
+    aws.store.on_invoke = before
+
+
+@pytest.fixture
+def alerts(aws: Aws) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Gives what the alert topic's subscribers have got since it was last asked."""
+    queue, topics = boto3.client("sqs"), boto3.client("sns")
+    url = queue.create_queue(QueueName=f"alerts-{uuid.uuid4().hex}")["QueueUrl"]
+    arn = queue.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    topic = aws.stack.outputs["AlertTopicArn"]
+    subscription = topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
+
+    def received() -> list[dict[str, str]]:
+        messages = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        for message in messages:
+            queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return [json.loads(message["Body"]) for message in messages]
+
+    yield received
+    topics.unsubscribe(SubscriptionArn=subscription)
+    queue.delete_queue(QueueUrl=url)
+
+
+def as_delivered(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of the DLQ as Lambda hands it over."""
+    return {
+        "messageId": message["MessageId"],
+        "body": message["Body"],
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "messageAttributes": {
+            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
+            for name, value in message["MessageAttributes"].items()
+        },
+    }
+
+
+def function(aws: Aws, logical_id: str) -> str:
+    return str(aws.stack.resources[logical_id].physical_id)
+
+
+def function_arn(aws: Aws, logical_id: str) -> str:
+    return f"arn:aws:lambda:us-east-1:123456789012:function:{function(aws, logical_id)}"
+
+
+def a_message(body: Any, attributes: dict[str, str] | None = None, **system: str) -> dict[str, Any]:
+    return {
+        "messageId": str(uuid.uuid4()),
+        "body": body if isinstance(body, str) else json.dumps(body),
+        "attributes": {"ApproximateReceiveCount": "1", **system},
+        "messageAttributes": {
+            name: {"stringValue": value, "dataType": "String"} for name, value in (attributes or {}).items()
+        },
+    }
+
+
+def failed_invocation(aws: Aws, event: Any, error: str, message: str = "no") -> dict[str, Any]:
+    """What Lambda sends when the e-mail function kept failing."""
+    body = {
+        "requestContext": {
+            "requestId": "r",
+            "functionArn": f"{function_arn(aws, 'EmailFunction')}:$LATEST",
+            "condition": "RetriesExhausted",
+        },
+        "requestPayload": event,
+        "responsePayload": {"errorType": error, "errorMessage": message},
+    }
+    return a_message(body)
+
+
+def an_event() -> dict[str, Any]:
+    return order_event("Order Confirmed", "ORD-1", [("PROD-1", 2)])
+
+
+def process(processor: ModuleType, *messages: dict[str, Any]) -> list[str]:
+    """Hand messages over; gives those that could not be processed."""
+    answer = processor.handler({"Records": list(messages)}, Context())
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def process_retries(aws: Aws, processor: ModuleType) -> int:
+    """Hand over what the processor has sent to itself; gives how many messages that were."""
+    messages = [as_delivered(message) for message in aws.dlq()]
+    assert process(processor, *messages) == []
+    return len(messages)
+
+
+def record_of(processor: ModuleType, consumer: str, event: dict[str, Any]) -> FailedEvent:
+    found: FailedEvent | None = processor.records.get(f"{consumer}:{event['detail']['metadata']['eventId']}")
+    assert found is not None
+    return found
+
+
+def lines(output: str) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in output.splitlines()]
+
+
+def measured(output: str, name: str) -> float:
+    return float(sum(value for entry in lines(output) if name in entry for value in entry[name]))
+
+
+# ------------------------------------------------------------------------------------------ records
+
+
+def test_a_failure_is_stored_whole(aws: Aws, processor: ModuleType) -> None:
+    event = an_event()
+    message = failed_invocation(aws, event, "KeyError", "'orderId'")
+    assert process(processor, message) == []
+    found = record_of(processor, "email", event)
+    assert found == FailedEvent(
+        id=f"email:{event['detail']['metadata']['eventId']}",
+        consumer="email",
+        event_id=event["detail"]["metadata"]["eventId"],
+        kind=Kind.INVOCATION,
+        reason="KeyError",
+        message="'orderId'",
+        status=Status.NEW,
+        first_failed_at="2026-11-21T18:36:00.000Z",
+        last_failed_at="2026-11-21T18:36:00.000Z",
+        failures=1,
+        version=1,
+        order_id="ORD-1",
+        detail_type="Order Confirmed",
+        correlation_id="correlation-1",
+        payload=found.payload,
+        message_ids=frozenset({message["messageId"]}),
+    )
+    assert json.loads(found.payload or "") == event
+
+
+def test_a_message_that_comes_again_is_no_second_failure_and_another_one_is(aws: Aws, processor: ModuleType) -> None:
+    event = an_event()
+    message = failed_invocation(aws, event, "KeyError")
+    process(processor, message, message)
+    process(processor, message)
+    assert record_of(processor, "email", event).failures == 1
+    process(processor, failed_invocation(aws, event, "ValueError"))
+    again = record_of(processor, "email", event)
+    assert (again.failures, again.reason, again.status) == (2, "ValueError", Status.PARKED)
+
+
+def test_the_same_event_may_fail_at_two_consumers(aws: Aws, processor: ModuleType) -> None:
+    event = an_event()
+    rule = "arn:aws:events:us-east-1:123456789012:rule/orders-event-bus/sales-analytics"
+    queue = processor.consumers.analytics_queue_arn
+    undelivered = {"RULE_ARN": rule, "TARGET_ARN": queue, "ERROR_CODE": "NO_PERMISSIONS"}
+    process(processor, failed_invocation(aws, event, "KeyError"), a_message(event, undelivered))
+    assert record_of(processor, "email", event).reason == "KeyError"
+    assert record_of(processor, "analytics", event).reason == "NO_PERMISSIONS"
+
+
+def test_what_no_invocation_mends_is_parked_with_its_command(aws: Aws, processor: ModuleType) -> None:
+    event = an_event()
+    attributes = {
+        "RULE_ARN": "arn:aws:events:us-east-1:123456789012:rule/orders-event-bus/all-events-log",
+        "TARGET_ARN": "arn:aws:logs:us-east-1:123456789012:log-group:gone",
+        "ERROR_CODE": "NO_RESOURCE",
+        "EXHAUSTED_RETRY_CONDITION": "MaximumRetryAttempts",
+    }
+    process(processor, a_message(event, attributes))
+    found = record_of(processor, "all-events-log", event)
+    assert (found.status, found.redrivable) == (Status.PARKED, False)
+    assert (found.mend or "").startswith("make replay FROM=2026-11-21T18:36:00Z")
+    assert aws.dlq() == []
+
+
+def test_a_message_that_says_nothing_is_reported_alone_and_its_content_stays_out_of_the_log(
+    aws: Aws, processor: ModuleType, output: Callable[[], str]
+) -> None:
+    event, strange = an_event(), a_message(f"mail to {CUSTOMER}")
+    assert process(processor, strange, failed_invocation(aws, event, "KeyError", CUSTOMER)) == [strange["messageId"]]
+    assert record_of(processor, "email", event).failures == 1
+    printed = output()
+    (logged,) = [entry for entry in lines(printed) if entry.get("message") == "message not processed"]
+    assert (logged["message_id"], logged["error"]) == (strange["messageId"], "Unclassified: the body is no JSON")
+    assert "failures.py" in logged["stack"]
+    assert CUSTOMER not in printed
+
+
+def test_failures_are_counted_and_logged_with_their_event(
+    aws: Aws, processor: ModuleType, output: Callable[[], str]
+) -> None:
+    event = an_event()
+    message = failed_invocation(aws, event, "KeyError")
+    process(processor, message)
+    process(processor, message)
+    printed = output()
+    assert measured(printed, "FailedEvents") == 1
+    (logged,) = [entry for entry in lines(printed) if entry.get("message") == "event failed"]
+    event_id = event["detail"]["metadata"]["eventId"]
+    names = ("failed_event", "consumer", "reason", "order_id", "event_id", "correlation_id")
+    expected = [f"email:{event_id}", "email", "KeyError", "ORD-1", event_id, "correlation-1"]
+    assert [logged[name] for name in names] == expected
+
+
+# ------------------------------------------------------------------------------------------ the store
+
+
+def a_failure(consumer: str, event_id: str | None = None) -> Failure:
+    return Failure(consumer, event_id or uuid.uuid4().hex, Kind.QUEUE, "reason", "", payload="{}")
+
+
+def test_a_record_that_somebody_has_changed_is_not_overwritten(processor: ModuleType) -> None:
+    records = processor.records
+    seen, _ = records.add(a_failure("a"), "m-1")
+    records.park(seen)
+    with pytest.raises(Changed):
+        records.resolve(seen)
+    assert records.get(seen.id).status is Status.PARKED
+
+
+def test_a_failure_whose_record_changes_meanwhile_is_counted_on_the_newer_one(
+    processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, failure = processor.records, a_failure("a")
+    stale = [None, None]
+    get = records.get
+    monkeypatch.setattr(records, "get", lambda record_id: stale.pop() if stale else get(record_id))
+    records.add(failure, "m-1")
+    found, is_new = records.add(failure, "m-2")
+    assert (found.failures, found.message_ids, is_new) == (2, {"m-1", "m-2"}, True)
+
+
+def test_a_record_that_never_keeps_still_fails_the_message(
+    processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, failure = processor.records, a_failure("a")
+    records.add(failure, "m-1")
+    monkeypatch.setattr(records, "get", lambda _: None)
+    with pytest.raises(Changed):
+        records.add(failure, "m-2")
+
+
+def test_any_other_error_of_the_table_is_not_taken_for_a_change(
+    processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "UpdateItem")
+
+    monkeypatch.setattr(processor.records._table, "update_item", refuse)
+    with pytest.raises(ClientError):
+        processor.records.add(a_failure("a"), "m-1")
+
+
+def test_a_resolved_record_is_forgotten_after_90_days_and_not_if_it_fails_again(processor: ModuleType) -> None:
+    records, failure = processor.records, a_failure("a")
+    resolved = records.resolve(records.add(failure, "m-1")[0])
+    assert resolved == records.get(resolved.id)
+    assert resolved.resolved_at == "2026-11-21T18:36:00.000Z"
+    assert resolved.expiration == int((NOW + timedelta(days=90)).timestamp())
+    again, _ = records.add(failure, "m-2")
+    assert (again.status, again.resolved_at, again.expiration) == (Status.PARKED, None, None)
+    assert records.get(again.id) == again
+
+
+@pytest.fixture
+def listed(aws: Aws, processor: ModuleType) -> tuple[FailedEvents, str]:
+    """Seven records of a consumer of the test's own, which are of all statuses, and some of another's."""
+    consumer, clock = uuid.uuid4().hex, iter(range(1000))
+    name = aws.stack.outputs["FailedEventsTableName"]
+    records = FailedEvents(aws.resource, name, lambda: NOW + timedelta(seconds=next(clock)))
+    for number in range(7):
+        record, _ = records.add(a_failure(consumer, f"e{number}"), "m")
+        records.add(a_failure("somebody-else"), "m")
+        if number in (1, 2):
+            records.park(record)
+        if number == 3:
+            records.resolve(record)
+        if number == 4:
+            records.claim(record, 1)
+    return records, consumer
+
+
+def pages(
+    records: FailedEvents, status: Status | None, consumer: str | None, limit: int
+) -> Iterator[list[dict[str, Any]]]:
+    start: dict[str, str] | None = None
+    while True:
+        page = records.page(status, consumer, limit, start)
+        assert len(page.items) <= limit
+        yield page.items
+        if page.last is None:
+            return
+        assert all(isinstance(value, str) for value in page.last.values())
+        start = page.last
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_list_shows_each_record_once_newest_first_within_its_status(
+    listed: tuple[FailedEvents, str], limit: int
+) -> None:
+    records, consumer = listed
+    found = [item["eventId"] for page in pages(records, None, consumer, limit) for item in page]
+    assert found == ["e6", "e5", "e0", "e4", "e2", "e1", "e3"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_a_list_of_one_status_shows_that_alone(listed: tuple[FailedEvents, str], limit: int) -> None:
+    records, consumer = listed
+    found = [item["eventId"] for page in pages(records, Status.PARKED, consumer, limit) for item in page]
+    assert found == ["e2", "e1"]
+
+
+def test_a_list_without_consumer_shows_everybodys(listed: tuple[FailedEvents, str]) -> None:
+    records, consumer = listed
+    found = {(item["consumer"], item["id"]) for page in pages(records, Status.NEW, None, 2) for item in page}
+    assert {f"{consumer}:e0", f"{consumer}:e5", f"{consumer}:e6"} < {record_id for _, record_id in found}
+    assert "somebody-else" in {name for name, _ in found}
+
+
+def test_a_list_shows_what_the_record_shows(listed: tuple[FailedEvents, str]) -> None:
+    records, consumer = listed
+    (item,) = records.page(Status.RESOLVED, consumer, 5, None).items
+    record = records.get(item["id"])
+    assert record is not None
+    assert item == record.shown()
+    assert "payload" not in item
+    assert item["resolvedAt"]
+
+
+# ------------------------------------------------------------------------------------------ retries
+
+
+def test_what_passes_by_itself_is_tried_again_after_a_while_and_resolved(
+    aws: Aws, processor: ModuleType, consumers: Consumers, output: Callable[[], str]
+) -> None:
+    event = an_event()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    assert consumers.invoked == []
+    assert process_retries(aws, processor) == 1
+    assert consumers.invoked == [(function(aws, "EmailFunction"), event)]
+    found = record_of(processor, "email", event)
+    assert (found.status, found.attempts) == (Status.RESOLVED, 1)
+    assert measured(output(), "FailedEventsResolved") == 1
+    assert aws.dlq() == []
+
+
+def test_the_first_retry_waits_in_the_queue(aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "DELAYS", module("dlq_processor.retries").DELAYS)
+    process(processor, failed_invocation(aws, an_event(), "NotAccepted"))
+    assert aws.dlq() == []
+    url, queue = aws.stack.outputs["OrderEventsDlqUrl"], boto3.client("sqs")
+    attributes = queue.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    assert attributes["ApproximateNumberOfMessagesDelayed"] == "1"
+    queue.purge_queue(QueueUrl=url)
+
+
+def test_after_three_retries_a_record_is_parked_and_left_alone(
+    aws: Aws, processor: ModuleType, consumers: Consumers, output: Callable[[], str]
+) -> None:
+    event = an_event()
+    consumers.fail("Sandbox.Timedout", f"no mail to {CUSTOMER}")
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    states = []
+    while process_retries(aws, processor):
+        found = record_of(processor, "email", event)
+        states.append((found.status, found.attempts))
+    assert states == [(Status.RETRYING, 1), (Status.RETRYING, 2), (Status.PARKED, 3)]
+    assert len(consumers.invoked) == 3
+    assert (found.reason, found.message) == ("Sandbox.Timedout", f"no mail to {CUSTOMER}")
+    printed = output()
+    assert measured(printed, "FailedEventsParked") == 1
+    assert CUSTOMER not in printed
+
+
+def test_what_does_not_pass_by_itself_is_left_to_people(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    process(processor, failed_invocation(aws, an_event(), "KeyError"))
+    assert aws.dlq() == []
+    assert consumers.invoked == []
+
+
+def test_a_request_that_comes_twice_or_late_does_no_harm(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    event = an_event()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    (request,) = [as_delivered(message) for message in aws.dlq()]
+    process(processor, request)
+    assert process(processor, request, request) == []
+    assert len(consumers.invoked) == 1
+    assert record_of(processor, "email", event).failures == 1
+
+
+def test_a_request_behind_a_later_one_does_nothing(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    event = an_event()
+    consumers.fail()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    (first,) = [as_delivered(message) for message in aws.dlq()]
+    process(processor, first)
+    assert process_retries(aws, processor) == 1
+    process(processor, first)
+    assert len(consumers.invoked) == 2
+
+
+def test_a_request_for_a_record_that_is_gone_does_nothing(processor: ModuleType, consumers: Consumers) -> None:
+    assert process(processor, a_message("automatic retry", {"RETRY_OF": "email:gone", "ATTEMPT": "1"})) == []
+    assert consumers.invoked == []
+
+
+def test_a_parked_record_is_not_tried_again(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    event = an_event()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    processor.records.park(record_of(processor, "email", event))
+    process_retries(aws, processor)
+    assert consumers.invoked == []
+
+
+def test_a_failure_that_comes_back_is_parked_without_another_round(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
+    event = an_event()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    process_retries(aws, processor)
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    assert process_retries(aws, processor) == 0
+    assert record_of(processor, "email", event).status is Status.PARKED
+
+
+def test_a_success_is_none_if_the_consumer_has_set_the_event_aside_again(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
+    event = an_event()
+
+    def set_aside_and_answer() -> None:
+        target = function_arn(aws, "EmailFunction")
+        process(processor, a_message(event, {"ERROR_CODE": "MessageRejected", "TARGET_ARN": target}))
+
+    consumers.answer = set_aside_and_answer
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    process_retries(aws, processor)
+    found = record_of(processor, "email", event)
+    assert (found.status, found.reason, found.failures) == (Status.PARKED, "MessageRejected", 2)
+    assert aws.dlq() == []
+
+
+def test_a_retry_that_was_never_asked_for_is_asked_for_when_the_message_comes_again(
+    aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = failed_invocation(aws, an_event(), "NotAccepted")
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "RequestThrottled", "Message": "slow down"}}, "SendMessage")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(processor.queue, "send_message", refuse)
+        assert process(processor, message) == [message["messageId"]]
+    assert process(processor, message) == []
+    assert len(aws.dlq()) == 1
+
+
+# ------------------------------------------------------------------------------------------ redriving
+
+
+def redrive(processor: ModuleType, failure: Failure) -> Any:
+    record, _ = processor.records.add(failure, uuid.uuid4().hex)
+    return processor.redriver.redrive(record)
+
+
+def test_a_queues_message_is_handed_over_as_a_batch_and_its_answer_is_read(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
+    event = an_event()
+    queue = processor.consumers.analytics_queue_arn
+    process(processor, a_message(event, DeadLetterQueueSourceArn=queue))
+    consumers.answer = lambda: LOST
+    process_retries(aws, processor)
+    ((name, batch),) = consumers.invoked
+    assert name == function(aws, "AnalyticsFunction")
+    assert [(record["eventSourceARN"], json.loads(record["body"])) for record in batch["Records"]] == [(queue, event)]
+    found = record_of(processor, "analytics", event)
+    assert (found.status, found.reason) == (Status.RETRYING, "BatchItemFailure")
+    consumers.answer = lambda: {"batchItemFailures": []}
+    process_retries(aws, processor)
+    assert record_of(processor, "analytics", event).status is Status.RESOLVED
+
+
+def test_a_function_that_lambda_does_not_run_has_failed(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    def throttle(*_: Any) -> Any:
+        raise ServiceError("TooManyRequestsException", "Rate Exceeded.", 429)
+
+    aws.store.on_invoke = throttle
+    outcome = redrive(processor, a_failure("email"))
+    assert (outcome.succeeded, outcome.reason) == (False, "TooManyRequestsException")
+
+
+def test_a_function_that_does_not_answer_has_failed(processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(**_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
+
+    monkeypatch.setattr(processor.redriver._functions, "invoke", wait)
+    assert redrive(processor, a_failure("email")).reason == "ReadTimeoutError"
+
+
+def test_a_redrive_that_failed_beside_another_writer_leaves_the_record_to_that_one(
+    processor: ModuleType,
+) -> None:
+    redriving = module("dlq_processor.redrive")
+    record, _ = processor.records.add(a_failure("email"), "m")
+    processor.records.resolve(record)
+    failed = redriving.Outcome(succeeded=False, reason="KeyError", message="")
+    settled, outcome = redriving.settle(processor.records, record, failed)
+    assert (settled.status, outcome) == (Status.RESOLVED, failed)
+    settled, outcome = redriving.settle(processor.records, record, redriving.Outcome(succeeded=True))
+    assert (settled.status, outcome.succeeded, outcome.reason) == (Status.RESOLVED, False, "Changed")
+
+
+@pytest.fixture
+def publisher(aws: Aws, consumers: Consumers) -> ModuleType:
+    """The event publisher, run for real when it is invoked."""
+    found = module("event_publisher.publisher")
+    consumers.answer = lambda: found.handler(consumers.invoked[-1][1], Context())
+    return found
+
+
+def published(aws: Aws) -> list[tuple[str, str, int]]:
+    details = [(entry["DetailType"], json.loads(entry["Detail"])) for entry in aws.published]
+    return [(name, detail["orderId"], detail["metadata"]["sequence"]) for name, detail in details]
+
+
+def set_aside_by(aws: Aws, publisher: ModuleType, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages about records whose events the bus will never take."""
+    aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "no"}
+    publisher.handler({"Records": records}, Context())
+    aws.answer = lambda _: {}
+    return [as_delivered(message) for message in aws.dlq()]
+
+
+def test_an_event_that_the_publisher_set_aside_is_published_again_and_nothing_else(
+    aws: Aws, api: Api, processor: ModuleType, publisher: ModuleType
+) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    messages = set_aside_by(aws, publisher, aws.records_of(order_id))
+    assert process(processor, *messages) == []
+    for expected in [("Order Placed", order_id, 1), ("Order Cancelled", order_id, 2)]:
+        aws.published.clear()
+        event = json.loads(messages.pop(0)["body"])
+        record = record_of(processor, "event-publisher", event)
+        assert processor.redriver.redrive(record).succeeded
+        assert published(aws) == [expected]
+        assert json.loads(aws.published[0]["Detail"]) == event["detail"]
+
+
+def test_a_reservations_event_is_published_again_from_its_own_table(
+    aws: Aws, processor: ModuleType, publisher: ModuleType
+) -> None:
+    order_id, product = f"ORD-{uuid.uuid4().hex}", aws.add_product(stock=5)
+    module("inventory.stock").handler(order_event("Order Placed", order_id, [(product, 2)]), Context())
+    (message,) = set_aside_by(aws, publisher, aws.records_of(f"RESERVATION#{order_id}"))
+    process(processor, message)
+    event = json.loads(message["body"])
+    assert processor.redriver.redrive(record_of(processor, "event-publisher", event)).succeeded
+    assert published(aws) == [("Inventory Reserved", order_id, 1)]
+
+
+def test_an_event_that_is_not_stored_cannot_be_published(processor: ModuleType, consumers: Consumers) -> None:
+    event = order_event("Order Placed", "ORD-NONE", [])
+    process(processor, a_message(event, {"ERROR_CODE": "EventTooLarge"}))
+    outcome = processor.redriver.redrive(record_of(processor, "event-publisher", event))
+    assert (outcome.reason, outcome.message) == ("NothingToPublish", "0 events are stored, and this is number 1")
+    assert consumers.invoked == []
+
+
+def test_a_record_that_the_publisher_could_not_read_is_handed_over_as_it_was(
+    aws: Aws, api: Api, processor: ModuleType, consumers: Consumers
+) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    (stream_record,) = aws.records_of(order_id)
+    process(processor, a_message(stream_record, {"ERROR_CODE": "UnreadableRecord"}))
+    event_id = stream_record["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["eventId"]["S"]
+    assert processor.redriver.redrive(processor.records.get(f"event-publisher:{event_id}")).succeeded
+    assert consumers.invoked == [(function(aws, "EventPublisherFunction"), {"Records": [stream_record]})]
+
+
+# ------------------------------------------------------------------------------------------ a stream's batch
+
+
+def pointer(aws: Aws, stream: str, first: str, last: str, shard: str = SHARD_ID) -> dict[str, Any]:
+    body = {
+        "requestContext": {
+            "functionArn": function_arn(aws, "EventPublisherFunction"),
+            "condition": "RecordAgeExceeded",
+            "approximateInvokeCount": 7,
+        },
+        "DDBStreamBatchInfo": {
+            "shardId": shard,
+            "startSequenceNumber": first,
+            "endSequenceNumber": last,
+            "approximateArrivalOfFirstRecord": "2026-11-21T18:36:00Z",
+            "approximateArrivalOfLastRecord": "2026-11-21T18:36:01Z",
+            "batchSize": 2,
+            "streamArn": stream,
+        },
+    }
+    return a_message(body)
+
+
+def event_id_of(stream_record: dict[str, Any]) -> str:
+    return str(stream_record["dynamodb"]["NewImage"]["events"]["L"][-1]["M"]["eventId"]["S"])
+
+
+def test_each_record_of_a_failed_batch_is_fetched_and_published(
+    aws: Aws, api: Api, processor: ModuleType, publisher: ModuleType
+) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    other = api.place(line(aws.add_product())).body["orderId"]
+    stream = aws.table("OrdersTableName").latest_stream_arn
+    placed, cancelled = aws.records_of(order_id)
+    batch = pointer(aws, stream, *(record["dynamodb"]["SequenceNumber"] for record in (placed, cancelled)))
+    assert process(processor, batch) == []
+    for record in (placed, cancelled):
+        stored = processor.records.get(f"event-publisher:{event_id_of(record)}")
+        (kept,) = json.loads(stored.payload)["Records"]
+        assert kept["dynamodb"] == record["dynamodb"]
+        assert kept["eventSourceARN"] == stream
+    assert process_retries(aws, processor) == 2
+    assert published(aws) == [("Order Placed", order_id, 1), ("Order Cancelled", order_id, 2)]
+    (elsewhere,) = aws.records_of(other)
+    assert processor.records.get(f"event-publisher:{event_id_of(elsewhere)}") is None
+
+
+def test_a_batch_that_the_stream_has_forgotten_is_parked_with_its_command(aws: Aws, processor: ModuleType) -> None:
+    stream = aws.table("OrdersTableName").latest_stream_arn
+    shard = f"shardId-{uuid.uuid4().hex}"
+    assert process(processor, pointer(aws, stream, OLD, OLD, shard)) == []
+    found = processor.records.get(f"event-publisher:{shard}-{OLD}")
+    assert (found.status, found.kind) == (Status.PARKED, Kind.STREAM)
+    assert found.mend == "make republish FROM=2026-11-21T18:35:45Z TO=2026-11-21T18:36:17Z"
+
+
+class PagedStreams:
+    """A shard that answers in pages, as DynamoDB may."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self._answers = list(answers)
+
+    def get_shard_iterator(self, **_: Any) -> dict[str, str]:
+        return {"ShardIterator": "0"}
+
+    def get_records(self, ShardIterator: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        return self._answers[int(ShardIterator)]
+
+
+def a_stream_record(number: int) -> dict[str, Any]:
+    event = {"M": {"eventId": {"S": uuid.uuid4().hex}, "seal": {"B": b"\x00\x01"}}}
+    change = {
+        "ApproximateCreationDateTime": NOW,
+        "NewImage": {"events": {"L": [event]}},
+        "SequenceNumber": str(number),
+    }
+    return {"eventID": str(number), "dynamodb": change}
+
+
+def test_a_batch_is_read_over_empty_pages_and_no_further_than_its_end(
+    aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [a_stream_record(number) for number in (9, 10, 12)]
+    pages = (
+        {"Records": [], "NextShardIterator": "1"},
+        {"Records": found[:1], "NextShardIterator": "2"},
+        {"Records": found[1:], "NextShardIterator": "3"},
+    )
+    monkeypatch.setattr(processor, "streams", PagedStreams(*pages))
+    assert process(processor, pointer(aws, "a-stream", "9", "11")) == []
+    stored = [processor.records.get(f"event-publisher:{event_id_of(record)}") for record in found]
+    assert [record is not None for record in stored] == [True, True, False]
+    (kept,) = json.loads(stored[0].payload)["Records"]
+    assert kept["dynamodb"]["ApproximateCreationDateTime"] == NOW.timestamp()
+    assert kept["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["seal"] == {"B": "AAE="}
+
+
+@pytest.mark.parametrize("following", [{}, {"NextShardIterator": "0"}])
+def test_a_batch_whose_end_never_comes_is_parked(
+    aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, following: dict[str, str]
+) -> None:
+    monkeypatch.setattr(processor, "streams", PagedStreams({"Records": [], **following}))
+    shard = f"shardId-{uuid.uuid4().hex}"
+    assert process(processor, pointer(aws, "a-stream", "9", "11", shard)) == []
+    assert processor.records.get(f"event-publisher:{shard}-9").status is Status.PARKED
+
+
+def test_a_stream_that_cannot_be_read_now_fails_the_message(
+    aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "InternalServerError", "Message": "no"}}, "GetShardIterator")
+
+    monkeypatch.setattr(processor.streams, "get_shard_iterator", refuse)
+    batch = pointer(aws, "a-stream", "9", "11")
+    assert process(processor, batch) == [batch["messageId"]]
+    assert "GetShardIterator: InternalServerError" in output()
+
+
+# ------------------------------------------------------------------------------------------ alerts
+
+
+def test_people_are_told_once_an_hour_per_consumer_and_reason(
+    aws: Aws, processor: ModuleType, alerts: Callable[[], list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = f"Error{uuid.uuid4().hex}"
+    event = an_event()
+    process(processor, *(failed_invocation(aws, event, reason, CUSTOMER) for event in (event, an_event(), an_event())))
+    (told,) = alerts()
+    assert told["Subject"] == f"Failed event: email, {reason}"
+    assert f"email:{event['detail']['metadata']['eventId']}" in told["Message"]
+    assert CUSTOMER not in told["Message"]
+    process(processor, failed_invocation(aws, an_event(), f"{reason}2"))
+    assert len(alerts()) == 1
+    monkeypatch.setattr(processor.records, "_now", lambda: NOW + timedelta(hours=1))
+    process(processor, failed_invocation(aws, an_event(), reason))
+    assert len(alerts()) == 1
+
+
+def test_people_are_told_again_when_the_retries_are_spent(
+    aws: Aws,
+    processor: ModuleType,
+    consumers: Consumers,
+    alerts: Callable[[], list[dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hour = NOW + timedelta(hours=int(uuid.uuid4().hex[:3], 16) + 2)  # in which no other test has told of this reason
+    monkeypatch.setattr(processor.records, "_now", lambda: hour)
+    consumers.fail("NotAccepted")
+    process(processor, failed_invocation(aws, an_event(), "NotAccepted"))
+    (told,) = alerts()
+    assert "there is nothing to do yet" in told["Message"]
+    while process_retries(aws, processor):
+        pass
+    (told,) = alerts()
+    assert "PARKED, after 1 failures and 3 automatic retries" in told["Message"]
+
+
+def test_an_alert_that_fails_is_sent_when_the_message_comes_again(
+    aws: Aws, processor: ModuleType, alerts: Callable[[], list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = an_event()
+    message = failed_invocation(aws, event, f"Error{uuid.uuid4().hex}")
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "KMSThrottling", "Message": "slow down"}}, "Publish")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(processor.alerts._sns, "publish", refuse)
+        assert process(processor, message) == [message["messageId"]]
+    assert record_of(processor, "email", event).failures == 1
+    assert process(processor, message) == []
+    assert len(alerts()) == 1
+
+
+def test_nobody_is_told_of_what_is_resolved_by_now(
+    aws: Aws, processor: ModuleType, alerts: Callable[[], list[dict[str, str]]]
+) -> None:
+    event = an_event()
+    message = failed_invocation(aws, event, f"Error{uuid.uuid4().hex}")
+    process(processor, message)
+    assert len(alerts()) == 1
+    processor.records.resolve(record_of(processor, "email", event))
+    assert process(processor, message) == []
+    assert alerts() == []
+
+
+def test_every_fixture_is_processed(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    names = ("EmailFunction", "InventoryFunction", "EventPublisherFunction", "AnalyticsQueue")
+    for fixture in sorted(FIXTURES.glob("*.json")):
+        text = fixture.read_text()
+        for name in names:
+            text = text.replace(f":{name}", f":{aws.stack.resources[name].physical_id.rpartition('/')[2]}")
+        text = text.replace("table/OrdersTable", f"table/{aws.stack.outputs['OrdersTableName']}")
+        assert process(processor, *json.loads(text)["Records"]) == [], fixture.name
+    assert [name for name, _ in consumers.invoked] == [function(aws, "AnalyticsFunction")]
+    aws.dlq()
