@@ -128,12 +128,23 @@ class BusRecord:
 
 def read_tables(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All items of the orders table and of the inventory table."""
-    scan = stack.resource("dynamodb").meta.client.get_paginator("scan")
-    orders, inventory = (
-        [item for page in scan.paginate(TableName=stack.outputs[name], ConsistentRead=True) for item in page["Items"]]
-        for name in ("OrdersTableName", "InventoryTableName")
-    )
-    return orders, inventory
+    scan = scanner(stack)
+    return read_table(scan, stack.outputs["OrdersTableName"]), read_table(scan, stack.outputs["InventoryTableName"])
+
+
+def scanner(stack: Stack) -> Any:
+    """Pages of a stack's tables, in Python values."""
+    return stack.resource("dynamodb").meta.client.get_paginator("scan")
+
+
+def read_table(scan: Any, table: str) -> list[dict[str, Any]]:
+    """All items of a table.
+
+    Args:
+        scan: from `scanner`.
+        table: its name.
+    """
+    return [item for page in scan.paginate(TableName=table, ConsistentRead=True) for item in page["Items"]]
 
 
 def report(differences: Sequence[str], orders: int, events: int) -> int:

@@ -39,6 +39,8 @@ SAM = Path(".venv-sam/bin/sam").absolute()
 BUILD = Path(".aws-sam/sam-local")
 BUILT = BUILD / "build/template.yaml"
 IMAGE = "orderflow/sam-local"
+# `sam local` takes a topic's name for its ARN, which only publishing needs.
+VARIABLES = BUILD / "variables.json"
 
 # One order on its way, as its fixtures tell it; the other fixtures follow by name.
 FLOW = (
@@ -49,13 +51,18 @@ FLOW = (
     "order_status/inventory_reserved",
     "event_publisher/order_confirmed",
     "email/order_confirmed",
+    "analytics/order_confirmed",
+    # What the back office acts on
+    "dlq_processor/failed_invocation",
+    "dlq_processor/set_aside_by_email",
+    "dlq_processor/undelivered_to_a_log",
     "order_api/get_order",
     "order_api/get_order_events",
     "order_api/list_orders",
     "order_api/place_order_out_of_stock",
 )
 # One of each function, run a second time through `sam local invoke`, which starts a container for it alone.
-SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6]
+SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6], FLOW[7], FLOW[8], "backoffice_api/get_stock"
 
 # `sam local` gives functions the logical id of what the template leaves CloudFormation to name.
 NAMED = {
@@ -104,7 +111,7 @@ def _compare() -> int:
             _stack(template, Path(folder, "sam"), host or "127.0.0.1") as of_sam,
             _stack(template, Path(folder, "local"), "127.0.0.1") as of_local,
             _image(of_sam, host or "host.docker.internal"),
-            _start_lambda() as sam,
+            _start_lambda(of_sam) as sam,
         ):
             through_local = _invoker(of_local.client("lambda"))
             print(f"{'fixture':<52}{'answer':<28}same as local")
@@ -159,7 +166,13 @@ def _same(name: str, through_sam: Invoke, through_local: Invoke) -> bool:
 
 def _same_data(of_sam: Stack, of_local: Stack) -> Iterator[bool]:
     """Compare what all the fixtures together have left behind; the bus takes a moment to write its log."""
-    for what, read in (("orders", _orders), ("stock and reservations", _inventory), ("events on the bus", _events)):
+    for what, read in (
+        ("orders", _orders),
+        ("stock and reservations", _inventory),
+        ("facts and figures", _analytics),
+        ("failed events", _failed_events),
+        ("events on the bus", _events),
+    ):
         deadline = time.monotonic() + SECONDS_TO_SETTLE
         while (by_sam := read(of_sam)) != (by_local := read(of_local)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -192,9 +205,18 @@ def _inventory(stack: Stack) -> list[str]:
     return _items(stack, "InventoryTableName")
 
 
-def _items(stack: Stack, table: str) -> list[str]:
+def _analytics(stack: Stack) -> list[str]:
+    return _items(stack, "AnalyticsTableName")
+
+
+def _failed_events(stack: Stack) -> list[str]:
+    return _items(stack, "FailedEventsTableName", without="expiration")  # a time, in seconds of the epoch
+
+
+def _items(stack: Stack, table: str, without: str | None = None) -> list[str]:
     pages = stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs[table])
-    return sorted(comparable(item) for page in pages for item in page["Items"])
+    items = (item for page in pages for item in page["Items"])
+    return sorted(comparable({name: item[name] for name in item if name != without}) for item in items)
 
 
 def _events(stack: Stack) -> list[str]:
@@ -259,7 +281,7 @@ def _sam(*arguments: str) -> list[str]:
 
 
 def _invoking() -> Sequence[str]:
-    return "--template", str(BUILT), "--invoke-image", IMAGE, "--skip-pull-image"
+    return "--template", str(BUILT), "--invoke-image", IMAGE, "--skip-pull-image", "--env-vars", str(VARIABLES)
 
 
 def _build() -> None:
@@ -328,8 +350,9 @@ def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
 
 
 @contextmanager
-def _start_lambda() -> Iterator[Any]:
-    """A Lambda client of `sam local start-lambda`."""
+def _start_lambda(stack: Stack) -> Iterator[Any]:
+    """A Lambda client of `sam local start-lambda`, whose functions work on a stack."""
+    VARIABLES.write_text(json.dumps({"Parameters": {"ALERT_TOPIC_ARN": stack.outputs["AlertTopicArn"]}}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

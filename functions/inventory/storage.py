@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -17,6 +18,48 @@ if TYPE_CHECKING:
 CONFLICT_ATTEMPTS = 8
 CONFLICT_PAUSE = 0.05
 """Seconds; the longest pause before attempt n is n times as long, so all of them together stay below two seconds."""
+SHOWN_CHANGES = 10
+READS_PER_BATCH = 3
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What there is of a product; all numbers are 0 for one that never had any.
+
+    Args:
+        product_id: which product.
+        available: how many can be reserved.
+        reserved: how many are.
+        version: the number of its changes, reservations and releases too.
+        changes: the number of those that people made.
+    """
+
+    product_id: str
+    available: int
+    reserved: int
+    version: int
+    changes: int
+
+
+@dataclass(frozen=True)
+class StockChange:
+    """A change of stock that somebody made, kept for ever.
+
+    Args:
+        before: how many were available.
+        after: how many are.
+        by: who: the subject of their token.
+        note: why.
+        at: when.
+        version: the stock's version that it made.
+    """
+
+    before: int
+    after: int
+    by: str
+    note: str
+    at: str
+    version: int
 
 
 class AlreadyDecided(Exception):
@@ -29,6 +72,22 @@ class OutOfStock(Exception):
     def __init__(self, shortages: Sequence[Shortage]) -> None:
         super().__init__(f"short of {', '.join(shortage['productId'] for shortage in shortages)}")
         self.shortages = shortages
+
+
+class StockChanged(Exception):
+    """The stock is at another version than the caller's; nothing was changed.
+
+    Attributes:
+        version: the one it is at.
+    """
+
+    def __init__(self, product_id: str, version: int) -> None:
+        super().__init__(f"the stock of {product_id} is at version {version}")
+        self.version = version
+
+
+class IncompleteRead(Exception):
+    """DynamoDB kept back part of a batch, several times over."""
 
 
 class Contention(Exception):
@@ -71,7 +130,7 @@ class Inventory:
             Contention: see there.
         """
         first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})
-        self._transact(first, items, "SET available = available - :n, reserved = reserved + :n", "available >= :n")
+        self._move(first, items, "SET available = available - :n, reserved = reserved + :n", "available >= :n")
 
     def release(self, order_id: str, event: StoredEvent, version: int, items: Sequence[Item]) -> None:
         """Give every item back to stock and store the release; all of it or nothing.
@@ -87,7 +146,7 @@ class Inventory:
             Contention: see there.
         """
         first = self._store.update(_reservation(order_id), [event], version, {"status": Status.RELEASED.value})
-        self._transact(first, items, "SET available = available + :n, reserved = reserved - :n", "reserved >= :n")
+        self._move(first, items, "SET available = available + :n, reserved = reserved - :n", "reserved >= :n")
 
     def record(self, order_id: str, event: StoredEvent, status: Status) -> None:
         """Store the first event of a reservation that holds nothing: a shortage, or a release ahead of the order.
@@ -97,27 +156,118 @@ class Inventory:
         """
         self._store.append(_reservation(order_id), [event], 0, {"status": status.value})
 
-    def _transact(self, first: dict[str, Any], items: Sequence[Item], update: str, condition: str) -> None:
-        writes = [
+    def stock(self, product_id: str) -> Stock:
+        """What there is of a product.
+
+        Raises:
+            IncompleteRead: DynamoDB was too busy to answer.
+        """
+        item = self._read([_product(product_id)]).get(_product(product_id), {})
+        numbers = {name: int(item.get(name, 0)) for name in ("available", "reserved", "version", "changes")}
+        return Stock(product_id, **numbers)
+
+    def changes(self, stock: Stock) -> list[StockChange]:
+        """The last changes that people made to a product's stock, newest first.
+
+        Raises:
+            IncompleteRead: DynamoDB was too busy to answer in full.
+        """
+        oldest = max(stock.changes - SHOWN_CHANGES, 0)
+        keys = [_change(stock.product_id, number) for number in range(stock.changes, oldest, -1)]
+        found = self._read(keys) if keys else {}
+        return [_stock_change(found[key]) for key in keys]
+
+    def set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
+        """Set how many of a product are available, and store who did it; both or nothing.
+
+        Args:
+            stock: as the caller has seen it.
+            available: how many there are to be.
+            by: see StockChange.
+            note: see there.
+            at: see there.
+
+        Returns:
+            The stock with the change.
+
+        Raises:
+            StockChanged: it has changed since.
+            Contention: see there.
+        """
+        changed = replace(stock, available=available, version=stock.version + 1, changes=stock.changes + 1)
+        change = StockChange(stock.available, available, by, note, at, changed.version)
+        update: dict[str, Any] = {
+            "TableName": self._table,
+            "Key": {"pk": _product(stock.product_id)},
+            "UpdateExpression": "SET available = :available, reserved = if_not_exists(reserved, :none), "
+            "changes = :changes ADD version :one",
+            # Stock that was never changed, or never existed, has no version
+            "ConditionExpression": "version = :version" if stock.version else "attribute_not_exists(version)",
+            "ExpressionAttributeValues": {":available": available, ":none": 0, ":changes": changed.changes, ":one": 1},
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if stock.version:
+            update["ExpressionAttributeValues"][":version"] = stock.version
+        put = {
+            "TableName": self._table,
+            "Item": {"pk": _change(stock.product_id, changed.changes), "productId": stock.product_id, **vars(change)},
+            "ConditionExpression": "attribute_not_exists(pk)",
+        }
+
+        def raise_if_changed(error: ClientError) -> None:
+            reason = error.response["CancellationReasons"][0]
+            if _failed_condition(reason):
+                raise StockChanged(stock.product_id, int(from_error(reason).get("version", 0))) from error
+
+        self._transact([{"Update": update}, {"Put": put}], raise_if_changed)
+        return changed
+
+    def _move(self, first: dict[str, Any], items: Sequence[Item], update: str, condition: str) -> None:
+        """Store a reservation's event, and move its items between `available` and `reserved`."""
+        moves = [
             {
                 "TableName": self._table,
-                "Key": {"pk": f"PRODUCT#{item['productId']}"},
-                "UpdateExpression": update,
+                "Key": {"pk": _product(item["productId"])},
+                "UpdateExpression": f"{update} ADD version :one",
                 "ConditionExpression": condition,
-                "ExpressionAttributeValues": {":n": item["quantity"]},
+                "ExpressionAttributeValues": {":n": item["quantity"], ":one": 1},
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             }
             for item in items
         ]
+        self._transact([{"Update": write} for write in (first, *moves)], lambda error: _raise_if_decided(error, items))
+
+    def _transact(self, writes: Sequence[Any], raise_if_decided: Callable[[ClientError], None]) -> None:
+        """Write all or nothing, again as long as other transactions are in the way.
+
+        Args:
+            writes: what to write.
+            raise_if_decided: raises if a cancellation is more than a conflict.
+
+        Raises:
+            Contention: see there.
+        """
         for attempt in range(1, CONFLICT_ATTEMPTS + 1):
             try:
-                self._client.transact_write_items(TransactItems=[{"Update": write} for write in [first, *writes]])  # type: ignore[typeddict-item]
+                self._client.transact_write_items(TransactItems=writes)
             except self._client.exceptions.TransactionCanceledException as error:
-                _raise_if_decided(error, items)
+                raise_if_decided(error)
                 self._pause(self._jitter(0, CONFLICT_PAUSE * attempt))
             else:
                 return
-        raise Contention(f"{first['Key']['pk']}: {CONFLICT_ATTEMPTS} transactions in conflict")
+        raise Contention(f"{writes[0]['Update']['Key']['pk']}: {CONFLICT_ATTEMPTS} transactions in conflict")
+
+    def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Those of the items that exist, by key, read consistently."""
+        wanted: Any = {self._table: {"Keys": [{"pk": key} for key in keys], "ConsistentRead": True}}
+        found: dict[str, dict[str, Any]] = {}
+        for _ in range(READS_PER_BATCH):
+            answer = self._client.batch_get_item(RequestItems=wanted)
+            found |= {str(item["pk"]): item for item in answer["Responses"].get(self._table, [])}
+            wanted = answer.get("UnprocessedKeys")
+            if not wanted:
+                return found
+        raise IncompleteRead(f"{self._table}: DynamoDB left keys unprocessed {READS_PER_BATCH} times")
 
 
 def _raise_if_decided(error: ClientError, items: Sequence[Item]) -> None:
@@ -144,3 +294,16 @@ def _failed_condition(reason: Mapping[str, Any]) -> bool:
 
 def _reservation(order_id: str) -> str:
     return f"RESERVATION#{order_id}"
+
+
+def _product(product_id: str) -> str:
+    return f"PRODUCT#{product_id}"
+
+
+def _change(product_id: str, number: int) -> str:
+    return f"STOCK_CHANGE#{product_id}#{number}"
+
+
+def _stock_change(item: Mapping[str, Any]) -> StockChange:
+    before, after, version = (int(item[name]) for name in ("before", "after", "version"))
+    return StockChange(before, after, item["by"], item["note"], item["at"], version)

@@ -5,9 +5,9 @@ import json
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, field_validator, model_validator
 
+from orderflow.http_api import RequestModel
 from orders.order import Line
 
 MAX_PRODUCTS = 90
@@ -16,14 +16,6 @@ MAX_QUANTITY = 10_000
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Price = Annotated[Decimal, Field(ge=0, max_digits=8, decimal_places=2)]
-
-
-class RequestModel(BaseModel):
-    """Fields in camelCase; an unknown one is refused, since it may be a misspelt one."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, str_strip_whitespace=True, strict=True
-    )
 
 
 class OrderLineRequest(RequestModel):

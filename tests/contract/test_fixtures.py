@@ -1,5 +1,6 @@
 """The fixtures in events/: each is what AWS would send, and one order can be followed through them from hop to hop."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from decimal import Decimal
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
+from analytics.facts import fact_of
 from event_publisher.outbox import Outgoing, Publisher, outgoing
 from inventory import published as inventory
 from orderflow.contracts import DETAILS
@@ -21,6 +23,7 @@ EVENTS = ROOT / "events"
 FIXTURES = sorted(
     f"{path.parent.name}/{path.stem}" for path in EVENTS.glob("*/*.json") if path.parent.name != "schemas"
 )
+APIS = ("order_api", "backoffice_api")
 PUBLISHERS = {
     "OrdersTable": Publisher(orders.SOURCE, orders.compose),
     "InventoryTable": Publisher(inventory.SOURCE, inventory.compose),
@@ -42,6 +45,12 @@ def functions() -> Mapping[str, Any]:
 
 def logical_id(folder: str) -> str:
     return "".join(part.capitalize() for part in folder.split("_")) + "Function"
+
+
+def messages(name: str) -> list[dict[str, Any]]:
+    """The messages of a queue's fixture."""
+    found: list[dict[str, Any]] = read(name)["Records"]
+    return found
 
 
 def published(name: str) -> list[Outgoing]:
@@ -90,26 +99,67 @@ def test_a_batch_comes_from_one_table(name: str) -> None:
     assert len({record["eventSourceARN"] for record in read(name)["Records"]}) == 1
 
 
-@pytest.mark.parametrize("name", in_folders("order_api"))
+@pytest.mark.parametrize("name", in_folders("analytics", "dlq_processor"))
+def test_a_message_is_as_lambda_hands_it_over(name: str) -> None:
+    queue = {"analytics": "AnalyticsQueue", "dlq_processor": "OrderEventsDlq"}[name.split("/")[0]]
+    for message in messages(name):
+        assert set(message) == {
+            *("messageId", "receiptHandle", "body", "attributes", "messageAttributes", "md5OfBody"),
+            *("eventSource", "eventSourceARN", "awsRegion"),
+        }
+        assert message["eventSourceARN"] == f"arn:aws:sqs:us-east-1:123456789012:{queue}"
+        assert message["md5OfBody"] == hashlib.md5(message["body"].encode(), usedforsecurity=False).hexdigest()
+        assert int(message["attributes"]["SentTimestamp"]) <= int(
+            message["attributes"]["ApproximateFirstReceiveTimestamp"]
+        )
+
+
+@pytest.mark.parametrize("name", in_folders("analytics"))
+def test_a_counted_message_holds_an_event_that_keeps_the_contract(name: str) -> None:
+    for message in messages(name)[1 if name == "analytics/poison_message" else 0 :]:
+        event = json.loads(message["body"])
+        DETAILS[event["source"], event["detail-type"]].model_validate(event["detail"])
+        assert fact_of(json.loads(message["body"], parse_float=Decimal)) is not None
+
+
+def test_a_poison_message_holds_no_json_and_the_batch_a_duplicate() -> None:
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(messages("analytics/poison_message")[0]["body"])
+    events = [json.loads(message["body"]) for message in messages("analytics/batch")]
+    assert len({event["id"] for event in events}) == 3
+    assert len({event["detail"]["metadata"]["eventId"] for event in events}) == 2
+
+
+def routes(folder: str) -> dict[str, Any]:
+    """The routes of an API's function, by route key."""
+    events = functions()[logical_id(folder)]["Properties"]["Events"].values()
+    return {f"{event['Properties']['Method']} {event['Properties']['Path']}": event["Properties"] for event in events}
+
+
+@pytest.mark.parametrize("folder", APIS)
+def test_every_route_of_an_api_has_a_request(folder: str) -> None:
+    assert {read(name)["routeKey"] for name in in_folders(folder)} == set(routes(folder))
+
+
+@pytest.mark.parametrize("name", in_folders(*APIS))
 def test_a_request_is_for_a_route_of_the_api(name: str) -> None:
     request = read(name)
-    events = functions()["OrderApiFunction"]["Properties"]["Events"].values()
-    routes = {f"{event['Properties']['Method']} {event['Properties']['Path']}": event["Properties"] for event in events}
     context = request["requestContext"]
     assert request["routeKey"] == context["routeKey"]
-    assert request["rawPath"] == context["http"]["path"]
-    assert request["routeKey"] in routes
-    is_public = routes[request["routeKey"]].get("Auth") == {"Authorizer": "NONE"}
-    assert ("authorizer" in context) is not (is_public or name == "order_api/without_claims")
+    method, path = request["routeKey"].split(" ")
+    assert method == context["http"]["method"]
+    assert path.format(**request.get("pathParameters", {})) == request["rawPath"] == context["http"]["path"]
+    is_public = routes(name.split("/")[0])[request["routeKey"]].get("Auth") == {"Authorizer": "NONE"}
+    assert ("authorizer" in context) is not (is_public or name.endswith("/without_claims"))
 
 
-@pytest.mark.parametrize("name", in_folders("order_api"))
+@pytest.mark.parametrize("name", in_folders(*APIS))
 def test_claims_are_texts_as_api_gateway_writes_them(name: str) -> None:
     claims = read(name)["requestContext"].get("authorizer", {"jwt": {"claims": {}}})["jwt"]["claims"]
     assert all(isinstance(value, str) for value in claims.values())
 
 
-@pytest.mark.parametrize("name", in_folders("order_api"))
+@pytest.mark.parametrize("name", in_folders(*APIS))
 def test_the_content_length_is_the_bodys(name: str) -> None:
     request = read(name)
     assert request["headers"].get("content-length") == (str(len(request["body"])) if "body" in request else None)
@@ -160,6 +210,59 @@ class TestAnOrderCanBeFollowed:
     )
     def test_from_the_stream_to_the_bus(self, stream_name: str, event_name: str) -> None:
         assert only_detail(stream_name) == read(event_name)["detail"]
+
+    @pytest.mark.parametrize(
+        ("queue_name", "place", "event_name"),
+        [
+            ("analytics/order_confirmed", 0, "email/order_confirmed"),
+            ("analytics/batch", 1, "email/order_confirmed"),
+            ("analytics/poison_message", 1, "email/order_cancelled"),
+        ],
+    )
+    def test_from_the_bus_to_the_queue(self, queue_name: str, place: int, event_name: str) -> None:
+        assert json.loads(messages(queue_name)[place]["body"]) == read(event_name)
+
+    @pytest.mark.parametrize(
+        ("failure_name", "event_name"),
+        [
+            ("undelivered", "inventory/order_placed"),
+            ("undelivered_to_a_queue", "email/order_confirmed"),
+            ("undelivered_to_a_log", "email/order_confirmed"),
+            ("received_too_often", "email/order_cancelled"),
+            ("set_aside_by_email", "email/order_rejected"),
+        ],
+    )
+    def test_from_the_bus_to_the_dlq(self, failure_name: str, event_name: str) -> None:
+        (message,) = messages(f"dlq_processor/{failure_name}")
+        assert json.loads(message["body"]) == read(event_name)
+
+    def test_from_the_functions_to_the_dlq(self) -> None:
+        by_lambda, by_publisher, record = (
+            json.loads(messages(f"dlq_processor/{name}")[0]["body"])
+            for name in ("failed_invocation", "set_aside_by_publisher", "set_aside_record")
+        )
+        assert by_lambda["requestPayload"] == read("email/order_confirmed")
+        assert by_publisher["detail"] == only_detail("event_publisher/order_placed")
+        (readable,) = read("event_publisher/order_confirmed")["Records"]
+        assert record["dynamodb"]["Keys"] == readable["dynamodb"]["Keys"]
+        with pytest.raises(KeyError, match="data"):
+            outgoing(record, PUBLISHERS["OrdersTable"], "a-bus")
+
+    def test_from_the_stream_to_the_dlq(self) -> None:
+        (message,) = messages("dlq_processor/stream_batch")
+        batch = json.loads(message["body"])["DDBStreamBatchInfo"]
+        (record,) = read("event_publisher/order_confirmed")["Records"]
+        assert batch["streamArn"] == record["eventSourceARN"]
+        assert batch["startSequenceNumber"] == record["dynamodb"]["SequenceNumber"]
+
+    def test_from_the_request_with_a_promotion_to_the_queue(self) -> None:
+        request = read("order_api/place_order_with_promotion")
+        body, detail = json.loads(request["body"]), json.loads(messages("analytics/batch")[0]["body"])["detail"]
+        assert detail["customerId"] == request["requestContext"]["authorizer"]["jwt"]["claims"]["sub"]
+        assert detail["metadata"]["correlationId"] == request["requestContext"]["requestId"]
+        assert detail["metadata"]["promotionCode"] == body["promotionCode"]
+        sold = [{name: item[name] for name in ("productId", "quantity", "price")} for item in detail["items"]]
+        assert sold == body["items"]
 
     def test_each_event_names_the_one_that_led_to_it(self) -> None:
         details = [

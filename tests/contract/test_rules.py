@@ -13,8 +13,9 @@ from orderflow.contracts import DETAILS
 
 ROOT = Path(__file__).parents[2]
 RESOURCES = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
-# Of high value, so that every rule that wants its event wants this one.
+# Of high value and with a promotion, so that every rule that wants its event wants this one.
 DETAIL = json.loads((ROOT / "events/email/high_value_order_placed.json").read_text())["detail"]
+DETAIL["metadata"]["promotionCode"] = "SPRING10"
 DLQ = {"Arn": {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}}
 
 TWO_HOURS = {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 7200}
@@ -57,6 +58,10 @@ RULES = {
         "EmailFunction",
         ONE_HOUR,
     ),
+    "promo-code-analytics": Wanted({("orders.service", "Order Placed")}, True, "AnalyticsQueue", None),
+    "sales-analytics": Wanted(
+        {("orders.service", "Order Confirmed"), ("orders.service", "Order Cancelled")}, True, "AnalyticsQueue", None
+    ),
     "all-events-log": Wanted(SAMPLES, False, "EventLogGroup", None),
 }
 
@@ -83,7 +88,11 @@ def _explicit() -> dict[str, Rule]:
             continue
         rule = resource["Properties"]
         (target,) = rule["Targets"]
-        (named,) = [name for name in RESOURCES if f"${{{name}}}" in str(target["Arn"])]
+        (named,) = [
+            name
+            for name in RESOURCES
+            if target["Arn"] == {"Fn::GetAtt": [name, "Arn"]} or f"${{{name}}}" in str(target["Arn"])
+        ]
         found[rule["Name"]] = Rule(
             rule["EventPattern"],
             rule["EventBusName"],
@@ -126,6 +135,13 @@ def test_an_order_is_of_high_value_above_1000(total: float, matches: bool) -> No
     placed = event("orders.service", "Order Placed")
     pattern = EventPattern(rules()["high-value-order-email"].pattern)
     assert pattern.matches({**placed, "detail": {**DETAIL, "totalAmount": total}}) is matches
+
+
+def test_a_placed_order_is_counted_only_for_a_promotion() -> None:
+    placed = event("orders.service", "Order Placed")
+    metadata = {name: value for name, value in DETAIL["metadata"].items() if name != "promotionCode"}
+    pattern = EventPattern(rules()["promo-code-analytics"].pattern)
+    assert not pattern.matches({**placed, "detail": {**DETAIL, "metadata": metadata}})
 
 
 @pytest.mark.parametrize("name", RULES)

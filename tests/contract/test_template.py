@@ -9,6 +9,8 @@ import pytest
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
+from dlq_processor.redrive import ANSWER_SECONDS
+
 ROOT = Path(__file__).parents[2]
 DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
 
@@ -53,6 +55,13 @@ def of_type(template: dict[str, Any], resource_type: str) -> dict[str, Any]:
 
 def functions(template: dict[str, Any]) -> dict[str, Any]:
     return of_type(template, "AWS::Lambda::Function")
+
+
+def mappings(template: dict[str, Any], service: str) -> dict[str, Any]:
+    """The event source mappings of streams (`dynamodb`) or of queues (`sqs`), by logical id."""
+    sources = {"dynamodb": "StreamArn", "sqs": "Arn"}
+    found = of_type(template, "AWS::Lambda::EventSourceMapping").items()
+    return {name: mapping for name, mapping in found if mapping["EventSourceArn"]["Fn::GetAtt"][1] == sources[service]}
 
 
 def granted(template: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -132,11 +141,12 @@ def test_every_function_may_send_its_failures_to_the_dlq(template: dict[str, Any
     senders = {role for role, action, statement in granted(template) if action == "sqs:SendMessage"}
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     needing = {configuration["FunctionName"]["Ref"] for configuration in configurations}
+    needing.add("DlqProcessorFunction")  # whose automatic retries wait there
     assert {functions(template)[name]["Role"]["Fn::GetAtt"][0] for name in needing} == senders
 
 
 def test_a_stream_that_fails_goes_on_and_ends_in_the_dlq(template: dict[str, Any]) -> None:
-    for name, mapping in of_type(template, "AWS::Lambda::EventSourceMapping").items():
+    for name, mapping in mappings(template, "dynamodb").items():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
         assert mapping["BisectBatchOnFunctionError"] is True, name
         assert mapping["MaximumRetryAttempts"] == -1, name
@@ -145,12 +155,25 @@ def test_a_stream_that_fails_goes_on_and_ends_in_the_dlq(template: dict[str, Any
         assert mapping["FilterCriteria"]["Filters"], name
 
 
+def test_a_function_that_reads_a_queue_reports_messages_alone_and_has_time_for_them(template: dict[str, Any]) -> None:
+    for name, mapping in mappings(template, "sqs").items():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
+        queue = of_type(template, "AWS::SQS::Queue")[mapping["EventSourceArn"]["Fn::GetAtt"][0]]
+        # Six times the time-out: Lambda developer guide, "Configuring a queue to use with Lambda"
+        assert queue["VisibilityTimeout"] >= 6 * functions(template)[mapping["FunctionName"]["Ref"]]["Timeout"], name
+
+
+def test_the_analytics_queue_gives_a_message_up_to_the_dlq_after_three_attempts(template: dict[str, Any]) -> None:
+    queue = of_type(template, "AWS::SQS::Queue")["AnalyticsQueue"]
+    assert queue["RedrivePolicy"] == {"deadLetterTargetArn": DLQ, "maxReceiveCount": 3}
+
+
 def test_every_table_with_events_feeds_the_publisher(template: dict[str, Any]) -> None:
-    mappings = of_type(template, "AWS::Lambda::EventSourceMapping").values()
+    of_streams = mappings(template, "dynamodb").values()
     tables = of_type(template, "AWS::DynamoDB::Table").items()
     streaming = {name: table["StreamSpecification"] for name, table in tables if "StreamSpecification" in table}
-    assert {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in mappings} == set(streaming)
-    assert {mapping["FunctionName"]["Ref"] for mapping in mappings} == {"EventPublisherFunction"}
+    assert {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in of_streams} == set(streaming)
+    assert {mapping["FunctionName"]["Ref"] for mapping in of_streams} == {"EventPublisherFunction"}
     assert all(stream == {"StreamViewType": "NEW_AND_OLD_IMAGES"} for stream in streaming.values())
 
 
@@ -196,6 +219,34 @@ def test_alerts_are_encrypted(template: dict[str, Any]) -> None:
     assert [topic["KmsMasterKeyId"] for topic in topics] == [{"Fn::GetAtt": ["AlertKey", "Arn"]}]
 
 
+def test_every_route_but_the_catalogue_wants_a_token_and_browsers_may_call_it(template: dict[str, Any]) -> None:
+    (api,) = of_type(template, "AWS::ApiGatewayV2::Api").values()
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in api["Body"]["paths"].items()
+        for method, operation in methods.items()
+        if method != "options"
+    }
+    public = {route for route, operation in operations.items() if operation.get("security") in (None, [{"NONE": []}])}
+    assert public == {"GET /products"}
+    allowed = api["Body"]["x-amazon-apigateway-cors"]["allowMethods"]
+    assert {route.split()[0] for route in operations} == set(allowed)
+
+
+def test_the_back_office_writes_failed_events_and_stock_alone(template: dict[str, Any]) -> None:
+    writes = {
+        (action, str(resource["Fn::GetAtt"][0]))
+        for role, action, statement in granted(template)
+        for resource in as_list(statement["Resource"])
+        if role == "BackofficeApiRole" and action in ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
+    }
+    assert writes == {
+        ("dynamodb:UpdateItem", "FailedEventsTable"),
+        ("dynamodb:PutItem", "InventoryTable"),
+        ("dynamodb:UpdateItem", "InventoryTable"),
+    }
+
+
 def test_no_role_may_do_everything_to_something(template: dict[str, Any]) -> None:
     assert [action for _, action, _ in granted(template) if "*" in action] == []
 
@@ -209,19 +260,83 @@ def test_roles_have_no_managed_policies(template: dict[str, Any]) -> None:
     assert not any("ManagedPolicyArns" in role for role in of_type(template, "AWS::IAM::Role").values())
 
 
-def test_the_dlq_keeps_messages_encrypted_for_as_long_as_sqs_can(template: dict[str, Any]) -> None:
-    queue = of_type(template, "AWS::SQS::Queue")["OrderEventsDlq"]
-    assert queue == {"MessageRetentionPeriod": 14 * 24 * 60 * 60, "SqsManagedSseEnabled": True}
+def test_queues_keep_messages_encrypted_for_as_long_as_sqs_can(template: dict[str, Any]) -> None:
+    for name, queue in of_type(template, "AWS::SQS::Queue").items():
+        assert queue["MessageRetentionPeriod"] == 14 * 24 * 60 * 60, name
+        assert queue["SqsManagedSseEnabled"] is True, name
+
+
+def test_queues_refuse_whoever_comes_without_tls(template: dict[str, Any]) -> None:
+    policies = of_type(template, "AWS::SQS::QueuePolicy").values()
+    refusing = [
+        queue["Ref"]
+        for policy in policies
+        for queue in policy["Queues"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    ]
+    assert sorted(refusing) == sorted(of_type(template, "AWS::SQS::Queue"))
+
+
+def test_only_the_rules_of_analytics_may_write_to_its_queue(template: dict[str, Any]) -> None:
+    policy = of_type(template, "AWS::SQS::QueuePolicy")["AnalyticsQueuePolicy"]
+    (allowed,) = [item for item in policy["PolicyDocument"]["Statement"] if item["Effect"] == "Allow"]
+    assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
+    assert allowed["Action"] == "sqs:SendMessage"
+    rules = of_type(template, "AWS::Events::Rule").items()
+    queue = {"Fn::GetAtt": ["AnalyticsQueue", "Arn"]}
+    feeding = {name for name, rule in rules if queue in [target["Arn"] for target in rule["Targets"]]}
+    sources = allowed["Condition"]["ArnEquals"]["aws:SourceArn"]
+    assert {source["Fn::GetAtt"][0] for source in sources} == feeding
 
 
 def test_only_rules_of_our_bus_may_write_to_the_dlq(template: dict[str, Any]) -> None:
-    (policy,) = of_type(template, "AWS::SQS::QueuePolicy").values()
-    assert policy["Queues"] == [{"Ref": "OrderEventsDlq"}]
+    policy = of_type(template, "AWS::SQS::QueuePolicy")["OrderEventsDlqPolicy"]
     (allowed,) = [item for item in policy["PolicyDocument"]["Statement"] if item["Effect"] == "Allow"]
     assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
     assert allowed["Action"] == "sqs:SendMessage"
     source = allowed["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
     assert source.endswith(":${AWS::AccountId}:rule/${EventBusName}/*")
+
+
+def test_what_the_dlq_processor_cannot_process_ends_where_people_look(template: dict[str, Any]) -> None:
+    queues = of_type(template, "AWS::SQS::Queue")
+    parking = {"Fn::GetAtt": ["OrderEventsParking", "Arn"]}
+    assert queues["OrderEventsDlq"]["RedrivePolicy"] == {"deadLetterTargetArn": parking, "maxReceiveCount": 5}
+    assert "RedrivePolicy" not in queues["OrderEventsParking"]
+    read_from = {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in mappings(template, "sqs").values()}
+    assert read_from == {"OrderEventsDlq", "AnalyticsQueue"}
+
+
+def test_the_dlq_processor_has_time_for_every_consumer_of_a_batch(template: dict[str, Any]) -> None:
+    assert max(functions(template)[name]["Timeout"] for name in redrivable(template)) < ANSWER_SECONDS
+    batches = {mapping["FunctionName"]["Ref"]: mapping["BatchSize"] for mapping in mappings(template, "sqs").values()}
+    name = "DlqProcessorFunction"
+    assert batches[name] * ANSWER_SECONDS < functions(template)[name]["Timeout"]
+
+
+def test_whatever_may_end_in_the_dlq_can_be_redriven(template: dict[str, Any]) -> None:
+    configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
+    invoked = {configuration["FunctionName"]["Ref"] for configuration in configurations}
+    reading = {
+        mapping["FunctionName"]["Ref"]
+        for service in ("dynamodb", "sqs")
+        for mapping in mappings(template, service).values()
+    }
+    assert redrivable(template) == (invoked | reading) - {"DlqProcessorFunction"}
+    variables = functions(template)["DlqProcessorFunction"]["Environment"]["Variables"]
+    named = {value["Ref"] for name, value in variables.items() if name.endswith("_FUNCTION")}
+    assert named == redrivable(template)
+
+
+def redrivable(template: dict[str, Any]) -> set[str]:
+    """The functions that the DLQ processor may invoke."""
+    return {
+        resource["Fn::GetAtt"][0]
+        for role, action, statement in granted(template)
+        for resource in as_list(statement["Resource"])
+        if role == "DlqProcessorRole" and action == "lambda:InvokeFunction"
+    }
 
 
 def test_tables_are_paid_by_use(template: dict[str, Any]) -> None:

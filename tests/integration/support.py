@@ -1,4 +1,4 @@
-"""What the integration tests share: the template's resources in moto, and the order API as API Gateway calls it."""
+"""What the integration tests share: the template's resources in moto, and the APIs as API Gateway calls them."""
 
 import importlib
 import json
@@ -101,9 +101,10 @@ class Context:
     memory_limit_in_mb: int = 512
     invoked_function_arn: str = "arn:aws:lambda:us-east-1:123456789012:function:test"
     aws_request_id: str = "00000000-0000-0000-0000-000000000000"
+    remaining_milliseconds: int = 29_000
 
     def get_remaining_time_in_millis(self) -> int:
-        return 10_000
+        return self.remaining_milliseconds
 
 
 @dataclass
@@ -117,10 +118,11 @@ class Answer:
 
 @dataclass
 class Api:
-    """The order API as API Gateway calls it."""
+    """An API's function as API Gateway calls it."""
 
     module: ModuleType
     claims: dict[str, str]
+    context: Context = field(default_factory=Context)
 
     def as_(self, subject: str, **claims: str) -> "Api":
         """The same API, called by somebody else."""
@@ -154,7 +156,7 @@ class Api:
             event["queryStringParameters"] = query
         if body is not None:
             event["body"] = body if isinstance(body, str) else json.dumps(body)
-        answer = self.module.handler(event, Context())
+        answer = self.module.handler(event, self.context)
         headers = {name.lower(): value for name, value in answer["headers"].items()}
         return Answer(answer["statusCode"], headers, json.loads(answer["body"]))
 

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 
 from orderflow import cursors
 from orderflow.observability import logger
@@ -18,6 +19,14 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 MAX_BODY_BYTES = 256 * 1024
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
+
+
+class RequestModel(BaseModel):
+    """A body: fields in camelCase; an unknown one is refused, since it may be a misspelt one."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, str_strip_whitespace=True, strict=True
+    )
 
 
 class Problem(Exception):

@@ -64,6 +64,14 @@ def test_an_event_that_was_on_the_bus_twice_is_no_difference(books: Books) -> No
     assert books.differences() == []
 
 
+def test_a_change_of_stock_by_hand_is_kept_beside_the_stock_and_is_no_difference(books: Books) -> None:
+    books.books.update(version=3, changes=1)
+    change = {"pk": "STOCK_CHANGE#BOOK#1", "productId": "BOOK", "before": 1, "after": 5, "version": 3}
+    books.reservations.append(change)
+
+    assert books.differences() == []
+
+
 def test_stock_that_came_from_nowhere_is_found(books: Books) -> None:
     books.books["available"] = 6
 

@@ -1,0 +1,1 @@
+"""The back office: figures, failed events and stock, for staff."""

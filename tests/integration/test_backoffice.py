@@ -1,0 +1,673 @@
+"""BackofficeApiFunction against moto."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from inventory import storage
+from local.store import ServiceError
+from tests.integration.support import Answer, Api, Aws, Context, module, order_event
+
+ROUTES = [
+    ("GET", "/admin/sales"),
+    ("GET", "/admin/promotions"),
+    ("GET", "/admin/failed-events"),
+    ("POST", "/admin/failed-events/redrive"),
+    ("POST", "/admin/failed-events/{id}/redrive"),
+    ("POST", "/admin/failed-events/{id}/park"),
+    ("GET", "/admin/products/{productId}/stock"),
+    ("PUT", "/admin/products/{productId}/stock"),
+]
+
+
+@pytest.fixture
+def office(aws: Aws) -> Api:
+    """The back office, called by staff."""
+    claims = {"sub": "staff-1", "token_use": "id", "email": "staff@example.com", "cognito:groups": "[staff]"}
+    return Api(module("backoffice.api"), claims)
+
+
+def slug(answer: Answer) -> str:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.body["status"] == answer.status
+    return str(answer.body["type"]).removeprefix("/problems/")
+
+
+# ---------------------------------------------------------------------------------------------- callers
+
+
+def test_the_routes_tested_are_all_that_there_are(aws: Aws) -> None:
+    paths = aws.stack.resources["OrdersApi"].properties["Body"]["paths"]
+    admin = {(method.upper(), path) for path in paths if path.startswith("/admin/") for method in paths[path]}
+    assert admin == set(ROUTES)
+
+
+@pytest.mark.parametrize("call", ROUTES)
+def test_nobody_but_staff_gets_in(office: Api, call: tuple[str, str]) -> None:
+    customer = {"sub": "customer-1", "token_use": "id", "cognito:groups": "[nonstaff]"}
+    unknown, known = office.call(*call, claims={}), office.call(*call, claims=customer)
+    assert (unknown.status, slug(unknown)) == (HTTPStatus.UNAUTHORIZED, "unauthorized")
+    assert (known.status, slug(known)) == (HTTPStatus.FORBIDDEN, "staff-only")
+
+
+# ---------------------------------------------------------------------------------------------- figures
+
+
+def tally(orders: int, items: int, revenue: float) -> dict[str, float]:
+    return {"orders": orders, "items": items, "revenue": revenue}
+
+
+def counted(aws: Aws, day: str, promotion: str = "", **numbers: Any) -> None:
+    """A counter as the analytics service keeps it."""
+    aws.table("AnalyticsTableName").put_item(Item={"pk": f"SALES#{day[:7]}", "sk": f"{day}#{promotion}", **numbers})
+
+
+def test_sales_are_shown_per_day_and_promotion_and_in_all(office: Api, aws: Aws) -> None:
+    confirmed: dict[str, Any] = {"confirmedOrders": 2, "confirmedItems": 5, "confirmedRevenue": Decimal("100.50")}
+    cancelled: dict[str, Any] = {"cancelledOrders": 1, "cancelledItems": 2, "cancelledRevenue": Decimal("40.25")}
+    counted(aws, "2031-01-30", **confirmed)
+    counted(aws, "2031-01-31", **confirmed)
+    counted(aws, "2031-02-01", "SPRING10", **confirmed, **cancelled)
+    counted(aws, "2031-02-02", "SPRING10", placedOrders=1, placedItems=1, placedRevenue=Decimal(1))
+    counted(aws, "2031-02-03", **cancelled)
+    counted(aws, "2031-02-04", **cancelled)
+    answer = office.call("GET", "/admin/sales", query={"from": "2031-01-31", "to": "2031-02-03"})
+    assert answer.status == HTTPStatus.OK
+    none = tally(0, 0, 0)
+    assert answer.body == {
+        "from": "2031-01-31",
+        "to": "2031-02-03",
+        "totals": {
+            "confirmed": tally(4, 10, 201),
+            "cancelled": tally(2, 4, 80.5),
+            "net": tally(2, 6, 120.5),
+        },
+        "items": [
+            {"day": "2031-01-31", "confirmed": tally(2, 5, 100.5), "cancelled": none},
+            {
+                "day": "2031-02-01",
+                "promotionCode": "SPRING10",
+                "confirmed": tally(2, 5, 100.5),
+                "cancelled": tally(1, 2, 40.25),
+            },
+            {"day": "2031-02-03", "confirmed": none, "cancelled": tally(1, 2, 40.25)},
+        ],
+    }
+
+
+def test_promotions_are_added_up_over_the_days(office: Api, aws: Aws) -> None:
+    placed: dict[str, Any] = {"placedOrders": 2, "placedItems": 3, "placedRevenue": Decimal("30.10")}
+    counted(aws, "2032-05-01", "SUMMER", **placed)
+    counted(aws, "2032-05-01", confirmedOrders=7, confirmedItems=7, confirmedRevenue=Decimal(7))
+    counted(aws, "2032-05-02", "SUMMER", **placed, confirmedOrders=1, confirmedItems=2, confirmedRevenue=Decimal("20"))
+    counted(aws, "2032-05-02", "EARLY", cancelledOrders=1, cancelledItems=1, cancelledRevenue=Decimal("9.99"))
+    answer = office.call("GET", "/admin/promotions", query={"from": "2032-05-01", "to": "2032-05-02"})
+    none = tally(0, 0, 0)
+    assert answer.body == {
+        "from": "2032-05-01",
+        "to": "2032-05-02",
+        "items": [
+            {"promotionCode": "EARLY", "placed": none, "confirmed": none, "cancelled": tally(1, 1, 9.99)},
+            {"promotionCode": "SUMMER", "placed": tally(4, 6, 60.2), "confirmed": tally(1, 2, 20), "cancelled": none},
+        ],
+    }
+
+
+@pytest.mark.parametrize("path", ["/admin/sales", "/admin/promotions"])
+def test_days_are_the_last_seven_unless_the_caller_names_others(office: Api, path: str) -> None:
+    answer = office.call("GET", path).body
+    first, last = date.fromisoformat(answer["from"]), date.fromisoformat(answer["to"])
+    assert (last - first).days == 6
+    assert abs((datetime.now(UTC).date() - last).days) <= 1  # midnight may pass in between
+    backwards = office.call("GET", path, query={"from": "2026-11-02", "to": "2026-11-01"})
+    assert (backwards.status, slug(backwards)) == (HTTPStatus.BAD_REQUEST, "malformed-range")
+    assert "comes after" in backwards.body["detail"]
+
+
+def test_the_first_and_the_last_days_of_the_calendar_have_figures_too(office: Api) -> None:
+    assert office.call("GET", "/admin/sales", query={"to": "0001-01-01"}).body["items"] == []
+    assert office.call("GET", "/admin/sales", query={"from": "9999-12-31", "to": "9999-12-31"}).body["items"] == []
+
+
+# ---------------------------------------------------------------------------------------- failed events
+
+
+@dataclass
+class Answered:
+    """What a function answers to Invoke."""
+
+    payload: bytes = b"null"
+    function_error: str | None = None
+
+
+@dataclass
+class Functions:
+    """The consumers, and what they were invoked with."""
+
+    answer: Callable[[str, bytes], Answered] = lambda _name, _payload: Answered()
+    invoked: list[tuple[str, Any]] = field(default_factory=list)
+
+    def __call__(self, name: str, payload: bytes, invocation_type: str) -> Answered:
+        assert invocation_type == "RequestResponse"
+        self.invoked.append((name, json.loads(payload)))
+        return self.answer(name, payload)
+
+
+@pytest.fixture
+def functions(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Functions:
+    functions = Functions()
+    monkeypatch.setattr(aws.store, "on_invoke", functions)
+    return functions
+
+
+def refusing(_name: str, _payload: bytes) -> Answered:
+    return Answered(b'{"errorType": "ValueError", "errorMessage": "ada@example.com has no order"}', "Unhandled")
+
+
+def add_failed_event(aws: Aws, consumer: str, status: str = "NEW", *, minute: int = 0, **more: Any) -> str:
+    """A record as the DLQ processor stores it; its id."""
+    event_id = uuid.uuid4().hex
+    record = {
+        "id": f"{consumer}:{event_id}",
+        "consumer": consumer,
+        "eventId": event_id,
+        "orderId": "ORD-1",
+        "kind": "INVOCATION",
+        "reason": "RuntimeError",
+        "message": "broken",
+        "failures": 1,
+        "attempts": 0,
+        "status": status,
+        "firstFailedAt": "2026-11-21T18:00:00.000Z",
+        "lastFailedAt": f"2026-11-21T18:{minute:02}:00.000Z",
+        "payload": json.dumps({"detail": {"number": minute}}),
+        "messageIds": {f"message-{event_id}"},
+        "version": 1,
+        **more,
+    }
+    aws.table("FailedEventsTableName").put_item(
+        Item={name: value for name, value in record.items() if value is not None}
+    )
+    return str(record["id"])
+
+
+def failed_event(aws: Aws, failure_id: str) -> dict[str, Any]:
+    item: dict[str, Any] = aws.table("FailedEventsTableName").get_item(Key={"id": failure_id})["Item"]
+    return item
+
+
+def change(aws: Aws, failure_id: str, status: str) -> None:
+    """What another writer does: the DLQ processor, or somebody else of the staff."""
+    aws.table("FailedEventsTableName").update_item(
+        Key={"id": failure_id},
+        UpdateExpression="SET #status = :status ADD version :one",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":status": status, ":one": 1},
+    )
+
+
+@pytest.fixture
+def consumer(aws: Aws) -> str:
+    """One that has no failed events yet."""
+    table = aws.table("FailedEventsTableName")
+    for item in table.scan()["Items"]:
+        table.delete_item(Key={"id": item["id"]})
+    return "email"
+
+
+def listed(office: Api, **query: str) -> list[str]:
+    return [entry["id"] for entry in office.call("GET", "/admin/failed-events", query=query).body["items"]]
+
+
+def test_failed_events_are_listed_without_what_only_a_redrive_needs(office: Api, aws: Aws, consumer: str) -> None:
+    failure_id = add_failed_event(aws, consumer)
+    (entry,) = office.call("GET", "/admin/failed-events", query={"consumer": consumer}).body["items"]
+    assert (entry["id"], entry["status"], entry["reason"]) == (failure_id, "NEW", "RuntimeError")
+    assert entry["message"] == "broken"
+    assert not {"payload", "messageIds"} & set(entry)
+
+
+def test_failed_events_are_listed_by_status_and_consumer_in_pages(office: Api, aws: Aws, consumer: str) -> None:
+    parked = [add_failed_event(aws, consumer, "PARKED", minute=minute) for minute in range(3)]
+    new = add_failed_event(aws, consumer)
+    assert listed(office, consumer=consumer) == [new, *reversed(parked)]
+    query = {"consumer": consumer, "status": "PARKED", "limit": "2"}
+    first = office.call("GET", "/admin/failed-events", query=query).body
+    assert [entry["id"] for entry in first["items"]] == [parked[2], parked[1]]
+    assert listed(office, **query, cursor=first["nextCursor"]) == [parked[0]]
+    other = office.call("GET", "/admin/failed-events", query={"status": "NEW", "cursor": first["nextCursor"]})
+    assert (other.status, slug(other)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"), [({"status": "LOST"}, "malformed-status"), ({"limit": "0"}, "malformed-limit")]
+)
+def test_a_wrong_parameter_of_the_list_is_refused(office: Api, query: dict[str, str], problem: str) -> None:
+    answer = office.call("GET", "/admin/failed-events", query=query)
+    assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
+
+
+@pytest.mark.parametrize("status", ["NEW", "RETRYING", "PARKED"])
+def test_a_redrive_hands_the_event_to_its_consumer_and_resolves_the_record(
+    office: Api, aws: Aws, functions: Functions, status: str
+) -> None:
+    failure_id = add_failed_event(aws, "email", status)
+    answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    assert answer.status == HTTPStatus.OK
+    assert (answer.body["id"], answer.body["status"], answer.body["outcome"]) == (failure_id, "RESOLVED", "RESOLVED")
+    assert functions.invoked == [(aws.stack.resources["EmailFunction"].physical_id, {"detail": {"number": 0}})]
+    assert failed_event(aws, failure_id)["status"] == "RESOLVED"
+
+
+def test_an_id_may_come_percent_encoded(office: Api, aws: Aws, functions: Functions) -> None:
+    failure_id = add_failed_event(aws, "email")
+    answer = office.call("POST", f"/admin/failed-events/{failure_id.replace(':', '%3A')}/redrive")
+    assert (answer.status, answer.body["id"]) == (HTTPStatus.OK, failure_id)
+
+
+def test_a_redrive_that_fails_parks_the_record_with_the_new_reason(office: Api, aws: Aws, functions: Functions) -> None:
+    failure_id = add_failed_event(aws, "email")
+    functions.answer = refusing
+    answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    assert (answer.status, answer.body["outcome"]) == (HTTPStatus.OK, "FAILED")
+    assert (answer.body["status"], answer.body["reason"]) == ("PARKED", "ValueError")
+    stored = failed_event(aws, failure_id)
+    assert (stored["status"], stored["reason"]) == ("PARKED", "ValueError")
+    assert stored["lastFailedAt"] > stored["firstFailedAt"]
+
+
+def test_a_consumer_that_cannot_be_invoked_has_failed(office: Api, aws: Aws, functions: Functions) -> None:
+    def throttled(_name: str, _payload: bytes) -> Answered:
+        raise ServiceError("TooManyRequestsException", "Rate Exceeded.", 429)
+
+    functions.answer = throttled
+    answer = office.call("POST", f"/admin/failed-events/{add_failed_event(aws, 'email')}/redrive")
+    assert (answer.body["outcome"], answer.body["reason"]) == ("FAILED", "TooManyRequestsException")
+
+
+def test_a_success_of_an_event_that_failed_again_meanwhile_is_none(office: Api, aws: Aws, functions: Functions) -> None:
+    failure_id = add_failed_event(aws, "email")
+
+    def set_aside_again(_name: str, _payload: bytes) -> Answered:
+        change(aws, failure_id, "PARKED")
+        return Answered()
+
+    functions.answer = set_aside_again
+    answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    assert (answer.status, answer.body["outcome"], answer.body["status"]) == (HTTPStatus.OK, "FAILED", "PARKED")
+    assert failed_event(aws, failure_id)["status"] == "PARKED"
+
+
+@pytest.mark.parametrize("action", ["redrive", "park"])
+def test_what_is_unknown_or_resolved_cannot_be_acted_on(
+    office: Api, aws: Aws, functions: Functions, action: str
+) -> None:
+    unknown = office.call("POST", f"/admin/failed-events/email:nothing/{action}")
+    assert (unknown.status, slug(unknown)) == (HTTPStatus.NOT_FOUND, "failed-event-not-found")
+    resolved = office.call("POST", f"/admin/failed-events/{add_failed_event(aws, 'email', 'RESOLVED')}/{action}")
+    assert (resolved.status, slug(resolved)) == (HTTPStatus.CONFLICT, "already-resolved")
+    assert functions.invoked == []
+
+
+def test_what_no_consumer_can_mend_names_the_command_that_can(office: Api, aws: Aws, functions: Functions) -> None:
+    failure_id = add_failed_event(aws, "partner", "PARKED", payload=None, mend="make replay NAME=redrive-1")
+    answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "not-redrivable")
+    assert "make replay NAME=redrive-1" in answer.body["detail"]
+    assert functions.invoked == []
+
+
+def redrive_all(office: Api, **body: str) -> Any:
+    answer = office.call("POST", "/admin/failed-events/redrive", body)
+    assert answer.status == HTTPStatus.OK
+    return answer.body
+
+
+def test_all_failed_events_of_a_consumer_are_redriven_once_each(
+    office: Api, aws: Aws, functions: Functions, consumer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backoffice.redriving.ENTRIES_PER_PAGE", 1)
+    mended = [add_failed_event(aws, consumer, status, minute=1) for status in ("NEW", "RETRYING", "PARKED")]
+    broken = [add_failed_event(aws, consumer, status, minute=2) for status in ("NEW", "RETRYING", "PARKED")]
+    add_failed_event(aws, consumer, "PARKED", payload=None, mend="make replay")
+    resolved = add_failed_event(aws, consumer, "RESOLVED", minute=3)
+    functions.answer = lambda name, payload: refusing(name, payload) if b"2" in payload else Answered()
+    answer = redrive_all(office, consumer=consumer)
+    assert answer == {"resolved": 3, "failed": 3, "notRedrivable": 1, "remaining": False}
+    assert len(functions.invoked) == 6
+    assert {failed_event(aws, failure_id)["status"] for failure_id in [*mended, resolved]} == {"RESOLVED"}
+    assert {failed_event(aws, failure_id)["status"] for failure_id in broken} == {"PARKED"}
+
+
+def test_only_those_of_the_status_are_redriven(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
+    new, parked = add_failed_event(aws, consumer), add_failed_event(aws, consumer, "PARKED")
+    assert redrive_all(office, consumer=consumer, status="NEW")["resolved"] == 1
+    assert failed_event(aws, new)["status"] == "RESOLVED"
+    assert failed_event(aws, parked)["status"] == "PARKED"
+
+
+def test_redriving_all_stops_in_time_and_goes_on_with_those_that_it_did_not_reach(
+    office: Api, aws: Aws, functions: Functions, consumer: str
+) -> None:
+    for minute in range(3):
+        add_failed_event(aws, consumer, "PARKED", minute=minute)
+    needed = office.module.REDRIVE_MILLISECONDS
+
+    def one_second_later(name: str, payload: bytes) -> Answered:
+        office.context.remaining_milliseconds -= 1000
+        return refusing(name, payload)
+
+    functions.answer = one_second_later
+    office.context.remaining_milliseconds = needed + 1000
+    assert redrive_all(office, consumer=consumer) == {
+        "resolved": 0,
+        "failed": 2,
+        "notRedrivable": 0,
+        "remaining": True,
+    }
+    office.context.remaining_milliseconds = needed
+    assert redrive_all(office, consumer=consumer)["failed"] == 1
+    assert [payload["detail"]["number"] for _, payload in functions.invoked] == [0, 1, 2]
+
+
+def test_without_time_nothing_is_redriven(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
+    add_failed_event(aws, consumer)
+    office.context.remaining_milliseconds = office.module.REDRIVE_MILLISECONDS - 1
+    answer = redrive_all(office, consumer=consumer)
+    assert answer == {"resolved": 0, "failed": 0, "notRedrivable": 0, "remaining": True}
+    assert functions.invoked == []
+
+
+def test_more_candidates_than_one_request_takes_remain(
+    office: Api, aws: Aws, functions: Functions, consumer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backoffice.redriving.MAX_CANDIDATES", 2)
+    for minute in range(3):
+        add_failed_event(aws, consumer, minute=minute)
+    answer = redrive_all(office, consumer=consumer)
+    assert (answer["resolved"], answer["remaining"]) == (2, True)
+    answer = redrive_all(office, consumer=consumer)
+    assert (answer["resolved"], answer["remaining"]) == (1, False)
+
+
+def test_what_somebody_else_has_put_aside_meanwhile_is_not_redriven(
+    office: Api, aws: Aws, functions: Functions, consumer: str
+) -> None:
+    first, second = (add_failed_event(aws, consumer, minute=minute) for minute in (1, 2))
+
+    def park_the_other(_name: str, _payload: bytes) -> Answered:
+        change(aws, second, "PARKED")
+        return Answered()
+
+    functions.answer = park_the_other
+    answer = redrive_all(office, consumer=consumer, status="NEW")
+    assert (answer["resolved"], answer["failed"]) == (1, 0)
+    assert failed_event(aws, first)["status"] == "RESOLVED"
+    assert failed_event(aws, second)["status"] == "PARKED"
+
+
+def test_what_to_redrive_must_be_said(office: Api) -> None:
+    answer = office.call("POST", "/admin/failed-events/redrive", {})
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body")
+
+
+def test_a_failed_event_is_parked_and_parking_it_again_changes_nothing(office: Api, aws: Aws) -> None:
+    failure_id = add_failed_event(aws, "email")
+    first = office.call("POST", f"/admin/failed-events/{failure_id}/park")
+    stored = failed_event(aws, failure_id)
+    second = office.call("POST", f"/admin/failed-events/{failure_id}/park")
+    assert (first.status, first.body["status"]) == (HTTPStatus.OK, "PARKED")
+    assert (second.status, second.body) == (first.status, first.body)
+    assert failed_event(aws, failure_id) == stored
+    assert (stored["status"], stored["payload"]) == ("PARKED", json.dumps({"detail": {"number": 0}}))
+
+
+def changing_at_each_read(office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:
+    """Another writer comes after each of the next reads of a record."""
+    get, races = office.module.failed_events.get, iter(statuses)
+
+    def raced_get(failure_id: str) -> Any:
+        record = get(failure_id)
+        for status in races:
+            change(aws, failure_id, status)
+            break
+        return record
+
+    monkeypatch.setattr(office.module.failed_events, "get", raced_get)
+
+
+def test_parking_decides_anew_when_the_record_changes_meanwhile(
+    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retried, resolved = add_failed_event(aws, "email"), add_failed_event(aws, "email")
+    changing_at_each_read(office, aws, monkeypatch, "RETRYING")
+    assert office.call("POST", f"/admin/failed-events/{retried}/park").status == HTTPStatus.OK
+    changing_at_each_read(office, aws, monkeypatch, "RESOLVED")
+    answer = office.call("POST", f"/admin/failed-events/{resolved}/park")
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "already-resolved")
+    assert failed_event(aws, retried)["status"] == "PARKED"
+
+
+def test_a_record_that_changes_at_every_attempt_is_busy(office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure_id = add_failed_event(aws, "email")
+    changing_at_each_read(office, aws, monkeypatch, *["NEW"] * office.module.PARK_ATTEMPTS)
+    answer = office.call("POST", f"/admin/failed-events/{failure_id}/park")
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
+
+
+# ------------------------------------------------------------------------------------------------ stock
+
+
+def stock_of(office: Api, product: str) -> Answer:
+    return office.call("GET", f"/admin/products/{product}/stock")
+
+
+def set_stock(office: Api, product: str, available: int, version: int, note: str = "counted") -> Answer:
+    body = {"available": available, "version": version, "note": note}
+    return office.call("PUT", f"/admin/products/{product}/stock", body)
+
+
+def place(product: str, quantity: int, detail_type: str = "Order Placed", order_id: str = "") -> str:
+    """An order that reaches the inventory; its id."""
+    order_id = order_id or f"ORD-{uuid.uuid4()}"
+    module("inventory.stock").handler(order_event(detail_type, order_id, [(product, quantity)]), Context())
+    return order_id
+
+
+@pytest.mark.parametrize("stock", [5, None])
+def test_stock_is_set_and_who_did_it_is_kept(office: Api, aws: Aws, stock: int | None) -> None:
+    product = aws.add_product(stock=stock)
+    before = stock_of(office, product)
+    assert (before.status, before.body) == (
+        HTTPStatus.OK,
+        {"productId": product, "available": stock or 0, "reserved": 0, "version": 0, "changes": []},
+    )
+    answer = set_stock(office, product, 40, version=0, note="A delivery")
+    assert answer.status == HTTPStatus.OK
+    assert answer.body == stock_of(office, product).body
+    assert (answer.body["available"], answer.body["reserved"], answer.body["version"]) == (40, 0, 1)
+    (change,) = answer.body["changes"]
+    assert datetime.fromisoformat(change.pop("at")).tzinfo is not None
+    expected = {"available": {"from": stock or 0, "to": 40}, "by": "staff-1", "note": "A delivery", "version": 1}
+    assert change == expected
+    assert aws.stock(product) == (40, 0)
+
+
+def test_a_count_from_before_a_reservation_or_a_release_does_not_overwrite_it(office: Api, aws: Aws) -> None:
+    product = aws.add_product(stock=5)
+    order_id = place(product, 2)
+    early = set_stock(office, product, 6, version=0)
+    assert (early.status, slug(early)) == (HTTPStatus.CONFLICT, "stock-changed")
+    assert "version 1" in early.body["detail"]
+    assert aws.stock(product) == (3, 2)
+    place(product, 2, "Order Cancelled", order_id)
+    late = set_stock(office, product, 6, version=1)
+    assert (late.status, slug(late)) == (HTTPStatus.CONFLICT, "stock-changed")
+    assert set_stock(office, product, 6, version=2).status == HTTPStatus.OK
+    assert aws.stock(product) == (6, 0)
+
+
+@pytest.mark.parametrize("counts", [0, 1])
+def test_a_reservation_between_reading_and_writing_is_not_overwritten(
+    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, counts: int
+) -> None:
+    product = aws.add_product(stock=5)
+    for version in range(counts):
+        set_stock(office, product, 5, version)
+    read = office.module.inventory.stock
+
+    def raced_read(wanted: str) -> storage.Stock:
+        stock: storage.Stock = read(wanted)
+        place(product, 2)
+        return stock
+
+    monkeypatch.setattr(office.module.inventory, "stock", raced_read)
+    answer = set_stock(office, product, 9, version=counts)
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "stock-changed")
+    assert f"version {counts + 1}" in answer.body["detail"]
+    assert aws.stock(product) == (3, 2)
+    assert len(stock_of(office, product).body["changes"]) == counts
+
+
+def test_of_many_counts_at_once_one_is_taken_and_the_others_are_told(office: Api, aws: Aws) -> None:
+    product = aws.add_product(stock=5)
+    inventory = storage.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+    seen, barrier = inventory.stock(product), threading.Barrier(4)
+    outcomes: list[str] = []
+
+    def count(available: int) -> None:
+        own = storage.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+        barrier.wait()
+        try:
+            own.set_available(seen, available, "staff-1", "counted", "2026-11-21T18:36:00.123Z")
+            outcomes.append("set")
+        except storage.StockChanged:
+            outcomes.append("told")
+
+    threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["set", "told", "told", "told"]
+    assert len(inventory.changes(inventory.stock(product))) == 1
+
+
+def test_what_is_reserved_stays_reserved_when_stock_is_set(office: Api, aws: Aws) -> None:
+    product = aws.add_product(stock=5)
+    order_id = place(product, 2)
+    assert set_stock(office, product, 0, version=1).body["reserved"] == 2
+    place(product, 2, "Order Cancelled", order_id)
+    assert aws.stock(product) == (2, 0)
+
+
+def test_the_last_ten_changes_are_shown_newest_first(office: Api, aws: Aws) -> None:
+    product = aws.add_product(stock=0)
+    for number in range(12):
+        assert set_stock(office, product, number + 1, number).status == HTTPStatus.OK
+    changes = stock_of(office, product).body["changes"]
+    assert [change["version"] for change in changes] == list(range(12, 2, -1))
+    assert changes[0]["available"] == {"from": 11, "to": 12}
+    everything = aws.table("InventoryTableName").scan()["Items"]
+    kept = {item["pk"] for item in everything if item["pk"].startswith(f"STOCK_CHANGE#{product}#")}
+    assert kept == {f"STOCK_CHANGE#{product}#{number}" for number in range(1, 13)}
+
+
+def test_an_unknown_product_has_no_stock(office: Api) -> None:
+    for answer in (stock_of(office, "PROD-NONE"), set_stock(office, "PROD-NONE", 1, 0)):
+        assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "product-not-found")
+
+
+def test_a_stock_that_cannot_be_is_refused_field_by_field(office: Api, aws: Aws) -> None:
+    product = aws.add_product()
+    body = {"available": 1_000_001, "version": -1, "note": " "}
+    answer = office.call("PUT", f"/admin/products/{product}/stock", body)
+    assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert {error["field"] for error in answer.body["errors"]} == {"available", "version", "note"}
+
+
+class InTheWay:
+    """A DynamoDB client whose transactions meet another one so many times, and which holds back parts of batches."""
+
+    def __init__(self, client: Any, conflicts: int = 0, short_reads: int = 0) -> None:
+        self._client = client
+        self.conflicts, self.short_reads = conflicts, short_reads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def transact_write_items(self, **request: Any) -> Any:
+        if self.conflicts:
+            self.conflicts -= 1
+            error = {"Code": "TransactionCanceledException", "Message": ""}
+            reasons = [{"Code": "TransactionConflict"}, {"Code": "None"}]
+            raise self._client.exceptions.TransactionCanceledException(
+                {"Error": error, "CancellationReasons": reasons}, "TransactWriteItems"
+            )
+        return self._client.transact_write_items(**request)
+
+    def batch_get_item(self, RequestItems: Any) -> Any:  # noqa: N803 - boto3's name
+        if self.short_reads:
+            self.short_reads -= 1
+            return {"Responses": {}, "UnprocessedKeys": RequestItems}
+        return self._client.batch_get_item(RequestItems=RequestItems)
+
+
+@pytest.fixture
+def in_the_way(office: Api, monkeypatch: pytest.MonkeyPatch) -> InTheWay:
+    inventory = office.module.inventory
+    client = InTheWay(inventory._client)
+    monkeypatch.setattr(inventory, "_client", client)
+    monkeypatch.setattr(inventory, "_pause", lambda _: None)
+    return client
+
+
+def test_a_conflict_with_a_reservation_is_tried_again_but_not_for_ever(
+    office: Api, aws: Aws, in_the_way: InTheWay
+) -> None:
+    product = aws.add_product(stock=5)
+    in_the_way.conflicts = storage.CONFLICT_ATTEMPTS - 1
+    assert set_stock(office, product, 6, version=0).status == HTTPStatus.OK
+    in_the_way.conflicts = storage.CONFLICT_ATTEMPTS
+    answer = set_stock(office, product, 7, version=1)
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
+    assert aws.stock(product) == (6, 0)
+
+
+def test_a_batch_that_dynamodb_answers_in_part_is_read_on_but_not_for_ever(
+    office: Api, aws: Aws, in_the_way: InTheWay
+) -> None:
+    product = aws.add_product(stock=5)
+    in_the_way.short_reads = storage.READS_PER_BATCH - 1
+    assert stock_of(office, product).body["available"] == 5
+    in_the_way.short_reads = storage.READS_PER_BATCH
+    with pytest.raises(storage.IncompleteRead):
+        stock_of(office, product)
+
+
+# ------------------------------------------------------------------------------------------------- logs
+
+
+def test_logs_say_who_of_the_staff_did_what_and_show_nobodys_data(
+    office: Api, aws: Aws, functions: Functions, output: Callable[[], str]
+) -> None:
+    functions.answer = refusing
+    failure_id, product = add_failed_event(aws, "email"), aws.add_product(stock=5)
+    office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    office.call("POST", f"/admin/failed-events/{add_failed_event(aws, 'email')}/park")
+    office.call("POST", "/admin/failed-events/redrive", {"consumer": "email", "status": "RETRYING"})
+    set_stock(office, product, 6, version=0)
+    printed = output()
+    lines = {entry["message"]: entry for entry in map(json.loads, printed.splitlines()) if "message" in entry}
+    done = ("failed event redriven", "failed event parked", "failed events redriven", "stock set")
+    assert {lines[message]["staff_id"] for message in done} == {"staff-1"}
+    assert (lines[done[0]]["failed_event"], lines[done[3]]["product_id"]) == (failure_id, product)
+    assert "@example.com" not in printed

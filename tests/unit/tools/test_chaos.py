@@ -1,0 +1,289 @@
+"""A chaos run: what its clients and operators do, and when it is over."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from local.faults import read_faults
+from tools import chaos
+from tools.chaos_check import Mail, Placed, Snapshot
+from tools.http import Answer
+from tools.republish import Window
+from tools.stack import Stack
+
+EMPTY = Snapshot([], {}, [], [], [], [], frozenset(), [], [], [], [], {})
+ORDER = chaos.Order("key", {"PEN": 2}, "MAY", None)
+
+
+class FakeApi:
+    """Gives the answers that it is told to, a status with a body each, or raises them."""
+
+    def __init__(self, *answers: tuple[int, dict[str, Any]] | Exception) -> None:
+        self._answers = iter(answers)
+        self.calls: list[tuple[str, str, dict[str, Any]]] = []
+
+    def call(self, method: str, path: str, **more: Any) -> Answer:
+        self.calls.append((method, path, more))
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return Answer(*answer, sent_at=0, seconds=0)
+
+
+def clients(*answers: tuple[int, dict[str, Any]] | Exception) -> tuple[chaos.Clients, FakeApi]:
+    api = FakeApi(*answers)
+    return chaos.Clients(api), api  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+
+
+# ------------------------------------------------------------------------------------------------ the faults
+
+
+@pytest.mark.parametrize("orders", [10, 40, 500])
+def test_the_runner_takes_the_faults(orders: int, tmp_path: Path) -> None:
+    (tmp_path / "faults.json").write_text(json.dumps(chaos.faults(1, orders)))
+
+    names: dict[str, dict[str, str]] = {selector: {} for selector in ("function", "rule", "queue", "stream")}
+
+    read_faults(tmp_path / "faults.json", names, tmp_path / "log")
+
+
+def test_with_few_orders_seldom_faults_are_more_probable() -> None:
+    def probability(orders: int, kind: str, **selector: str) -> Any:
+        return next(
+            fault["probability"]
+            for fault in chaos.faults(1, orders)["faults"]
+            if fault["kind"] == kind and selector.items() <= fault.items()
+        )
+
+    assert probability(500, "duplicate", rule="*") == 0.05
+    assert probability(40, "duplicate", rule="*") == 0.2
+    assert probability(1, "crash", call="sesv2.SendEmail") == 0.5
+    assert probability(40, "error", function="*") == probability(500, "error", function="*") == 0.1
+
+
+def test_a_kind_of_fault_that_never_struck_is_told() -> None:
+    file = {"faults": [{"function": "*", "kind": "error"}, {"rule": "*", "kind": "delay"}]}
+    found = replace(EMPTY, faults=[{"function": "InventoryFunction", "kind": "error"}])
+
+    assert chaos.missing(file, found) == ["fault rule delay: never struck"]
+
+
+def test_time_outs_are_stretched_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    template = tmp_path / "code" / "template.yaml"
+    template.write_text("Globals:\n  Timeout: 10\nFunction:\n    Timeout: 30 # s\n    VisibilityTimeout: 180\n")
+
+    copy = chaos.stretched(template, tmp_path)
+
+    assert copy.read_text() == ("Globals:\n  Timeout: 30\nFunction:\n    Timeout: 90 # s\n    VisibilityTimeout: 180\n")
+    assert (tmp_path / "functions").readlink() == tmp_path / "code" / "functions"
+
+
+# ----------------------------------------------------------------------------------------------- the clients
+
+
+def test_a_seed_makes_the_same_plan_with_everything_in_it() -> None:
+    orders = chaos.plan(1, 200)
+
+    assert orders == chaos.plan(1, 200)
+    assert orders != chaos.plan(2, 200)
+    assert len({order.key for order in orders}) == 200
+    assert {order.cancel for order in orders} == {"at once", "later", None}
+    assert {order.promotion for order in orders} == {None, "SPRING10", "MAY-5"}
+    assert {product for order in orders for product in order.items} == {
+        product["productId"] for product in chaos.products(200)
+    }
+
+
+def test_a_client_repeats_its_request_until_it_is_answered() -> None:
+    customers, api = clients(
+        urllib3.exceptions.ProtocolError("gone"),
+        (503, {}),
+        (429, {}),
+        (409, {"type": "/problems/request-in-progress"}),
+        (201, {"orderId": "A"}),
+    )
+
+    assert customers.place(ORDER) == Placed("key", "201", "A")
+    assert len(api.calls) == 5
+    assert all(call == api.calls[0] for call in api.calls)
+    assert api.calls[0][2]["headers"]["idempotency-key"] == "key"
+    assert json.loads(api.calls[0][2]["body"])["promotionCode"] == "MAY"
+
+
+def test_a_refusal_is_an_answer() -> None:
+    customers, api = clients((422, {"type": "/problems/unknown-product"}))
+
+    assert customers.place(ORDER) == Placed("key", "422 unknown-product")
+    assert len(api.calls) == 1
+
+
+def test_a_client_gives_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "ANSWER_SECONDS", -1)
+    customers, _ = clients((503, {}))
+
+    assert customers.place(ORDER) == Placed("key", "503")
+
+
+def test_an_order_is_cancelled_at_once() -> None:
+    customers, api = clients((201, {"orderId": "A"}), (409, {"type": "/problems/busy"}), (202, {}))
+
+    assert customers.place(replace(ORDER, cancel="at once")) == Placed("key", "201", "A", "202")
+    assert [path for _, path, _ in api.calls] == ["/orders", "/orders/A/cancellation", "/orders/A/cancellation"]
+
+
+def test_an_order_is_cancelled_once_it_is_settled() -> None:
+    refused = (409, {"type": "/problems/not-cancellable"})
+    customers, api = clients(
+        (503, {"status": 503}),
+        urllib3.exceptions.ProtocolError("gone"),
+        (200, {"status": "PENDING"}),
+        (200, {"status": "REJECTED"}),
+        refused,
+    )
+
+    assert customers.cancel_later(Placed("key", "201", "A")).cancellation == "409 not-cancellable"
+    assert [method for method, _, _ in api.calls] == ["GET", "GET", "GET", "GET", "POST"]
+
+
+# --------------------------------------------------------------------------------------------- the operators
+
+
+@pytest.fixture
+def stack() -> Stack:
+    return Stack("http://api", {}, "us-east-1")
+
+
+def operators(stack: Stack, answers: int) -> tuple[chaos.Operators, FakeApi]:
+    api = FakeApi(*[(200, {})] * answers)
+    return chaos.Operators(stack, api), api  # type: ignore[arg-type]
+
+
+def failed(status: str, **more: Any) -> dict[str, Any]:
+    return {"id": "email:1/2", "status": status, **more}
+
+
+def test_what_is_open_is_redriven_but_not_for_ever(stack: Stack) -> None:
+    people, api = operators(stack, answers=chaos.REDRIVES)
+
+    for _ in range(chaos.REDRIVES + 1):
+        people.redrive([failed("PARKED", payload="{}"), {**failed("RESOLVED", payload="{}"), "id": "done"}])
+
+    assert [path for _, path, _ in api.calls] == ["/admin/failed-events/email%3A1%2F2/redrive"] * chaos.REDRIVES
+
+
+def test_a_record_that_names_a_command_is_mended_by_it_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows: list[Window] = []
+    monkeypatch.setattr(chaos, "republish", lambda _stack, _order, window: windows.append(window))
+    people, api = operators(stack, answers=0)
+    record = failed("NEW", mend="make republish FROM=2026-11-21T18:36:00Z TO=2026-11-21T18:37:00Z")
+
+    people.redrive([record])
+    people.redrive([record])
+
+    begin, end = (datetime(2026, 11, 21, 18, minute, tzinfo=UTC) for minute in (36, 37))
+    assert windows == [Window(begin, end)]
+    assert people.mended == {"email:1/2"}
+    assert api.calls == []
+
+
+def test_a_command_that_the_run_does_not_know_leaves_the_record_open(stack: Stack) -> None:
+    people, _ = operators(stack, answers=0)
+
+    people.redrive([failed("NEW", mend="make replay FROM=2026-11-21T18:36:00Z")])
+
+    assert people.mended == set()
+
+
+def test_parked_messages_are_put_back(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "unpark", lambda _stack: 3)
+    people, _ = operators(stack, answers=0)
+
+    people.unpark(replace(EMPTY, messages={"parking": 0}))
+    people.unpark(replace(EMPTY, messages={"parking": 3}))
+
+    assert people.unparked == 3
+
+
+# ------------------------------------------------------------------------------------------- what is observed
+
+
+def test_mails_are_read_with_their_tags(tmp_path: Path) -> None:
+    (tmp_path / "1.eml").write_bytes(
+        b"To: ada@example.com\r\nX-SES-MESSAGE-TAGS: kind=order-confirmed, event_id=E1\r\n\r\nHello\r\n"
+    )
+
+    assert chaos.read_mails(tmp_path) == [Mail("ada@example.com", "order-confirmed", "E1")]
+
+
+def test_a_mail_whose_sender_timed_out_by_itself_is_told_from_others() -> None:
+    runner_log = "\n".join(
+        f"12:00 failure  EmailFunction: Sandbox.Timedout: 2026-11-21T18:36:00.000Z {request} Task timed out after 1 s"
+        for request in ("slow", "struck")
+    )
+    mail_log = "\n".join(
+        json.dumps({"message": message, "kind": "order-confirmed", "event_id": "E1", "function_request_id": request})
+        for message, request in (("mail sent", "slow"), ("mail sent", "quick"), ("mail skipped", "slow"))
+    )
+
+    slow = chaos.too_slow(runner_log, [{"kind": "time-out", "function": "EmailFunction", "request": "struck"}])
+
+    assert slow == {"slow": "EmailFunction"}
+    assert chaos.cut_off(mail_log, slow) == [("order-confirmed", "E1")]
+
+
+# ------------------------------------------------------------------------------------------------ the end
+
+
+class Idle:
+    """Operators with nothing to do."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def unpark(self, _found: Snapshot) -> None:
+        pass
+
+    def redrive(self, failed: Any) -> None:
+        self.seen.append(failed)
+
+
+def looks(*found: Snapshot) -> Iterator[Snapshot]:
+    """Each in its turn, the last one for ever."""
+    yield from found
+    while True:
+        yield found[-1]
+
+
+def test_a_run_is_over_when_nothing_changes_any_more() -> None:
+    one, two = (replace(EMPTY, mails=[Mail("ada@example.com", "hello", "E1")] * number) for number in (1, 2))
+    view, people = looks(EMPTY, one, two), Idle()
+
+    assert chaos.settle(lambda: next(view), people, time_scale=1e5) is two  # type: ignore[arg-type]
+    assert len(people.seen) > 2
+
+
+def test_a_run_waits_longer_while_a_queue_holds_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "QUIET_SECONDS", -1.0)
+    held, empty = replace(EMPTY, messages={"analytics": 1}), replace(EMPTY, messages={"analytics": 0})
+    view = looks(*[held] * 5, empty)
+
+    assert chaos.settle(lambda: next(view), Idle(), time_scale=1.0) is empty  # type: ignore[arg-type]
+
+
+def test_a_run_ends_even_if_something_changes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "SETTLE_SECONDS", 0.05)
+    number = iter(range(10**9))
+
+    chaos.settle(lambda: replace(EMPTY, messages={"analytics": next(number)}), Idle(), time_scale=1.0)  # type: ignore[arg-type]
