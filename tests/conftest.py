@@ -3,6 +3,10 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("orderflow", deadline=None)  # a busy machine is no failure
+settings.load_profile("orderflow")
 
 os.environ.update(
     {

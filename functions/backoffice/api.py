@@ -26,6 +26,7 @@ from orderflow.callers import caller_of
 from orderflow.http_api import (
     Problem,
     answer,
+    choice_parameter,
     cursor_parameter,
     json_response,
     limit_parameter,
@@ -122,7 +123,8 @@ def _of_range(days: Range, figures: Mapping[str, Any]) -> Response[str]:
 @app.get("/admin/failed-events")
 def list_failed_events() -> Response[str]:
     """What failed, newest first within a status."""
-    status, consumer = _status_parameter(), app.current_event.query_string_parameters.get("consumer")
+    status = choice_parameter(app.current_event, "status", Status)
+    consumer = app.current_event.query_string_parameters.get("consumer")
     of_list = ("failed-events", status or "", consumer or "")
     start = cursor_parameter(app.current_event, of_list, _now())
     page = failed_events.page(status, consumer, limit_parameter(app.current_event), start)
@@ -186,17 +188,6 @@ def _unresolved(failure_id: str) -> FailedEvent:
     if record.status is Status.RESOLVED:
         raise Problem(HTTPStatus.CONFLICT, "already-resolved", "its consumer has succeeded already")
     return record
-
-
-def _status_parameter() -> Status | None:
-    text = app.current_event.query_string_parameters.get("status")
-    if text is None:
-        return None
-    try:
-        return Status(text)
-    except ValueError as error:
-        known = ", ".join(Status)
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-status", f"status is one of {known}") from error
 
 
 # ------------------------------------------------------------------------------------------------ stock

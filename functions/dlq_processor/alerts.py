@@ -30,7 +30,7 @@ class Alerts:
         self._persistence = persistence
 
     def send(self, record: FailedEvent, *, retried: bool, context: LambdaContext) -> None:
-        """Send an alert, unless one of the same consumer, reason and status was sent within this hour.
+        """Send an alert, unless one of the same consumer and reason was sent within this hour.
 
         Args:
             record: the first failure of this kind within the hour.
@@ -41,14 +41,14 @@ class Alerts:
         @idempotent_function(  # type: ignore[untyped-decorator]
             data_keyword_argument="alert",
             persistence_store=self._persistence,
-            config=idempotency.configuration("[consumer, reason, status, hour]", "", KEEP_SECONDS, context),
+            config=idempotency.configuration("[consumer, reason, hour]", "", KEEP_SECONDS, context),
             key_prefix="alert",
         )
         def once(*, alert: dict[str, str]) -> None:
             self._sns.publish(TopicArn=self._topic, Subject=subject(record), Message=text(record, retried=retried))
 
         hour = record.last_failed_at[: len("2026-11-21T18")]
-        once(alert={"consumer": record.consumer, "reason": record.reason, "status": record.status, "hour": hour})
+        once(alert={"consumer": record.consumer, "reason": record.reason, "hour": hour})
 
 
 def subject(record: FailedEvent) -> str:
@@ -77,7 +77,7 @@ def text(record: FailedEvent, *, retried: bool) -> str:
 
 def _next_step(record: FailedEvent, *, retried: bool) -> str:
     if retried:
-        return "It is tried again automatically; there is nothing to do yet."
+        return "It is tried again automatically. If that does not help either, it is PARKED: look at it in ten minutes."
     if record.mend:
         return f"No invocation mends it. Once the cause is gone: {record.mend}"
     return f"Once the cause is gone: POST /admin/failed-events/{quote(record.id)}/redrive"

@@ -124,6 +124,9 @@ def classify(message: Message, consumers: Consumers) -> Failure | Batch | RetryR
         return _batch(body, consumers)
     if _at(body, "requestContext") is not None and "requestPayload" in body:
         return _failed_invocation(body, consumers)
+    if _text(body, "detail-type") and _at(body, "detail") is not None:
+        # Moved back from the parking queue, a message has lost its source; only the analytics queue's are bare events
+        return _received_too_often(message, consumers.analytics_queue_arn)
     raise Unclassified("neither message attributes nor a body that tell of a failure")
 
 

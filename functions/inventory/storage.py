@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from inventory.reservations import Shortage, Status
+from orderflow.batch_read import read_batch
 from orderflow.event_store import EventStore, Stream, from_error
 from orderflow.events import Item, StoredEvent
 
@@ -19,7 +20,6 @@ CONFLICT_ATTEMPTS = 8
 CONFLICT_PAUSE = 0.05
 """Seconds; the longest pause before attempt n is n times as long, so all of them together stay below two seconds."""
 SHOWN_CHANGES = 10
-READS_PER_BATCH = 3
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,6 @@ class StockChanged(Exception):
     def __init__(self, product_id: str, version: int) -> None:
         super().__init__(f"the stock of {product_id} is at version {version}")
         self.version = version
-
-
-class IncompleteRead(Exception):
-    """DynamoDB kept back part of a batch, several times over."""
 
 
 class Contention(Exception):
@@ -259,15 +255,8 @@ class Inventory:
 
     def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Those of the items that exist, by key, read consistently."""
-        wanted: Any = {self._table: {"Keys": [{"pk": key} for key in keys], "ConsistentRead": True}}
-        found: dict[str, dict[str, Any]] = {}
-        for _ in range(READS_PER_BATCH):
-            answer = self._client.batch_get_item(RequestItems=wanted)
-            found |= {str(item["pk"]): item for item in answer["Responses"].get(self._table, [])}
-            wanted = answer.get("UnprocessedKeys")
-            if not wanted:
-                return found
-        raise IncompleteRead(f"{self._table}: DynamoDB left keys unprocessed {READS_PER_BATCH} times")
+        items = read_batch(self._client, self._table, [{"pk": key} for key in keys], consistent=True)
+        return {str(item["pk"]): item for item in items}
 
 
 def _raise_if_decided(error: ClientError, items: Sequence[Item]) -> None:

@@ -22,6 +22,7 @@ from orderflow.events import OrderMetadata
 from orderflow.http_api import (
     Problem,
     answer,
+    choice_parameter,
     cursor_parameter,
     json_response,
     limit_parameter,
@@ -175,7 +176,7 @@ def _metadata(request: PlaceOrderRequest) -> OrderMetadata:
 def list_orders() -> Response[str]:
     """The caller's orders, newest first."""
     caller = caller_of(app.current_event)
-    status = _status_parameter()
+    status = choice_parameter(app.current_event, "status", Status)
     of_list = ("orders", caller.subject, status or "")
     start = cursor_parameter(app.current_event, of_list, _now())
     page = orders.list_for(caller.subject, status, limit_parameter(app.current_event), start)
@@ -258,17 +259,6 @@ def _readable(order_id: str) -> tuple[Order, Stream]:
             logger.append_keys(order_id=order_id)
             return order, stream
     raise Problem(HTTPStatus.NOT_FOUND, "order-not-found", "you have no order of this id")
-
-
-def _status_parameter() -> Status | None:
-    text = app.current_event.query_string_parameters.get("status")
-    if text is None:
-        return None
-    try:
-        return Status(text)
-    except ValueError as error:
-        known = ", ".join(Status)
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-status", f"status is one of {known}") from error
 
 
 def _shown(order: Order) -> dict[str, Any]:

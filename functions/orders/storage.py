@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, Key
 
+from orderflow.batch_read import read_batch
 from orderflow.event_store import EventStore, Stream
 from orders.order import Order, Product, Status, advance, fold
 
@@ -20,10 +21,6 @@ LIST_FIELDS = ("orderId", "status", "placedAt", "totalAmount", "currency", "vers
 READS_PER_PAGE = 10
 """A filtered list reads on until its page is full, but not for ever: then a short page has a cursor too."""
 ITEMS_PER_FILTERED_READ = 100
-
-
-class IncompleteRead(Exception):
-    """DynamoDB kept back part of a batch, several times over."""
 
 
 @dataclass(frozen=True)
@@ -138,16 +135,8 @@ class Products:
         Raises:
             IncompleteRead: DynamoDB was too busy to answer in full.
         """
-        name = self._table.name
-        wanted: Any = {name: {"Keys": [{"productId": product_id} for product_id in product_ids]}}
-        found: list[dict[str, Any]] = []
-        for _ in range(3):
-            answer = self._client.batch_get_item(RequestItems=wanted)
-            found += answer["Responses"].get(name, [])
-            wanted = answer.get("UnprocessedKeys")
-            if not wanted:
-                return {item["productId"]: _product(item) for item in found}
-        raise IncompleteRead(f"{name}: DynamoDB left keys unprocessed three times")
+        keys = [{"productId": product_id} for product_id in product_ids]
+        return {item["productId"]: _product(item) for item in read_batch(self._client, self._table.name, keys)}
 
     def page(self, limit: int, after: dict[str, str] | None) -> Page:
         """Products for sale, in no order.

@@ -14,6 +14,7 @@ import pytest
 
 from inventory import storage
 from local.store import ServiceError
+from orderflow import batch_read
 from tests.integration.support import Answer, Api, Aws, Context, module, order_event
 
 ROUTES = [
@@ -646,10 +647,10 @@ def test_a_batch_that_dynamodb_answers_in_part_is_read_on_but_not_for_ever(
     office: Api, aws: Aws, in_the_way: InTheWay
 ) -> None:
     product = aws.add_product(stock=5)
-    in_the_way.short_reads = storage.READS_PER_BATCH - 1
+    in_the_way.short_reads = batch_read.ATTEMPTS - 1
     assert stock_of(office, product).body["available"] == 5
-    in_the_way.short_reads = storage.READS_PER_BATCH
-    with pytest.raises(storage.IncompleteRead):
+    in_the_way.short_reads = batch_read.ATTEMPTS
+    with pytest.raises(batch_read.IncompleteRead):
         stock_of(office, product)
 
 

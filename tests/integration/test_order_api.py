@@ -444,7 +444,8 @@ def test_a_batch_that_dynamodb_answers_in_part_is_asked_again(api: Api, aws: Aws
                 else real(RequestItems=RequestItems)
             )
 
-    from orders.storage import IncompleteRead, Products
+    from orderflow.batch_read import IncompleteRead
+    from orders.storage import Products
 
     partial = Products(aws.resource, catalogue._table.name)
     partial._client = Partial(1)  # type: ignore[assignment]

@@ -140,13 +140,13 @@ def test_an_event_without_a_detail_is_refused() -> None:
         fact_of({"detail-type": "Order Confirmed"})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many_facts)
 def test_every_fact_is_in_one_chunk_in_its_order(some: list[Fact]) -> None:
     assert [fact for chunk in chunks(some) for fact in chunk] == some
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many_facts)
 def test_a_chunk_fits_a_transaction(some: list[Fact]) -> None:
     for chunk in chunks(some):
@@ -154,7 +154,7 @@ def test_a_chunk_fits_a_transaction(some: list[Fact]) -> None:
         assert len(chunk) + len(totals(chunk)) <= MAX_OPERATIONS
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many_facts)
 def test_a_chunk_ends_only_where_the_next_fact_would_not_fit(some: list[Fact]) -> None:
     for chunk, following in pairwise(chunks(some)):
@@ -162,7 +162,7 @@ def test_a_chunk_ends_only_where_the_next_fact_would_not_fit(some: list[Fact]) -
         assert len(longer) > MAX_FACTS or len(longer) + len(totals(longer)) > MAX_OPERATIONS
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many_facts)
 def test_the_totals_of_all_chunks_are_together_the_sums_of_the_facts(some: list[Fact]) -> None:
     expected: dict[tuple[Counter, Kind], list[Tally]] = defaultdict(list)

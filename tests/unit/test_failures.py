@@ -196,6 +196,13 @@ def test_any_event_that_a_function_set_aside_is_its_failure_and_nothing_to_retry
     assert (json.loads(found.payload or ""), found.transient) == (event, False)
 
 
+def test_a_bare_event_can_only_be_the_analytics_queues() -> None:
+    found = failure(message(event_of("1")))
+    assert shown(found) == (Kind.QUEUE, "analytics", "MaxReceiveCount", "1")
+    (record,) = json.loads(found.payload or "")["Records"]
+    assert record["eventSourceARN"] == CONSUMERS.analytics_queue_arn
+
+
 @given(
     st.text() | json_values.map(json.dumps),
     st.dictionaries(st.sampled_from(["ERROR_MESSAGE", "TARGET_ARN", "RETRY_ATTEMPTS", "other"]), st.text(min_size=1)),
@@ -426,8 +433,8 @@ def test_an_alert_names_the_command_where_no_invocation_helps() -> None:
     assert "/redrive" not in told
 
 
-def test_an_alert_of_what_is_tried_again_asks_for_nothing() -> None:
-    assert "there is nothing to do yet" in text(record(), retried=True)
+def test_an_alert_of_what_is_tried_again_says_so() -> None:
+    assert "tried again automatically" in text(record(), retried=True)
 
 
 def test_a_subject_is_as_short_as_sns_takes_it() -> None:

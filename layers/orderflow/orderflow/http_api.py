@@ -1,6 +1,7 @@
 """What every HTTP function needs: problems (RFC 9457), JSON answers, bodies, and paged lists."""
 
 from datetime import datetime
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from orderflow.observability import logger
 from orderflow.wire import to_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_LIMIT = 100
@@ -124,6 +126,22 @@ def _field_errors(error: ValidationError) -> list[dict[str, str]]:
         {"field": ".".join(str(part) for part in item["loc"]) or "body", "message": item["msg"]}
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def choice_parameter(event: APIGatewayProxyEventV2, name: str, choices: type[ChoiceT]) -> ChoiceT | None:
+    """A query parameter with a few possible values; None if it is not there.
+
+    Raises:
+        Problem: 400, if it is none of them.
+    """
+    text = event.query_string_parameters.get(name)
+    if text is None:
+        return None
+    try:
+        return choices(text)
+    except ValueError as error:
+        known = ", ".join(choices)
+        raise Problem(HTTPStatus.BAD_REQUEST, f"malformed-{name}", f"{name} is one of {known}") from error
 
 
 def limit_parameter(event: APIGatewayProxyEventV2) -> int:
