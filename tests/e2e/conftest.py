@@ -32,14 +32,14 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
             yield own
 
 
-def eventually(condition: Callable[[], Any]) -> Any:
+def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """What the condition gives, as soon as that is true."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s"
+        assert time.monotonic() < deadline, f"not within {patience:.0f} s"
         time.sleep(0.02)
 
 

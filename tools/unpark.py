@@ -1,0 +1,52 @@
+"""Moves the messages of the parking queue back to the DLQ, once the DLQ processor can process them."""
+
+import argparse
+import sys
+from typing import Any
+
+from tools.stack import Stack, StackNotFound, find
+
+
+def unpark(stack: Stack) -> int:
+    """Move every message; one that is being moved twice at a time is processed twice, which does no harm.
+
+    Returns:
+        How many there were.
+    """
+    queue = stack.client("sqs")
+    parking, dlq = stack.outputs["OrderEventsParkingUrl"], stack.outputs["OrderEventsDlqUrl"]
+    moved = 0
+    while messages := _receive(queue, parking):
+        for message in messages:
+            # The attributes say why EventBridge or a function sent it
+            attributes = message.get("MessageAttributes", {})
+            queue.send_message(QueueUrl=dlq, MessageBody=message["Body"], MessageAttributes=attributes)
+            queue.delete_message(QueueUrl=parking, ReceiptHandle=message["ReceiptHandle"])
+            moved += 1
+    return moved
+
+
+def _receive(queue: Any, url: str) -> list[dict[str, Any]]:
+    answer = queue.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=1
+    )
+    messages: list[dict[str, Any]] = answer.get("Messages", [])
+    return messages
+
+
+def main() -> int:
+    """`python -m tools.unpark [--stack NAME]`."""
+    parser = argparse.ArgumentParser(prog="python -m tools.unpark", description=__doc__)
+    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
+    options = parser.parse_args()
+    try:
+        moved = unpark(find(options.stack))
+    except StackNotFound as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{moved} messages moved back to the DLQ")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
