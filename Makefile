@@ -11,7 +11,7 @@ SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
-.PHONY: help run demo load seed republish books test lint format validate build sam-invoke test-sam-local lock clean
+.PHONY: help run demo load chaos seed republish books unpark test lint format validate build sam-invoke test-sam-local lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ load: .venv/run ## replay invoices as orders and check the books: DATA=file.csv 
 	@test -n "$(DATA)" || { echo "error: name a file: make load DATA=file.csv" >&2; exit 2; }
 	@$(BIN)/python -m tools.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
 
+chaos: .venv/run ## orders under random faults: nothing may be lost or done twice: [SEED=n] [ORDERS=500]
+	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed "$(SEED)") $(if $(ORDERS),--orders "$(ORDERS)")
+
 seed: .venv/run ## fill the catalogue and the stock of a running stack ([STACK=name] for a deployed one)
 	@$(BIN)/python -m tools.seed $(if $(STACK),--stack "$(STACK)")
 
@@ -36,6 +39,9 @@ republish: .venv/run ## send stored events again: ORDER=ORD-… or FROM=… TO=�
 
 books: .venv/run ## check the books of a running stack: stock, reservations, orders, events ([STACK=name])
 	@$(BIN)/python -m tools.books $(if $(STACK),--stack "$(STACK)")
+
+unpark: .venv/run ## move what the DLQ processor could not process back to the DLQ ([STACK=name])
+	@$(BIN)/python -m tools.unpark $(if $(STACK),--stack "$(STACK)")
 
 test: .venv/dev ## run every test
 	@$(BIN)/python -m pytest --cov --cov-report=term

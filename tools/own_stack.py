@@ -7,10 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from tools.stack import Stack, local_stack
 
@@ -24,28 +24,33 @@ class StackDidNotStart(Exception):
 
 
 @contextmanager
-def local_stack_of_own() -> Iterator[Stack]:
-    """A seeded stack on free ports, with tokens for both users. What the runner has to say goes to stderr.
+def local_stack_of_own(*more: str | Path, output: int | IO[str] = STDERR) -> Iterator[Stack]:
+    """A seeded stack on free ports, with tokens for both users.
+
+    Args:
+        more: further arguments of the runner.
+        output: where what the runner has to say goes; why it did not start goes to stderr in any case.
 
     Raises:
         StackDidNotStart: nothing is left running then.
     """
-    with tempfile.TemporaryDirectory(prefix="orderflow-") as folder, _runner(Path(folder)) as process:
+    with tempfile.TemporaryDirectory(prefix="orderflow-") as folder, _runner(Path(folder), more, output) as process:
         description = Path(folder) / "stack.json"
         _wait_for(description, process)
         yield local_stack(description)
 
 
 @contextmanager
-def _runner(state: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _runner(state: Path, more: Iterable[str | Path], output: int | IO[str]) -> Iterator[subprocess.Popen[bytes]]:
     python = shlex.quote(sys.executable)
     prepare = f"{python} -m tools.prepare > {os.devnull}"  # its text is for those who use the stack by hand
     command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet"]
     command += ["--parameter", "SenderEmail=shop@example.com", "--parameter", "SalesEmail=sales@example.com"]
+    command += map(str, more)
     before = signal.signal(signal.SIGTERM, _leave)
     # A session of its own: Ctrl-C reaches this process alone, which then stops the runner in an orderly way
     process = subprocess.Popen(
-        [*command, "--state", str(state), "--prepare", prepare], stdout=STDERR, start_new_session=True
+        [*command, "--state", str(state), "--prepare", prepare], stdout=output, start_new_session=True
     )
     try:
         yield process

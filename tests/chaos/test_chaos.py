@@ -1,0 +1,94 @@
+"""Random faults lose nothing and do nothing twice; and without what prevents it, they would."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.changed_copy import ROOT, Change, changed_copy
+
+SEED, ORDERS = "27", "25"
+"""A seed whose faults strike early, each kind of them at least three times."""
+SIDE_BY_SIDE = 2
+"""As many as a small machine has processors."""
+
+
+class Mutant(NamedTuple):
+    """The code without one of the things that keep it from losing or repeating something.
+
+    Args:
+        change: how it is taken out.
+        violation: a pattern of what must be found.
+    """
+
+    change: Change
+    violation: str
+
+
+MUTANTS = {
+    "no condition on the reservation": Mutant(
+        Change(
+            "functions/inventory/storage.py",
+            'first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})',
+            'first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})\n'
+            '        first["ConditionExpression"] = "attribute_not_exists(#key) OR attribute_exists(#key)"',
+        ),
+        r"product CHAOS-\w+: \d+ reserved, but the reservations hold \d+",
+    ),
+    "no idempotency on e-mail": Mutant(
+        Change(
+            "functions/customer_email/notifications.py",
+            'once(told={"event_id": event_id, "kind": mail.kind})',
+            'once.__wrapped__(told={"event_id": event_id, "kind": mail.kind})',
+        ),
+        r"mail [a-z-]+ of event \w+: sent \d+ times, and \d+ at most can be",
+    ),
+    "a publisher that ignores FailedEntryCount": Mutant(
+        Change(
+            "functions/event_publisher/delivery.py",
+            'return [(result.get("ErrorCode"), result.get("ErrorMessage", "")) for result in answer["Entries"]]',
+            'return [(None, "") for _ in answer["Entries"]]',
+        ),
+        r"event \w+: stored, but never on the bus",
+    ),
+}
+
+Runs = dict[str, Future["subprocess.CompletedProcess[str]"]]
+
+
+def chaos(template: Path, evidence: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tools.chaos", "--seed", SEED, "--orders", ORDERS]
+    command += ["--template", str(template), "--evidence", str(evidence)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """All runs by name, side by side; the one of the code as it is has an empty name."""
+    folders = {name: tmp_path_factory.mktemp("run") for name in ("", *MUTANTS)}
+    templates = {name: changed_copy(folders[name], [mutant.change]) for name, mutant in MUTANTS.items()}
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        yield {
+            name: pool.submit(chaos, templates.get(name, ROOT / "template.yaml"), folder / "evidence")
+            for name, folder in folders.items()
+        }
+
+
+def test_nothing_is_lost_under_random_faults(runs: Runs) -> None:
+    run = runs[""].result()
+
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_code_without_its_safeguard_fails_the_same_run(runs: Runs, name: str) -> None:
+    run = runs[name].result()
+
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert re.search(MUTANTS[name].violation, run.stdout), run.stdout + run.stderr
+    assert f"seed {SEED}: " in run.stdout

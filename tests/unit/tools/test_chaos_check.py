@@ -1,0 +1,356 @@
+"""The verdict on a chaos run finds each kind of violation, and excuses only what a fault explains."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tools.chaos_check import Mail, Placed, Snapshot, check, struck
+
+PLACED, CONFIRMED, REJECTED, CANCELLED = "Order Placed", "Order Confirmed", "Order Rejected", "Order Cancelled"
+
+
+def order(name: str, status: str, *types: str, total: str = "10.00", promotion: str | None = None) -> dict[str, Any]:
+    """An order of one pen."""
+    content = {
+        "orderId": name,
+        "customerEmail": f"{name}@example.com",
+        "items": [{"productId": "PEN", "quantity": 1}],
+        "totalAmount": Decimal(total),
+        "metadata": {"promotionCode": promotion} if promotion else {},
+    }
+    events = [
+        {"eventId": f"{name}{number}", "type": kind, "time": "2026-11-21T18:36:00.123Z", "data": {}}
+        for number, kind in enumerate(types, 1)
+    ]
+    events[0]["data"] = {"order": content}
+    return {"orderId": name, "status": status, "version": len(events), "events": events}
+
+
+def reservation(of: dict[str, Any], status: str, *event_ids: str) -> dict[str, Any]:
+    content = of["events"][0]["data"]["order"]
+    events = [{"eventId": event_id, "data": {"order": content}} for event_id in event_ids]
+    return {"pk": f"RESERVATION#{of['orderId']}", "status": status, "version": len(events), "events": events}
+
+
+def counter(promotion: str, **figures: Any) -> dict[str, Any]:
+    return {"pk": "SALES#2026-11", "sk": f"2026-11-21#{promotion}", **figures}
+
+
+def failed(consumer: str, reason: str, kind: str = "INVOCATION", status: str = "RESOLVED") -> dict[str, Any]:
+    return {
+        "id": f"{consumer}:1",
+        "consumer": consumer,
+        "kind": kind,
+        "reason": reason,
+        "status": status,
+        "failures": Decimal(1),
+    }
+
+
+def strikes(kind: str, times: int, **what: Any) -> list[dict[str, Any]]:
+    return [{"kind": kind, **what}] * times
+
+
+@pytest.fixture
+def found() -> Snapshot:
+    """A run on which all went well: a dear order was confirmed, one cancelled after that, one before, one rejected."""
+    orders = [
+        order("A", "CONFIRMED", PLACED, CONFIRMED, total="1000.01", promotion="MAY"),
+        order("B", "CANCELLED", PLACED, CONFIRMED, CANCELLED),
+        order("C", "CANCELLED", PLACED, CANCELLED),
+        order("D", "REJECTED", PLACED, REJECTED),
+    ]
+    a, b, c, d = orders
+    inventory = [
+        {"pk": "PRODUCT#PEN", "available": 8, "reserved": 1},
+        reservation(a, "RESERVED", "ra1"),
+        reservation(b, "RELEASED", "rb1", "rb2"),
+        reservation(c, "RELEASED", "rc1"),
+        reservation(d, "OUT_OF_STOCK", "rd1"),
+    ]
+    placed = [
+        Placed("key A", "201", "A"),
+        Placed("key B", "201", "B", "202"),
+        Placed("key C", "201", "C", "202"),
+        Placed("key D", "201", "D", "409 not-cancellable"),
+    ]
+    dear, cheap = Decimal("1000.01"), Decimal("10.00")
+    sold = {"confirmedOrders": 1, "confirmedItems": 1, "confirmedRevenue": cheap}
+    analytics: list[dict[str, Any]] = [
+        counter("MAY", placedOrders=1, placedItems=1, placedRevenue=dear)
+        | {"confirmedOrders": 1, "confirmedItems": 1, "confirmedRevenue": dear},
+        counter("", cancelledOrders=1, cancelledItems=1, cancelledRevenue=cheap) | sold,
+        *({"pk": f"FACT#{event_id}", "sk": "FACT"} for event_id in ("A1", "A2", "B2", "B3")),
+    ]
+    ids = [event["eventId"] for item in [*orders, *inventory[1:]] for event in item["events"]]
+    return Snapshot(
+        placed=placed,
+        initial={"PEN": 9},
+        orders=orders,
+        inventory=inventory,
+        analytics=analytics,
+        failed_events=[],
+        mended=frozenset(),
+        bus_events=[{"detail-type": "Event", "detail": {"metadata": {"eventId": event_id}}} for event_id in ids],
+        mails=[
+            Mail("sales@example.com", "high-value-order", "A1"),
+            Mail("A@example.com", "order-confirmed", "A2"),
+            Mail("B@example.com", "order-confirmed", "B2"),
+            Mail("B@example.com", "order-cancelled", "B3"),
+            Mail("C@example.com", "order-cancelled", "C2"),
+            Mail("D@example.com", "order-rejected", "D2"),
+        ],
+        faults=[],
+        messages={"dead letters": 0},
+    )
+
+
+def test_a_run_without_violations_has_none(found: Snapshot) -> None:
+    assert check(found) == []
+
+
+# ----------------------------------------------------------------------------------------------- the clients
+
+
+@pytest.mark.parametrize(
+    ("told", "violation"),
+    [
+        (Placed("key E", "503"), "request key E: no order, the last answer was 503"),
+        (Placed("key E", "201", "E"), "order E: accepted, but not stored"),
+        (Placed("key E", "201", "A"), "order A: the answer to two requests, key A and key E"),
+    ],
+)
+def test_a_request_without_an_order_of_its_own_is_found(found: Snapshot, told: Placed, violation: str) -> None:
+    assert check(replace(found, placed=[*found.placed, told])) == [violation]
+
+
+def test_an_order_that_no_client_knows_of_is_found(found: Snapshot) -> None:
+    assert check(replace(found, placed=found.placed[1:])) == ["order A: stored, but no client knows of it"]
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "violation"),
+    [
+        (0, "202", "order A: its cancellation was accepted, but is not stored"),
+        (0, "409 not-cancellable", "order A: its cancellation was refused, but it was not rejected"),
+        (1, None, "order B: cancelled, but nobody asked for that"),
+        (1, "503", "order B: the last answer to its cancellation was 503"),
+    ],
+)
+def test_a_cancellation_that_was_answered_otherwise_than_it_ended_is_found(
+    found: Snapshot, number: int, answer: str | None, violation: str
+) -> None:
+    told = list(found.placed)
+    told[number] = replace(told[number], cancellation=answer)
+
+    assert check(replace(found, placed=told)) == [violation]
+
+
+# ------------------------------------------------------------------------------------------------- the books
+
+
+def test_an_order_that_is_not_settled_is_found(found: Snapshot) -> None:
+    waiting = order("E", "PENDING", PLACED)
+    on_bus = {"detail-type": PLACED, "detail": {"metadata": {"eventId": "E1"}}}
+    run = replace(
+        found,
+        orders=[*found.orders, waiting],
+        placed=[*found.placed, Placed("key E", "201", "E")],
+        bus_events=[*found.bus_events, on_bus],
+    )
+
+    assert check(run) == ["order E: not settled, PENDING"]
+
+
+def test_stock_that_was_reserved_twice_is_found(found: Snapshot) -> None:
+    product = {"pk": "PRODUCT#PEN", "available": 7, "reserved": 2}
+
+    assert check(replace(found, inventory=[product, *found.inventory[1:]])) == [
+        "product PEN: 2 reserved, but the reservations hold 1"
+    ]
+
+
+def test_an_event_that_was_never_published_is_found(found: Snapshot) -> None:
+    assert check(replace(found, bus_events=found.bus_events[1:])) == ["event A1: stored, but never on the bus"]
+
+
+# --------------------------------------------------------------------------------------------- the analytics
+
+
+def test_a_figure_that_differs_from_the_recount_is_found(found: Snapshot) -> None:
+    may, *rest = found.analytics
+
+    assert check(replace(found, analytics=[{**may, "placedRevenue": Decimal("1000.02")}, *rest])) == [
+        "analytics 2026-11-21 MAY placedRevenue: 1000.02 counted, 1000.01 by the orders' events"
+    ]
+
+
+def test_an_event_that_was_not_counted_is_found(found: Snapshot) -> None:
+    assert check(replace(found, analytics=found.analytics[:-1])) == ["analytics: event B3 was never counted"]
+
+
+def test_a_fact_without_an_event_is_found(found: Snapshot) -> None:
+    fact = {"pk": "FACT#C2", "sk": "FACT"}  # a cancellation of what was never sold
+
+    assert check(replace(found, analytics=[*found.analytics, fact])) == [
+        "analytics: event C2 was counted, but there is none to count"
+    ]
+
+
+def test_figures_under_another_month_are_found(found: Snapshot) -> None:
+    may, *rest = found.analytics
+
+    assert check(replace(found, analytics=[{**may, "pk": "SALES#2026-10"}, *rest])) == [
+        "analytics 2026-11-21 MAY: stored under SALES#2026-10"
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- the mails
+
+
+def test_a_mail_that_was_not_sent_is_found(found: Snapshot) -> None:
+    assert check(replace(found, mails=found.mails[1:])) == [
+        "mail high-value-order of event A1: sent 0 times, and 1 at most can be"
+    ]
+
+
+@pytest.mark.parametrize("mail", [Mail("E@example.com", "order-rejected", "D2"), Mail("A@example.com", "hello", "A2")])
+def test_a_mail_that_nothing_calls_for_is_found(found: Snapshot, mail: Mail) -> None:
+    assert check(replace(found, mails=[*found.mails, mail])) == [
+        f"mail {mail.kind} of event {mail.event_id}: sent, but nothing calls for it or not to this recipient"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["crash", "lost-answer"])
+def test_a_mail_may_come_twice_only_if_its_own_acceptance_was_not_recorded(found: Snapshot, kind: str) -> None:
+    twice = replace(found, mails=[found.mails[1], *found.mails])
+    call = {"call": "sesv2.SendEmail", "by": "EmailFunction"}
+    tags = {"kind": "order-confirmed", "event_id": "A2"}
+    violation = "mail order-confirmed of event A2: sent 2 times, and 1 at most can be"
+
+    assert check(twice) == [violation]
+    assert check(replace(twice, faults=strikes(kind, 1, **call, tags={**tags, "event_id": "B2"}, effect=True))) == [
+        violation
+    ]
+    assert check(replace(twice, faults=strikes(kind, 1, **call, tags=tags, effect=False))) == [violation]
+    assert check(replace(twice, faults=strikes("throttle", 1, **call, tags=tags, effect=False))) == [violation]
+    assert check(replace(twice, faults=strikes(kind, 1, **call, tags=tags, effect=True))) == []
+
+
+def test_a_sender_that_was_too_slow_excuses_one_mail(found: Snapshot) -> None:
+    slow = strikes("too slow", 1, function="EmailFunction")
+    others = strikes("too slow", 9, function="InventoryFunction")
+
+    assert check(replace(found, mails=[found.mails[1], *found.mails], faults=slow)) == []
+    assert check(replace(found, mails=[found.mails[1], *found.mails], faults=others)) == [
+        "mail order-confirmed of event A2: sent 2 times, and 1 at most can be"
+    ]
+    assert check(replace(found, mails=[*found.mails[1:3], *found.mails], faults=slow)) == [
+        "mail order-confirmed of event A2: sent 2 times, and 1 at most can be",
+        "mail order-confirmed of event B2: sent 2 times, and 1 at most can be",
+    ]
+    assert check(replace(found, mails=found.mails[1:], faults=slow)) == [
+        "mail high-value-order of event A1: sent 0 times, and 1 at most can be"
+    ]
+
+
+# ----------------------------------------------------------------------------------------- the failed events
+
+
+@pytest.mark.parametrize("status", ["NEW", "RETRYING", "PARKED"])
+def test_a_failed_event_that_is_open_is_found_unless_it_was_mended(found: Snapshot, status: str) -> None:
+    run = replace(
+        found,
+        failed_events=[failed("inventory", "FaultInjected", status=status)],
+        faults=strikes("error", 3, function="InventoryFunction"),
+    )
+
+    assert check(run) == [f"failed event inventory:1: {status}, because of FaultInjected"]
+    assert check(replace(run, mended=frozenset({"inventory:1"}))) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        ("FaultInjected", strikes("error", 3, function="InventoryFunction")),
+        ("Sandbox.Timedout", strikes("time-out", 3, function="InventoryFunction")),
+        ("Sandbox.Timedout", strikes("too slow", 3, function="InventoryFunction")),
+        ("Runtime.ExitError", strikes("crash", 3, call="dynamodb.UpdateItem", by="InventoryFunction")),
+        ("ClientError", strikes("throttle", 3, call="dynamodb.UpdateItem", by="InventoryFunction")),
+    ],
+)
+def test_a_failed_event_is_explained_by_the_faults_that_its_reason_speaks_of(
+    found: Snapshot, reason: str, fault: list[dict[str, Any]]
+) -> None:
+    run = replace(found, failed_events=[failed("inventory", reason)], faults=fault)
+
+    assert check(run) == []
+    assert check(replace(run, failed_events=[failed("inventory", "KeyError")])) == [
+        "failed event inventory:1: no fault explains INVOCATION because of KeyError"
+    ]
+    assert check(replace(run, failed_events=[failed("order-status", reason)])) == [
+        f"failed event order-status:1: no fault explains INVOCATION because of {reason}",
+        "failed events of order-status: they take 3 faults, but OrderStatusFunction was struck 0 times",
+    ]
+
+
+def test_fewer_faults_than_failures_do_not_explain_them(found: Snapshot) -> None:
+    run = replace(
+        found,
+        failed_events=[failed("inventory", "FaultInjected")],
+        faults=strikes("error", 2, function="InventoryFunction"),
+    )
+
+    assert check(run) == ["failed events of inventory: they take 3 faults, but InventoryFunction was struck 2 times"]
+
+
+def test_a_kind_of_failure_that_no_fault_leads_to_is_found(found: Snapshot) -> None:
+    run = replace(
+        found,
+        failed_events=[failed("email", "MessageRejected", kind="SET_ASIDE")],
+        faults=strikes("error", 9, call="sesv2.SendEmail", by="EmailFunction", tags={}, effect=False),
+    )
+
+    assert check(run) == ["failed event email:1: no fault explains SET_ASIDE because of MessageRejected"]
+
+
+def test_messages_that_were_received_too_often_take_three_faults_whatever_their_number(found: Snapshot) -> None:
+    messages = [failed("analytics", "MaxReceiveCount", kind="QUEUE") for _ in range(9)]
+    run = replace(found, failed_events=messages, faults=strikes("throttle", 3, function="AnalyticsFunction"))
+
+    assert check(run) == []
+    assert check(replace(run, faults=run.faults[1:])) == [
+        "failed events of analytics: they take 3 faults, but AnalyticsFunction was struck 2 times"
+    ]
+
+
+def test_a_message_that_is_left_in_a_queue_is_found(found: Snapshot) -> None:
+    assert check(replace(found, messages={"parking": 1, "dead letters": 0})) == ["queue parking: 1 messages left"]
+
+
+# ------------------------------------------------------------------------------------------------ the faults
+
+
+def test_faults_are_counted_by_what_they_struck_and_how() -> None:
+    faults = [
+        *strikes("throttle", 2, function="InventoryFunction"),
+        *strikes("throttle", 1, call="dynamodb.GetItem", by="InventoryFunction"),
+        *strikes("duplicate", 3, rule="order-to-inventory"),
+    ]
+
+    assert struck(faults) == {("function", "throttle"): 2, ("dynamodb", "throttle"): 1, ("rule", "duplicate"): 3}
+
+
+def test_the_verdict_shares_no_code_with_what_it_judges() -> None:
+    program = (
+        "import sys, tools.chaos_check, tools.chaos;"
+        "print([name for name, module in sys.modules.items() if 'functions/' in (getattr(module, '__file__', 0) or '')"
+        " or '/layers/' in (getattr(module, '__file__', 0) or '')])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,539 @@
+"""Orders and cancellations under random faults; then everything is redriven, and nothing may be lost or done twice."""
+
+import argparse
+import email.policy
+import json
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from email.parser import BytesHeaderParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import urllib3
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from tools import books
+from tools.chaos_check import Mail, Placed, Snapshot, check, struck
+from tools.http import Answer, Api
+from tools.load import ADDRESS
+from tools.own_stack import StackDidNotStart, local_stack_of_own
+from tools.republish import RepublishError, Window, republish
+from tools.seed import read_seed, seed
+from tools.stack import Stack
+from tools.unpark import unpark
+
+CALLERS = 4
+TIME_SCALE = 20.0
+STRETCH = 6
+"""The functions' time-outs are so many times as long: work is not faster on fast time, and so few invocations are cut
+off that should not be. The shortest, 10 s, leaves 3 s then, enough for the SDK's retries too."""
+ENOUGH_ORDERS = 25
+"""With so many, each kind of fault has to strike; with fewer, chance may leave one out."""
+
+ANSWER_SECONDS = 60.0
+"""How long a client repeats a request, and waits for an order to be settled before it cancels it."""
+QUIET_SECONDS = 180.0
+"""On the stack's clock: the longest that something may be under way unseen, Lambda's second retry of an asynchronous
+invocation, comes after 120 s, and may run for 30 s."""
+STUCK_SECONDS = 400.0
+"""On the stack's clock: the longest that a queue hides a message, until a failed event's last retry, is 300 s."""
+DLQ_SECONDS = 180
+"""The DLQ's visibility time-out during a run: the shortest that Lambda takes for a function of 180 s, and not the six
+times as long of the template."""
+SETTLE_SECONDS = 600.0
+REDRIVES = 5
+"""Of one failed event, with no fault left to make it fail."""
+
+QUEUES = {"analytics": "AnalyticsQueueUrl", "dead letters": "OrderEventsDlqUrl", "parking": "OrderEventsParkingUrl"}
+
+
+# ------------------------------------------------------------------------------------------------ the faults
+
+OFTEN: Sequence[Mapping[str, Any]] = (
+    {"function": "*", "kind": "throttle", "probability": 0.1},
+    {"function": "*", "kind": "error", "probability": 0.1},
+    {"function": "*", "kind": "time-out", "probability": 0.02},
+    {"function": "*", "kind": "crash", "probability": 0.02},
+    {"call": "dynamodb.*", "kind": "throttle", "probability": 0.05},
+    {"call": "dynamodb.*", "kind": "error", "probability": 0.05},
+    {"call": "events.PutEvents", "kind": "throttle", "probability": 0.1},
+    {"call": "events.PutEvents", "kind": "error", "probability": 0.1},
+    {"rule": "*", "kind": "delay", "probability": 0.1, "seconds": 10},
+)
+SELDOM: Sequence[Mapping[str, Any]] = (
+    {"call": "sesv2.SendEmail", "kind": "throttle", "probability": 0.05},
+    {"call": "sesv2.SendEmail", "kind": "error", "probability": 0.05},
+    {"call": "sesv2.SendEmail", "kind": "crash", "probability": 0.03},
+    {"call": "sesv2.SendEmail", "kind": "lost-answer", "probability": 0.03},
+    {"rule": "*", "kind": "duplicate", "probability": 0.05},
+    {"queue": "*", "kind": "duplicate", "probability": 0.05},
+    {"stream": "*", "kind": "duplicate", "probability": 0.05},
+)
+"""What has few occasions to strike, an order or a mail each."""
+STRIKES = 8
+"""How often these are to strike in a short run, about."""
+
+
+def faults(seed_: int, orders: int) -> dict[str, Any]:
+    """The file of faults, in the runner's form.
+
+    Args:
+        seed_: of the run.
+        orders: its orders; with few of them, the seldom faults are made more probable.
+    """
+    seldom = [{**fault, "probability": max(fault["probability"], min(STRIKES / orders, 0.5))} for fault in SELDOM]
+    return {"seed": seed_, "faults": [*OFTEN, *seldom]}
+
+
+def stretched(template: Path, folder: Path) -> Path:
+    """A copy of a template with longer time-outs, and its code beside it."""
+    copy = folder / "template.yaml"
+    longer = re.sub(
+        r"(?m)^(\s+Timeout: )(\d+)", lambda found: f"{found[1]}{int(found[2]) * STRETCH}", template.read_text()
+    )
+    copy.write_text(longer)
+    for name in ("functions", "layers"):
+        (folder / name).symlink_to(template.resolve().parent / name)
+    return copy
+
+
+# ----------------------------------------------------------------------------------------------- the clients
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a client wants.
+
+    Args:
+        key: the Idempotency-Key.
+        items: quantities by product.
+        promotion: the promotion code, if any.
+        cancel: `at once`, which races the reservation, `later`, once it is settled, or None.
+    """
+
+    key: str
+    items: Mapping[str, int]
+    promotion: str | None
+    cancel: str | None
+
+
+def products(orders: int) -> list[dict[str, Any]]:
+    """What is sold: plenty of some things, and of others too few for so many orders."""
+    return [
+        {"productId": product_id, "name": name, "price": Decimal(price), "stock": stock}
+        for product_id, name, price, stock in (
+            ("CHAOS-PEN", "Pen", "2.50", 100_000),
+            ("CHAOS-LAMP", "Lamp", "79.90", 100_000),
+            ("CHAOS-DESK", "Desk", "1299.00", 100_000),
+            ("CHAOS-PRINT", "Numbered print", "35.00", orders // 8),
+            ("CHAOS-STAMP", "Rare stamp", "120.00", orders // 20),
+        )
+    ]
+
+
+def plan(seed_: int, orders: int) -> list[Order]:
+    """What the clients want; the same for the same seed."""
+    chance = random.Random(seed_)  # noqa: S311 - to be repeated, not to be unguessable
+    return [_order(chance, f"chaos-{seed_}-{number}") for number in range(orders)]
+
+
+def _order(chance: random.Random, key: str) -> Order:
+    wanted = chance.choices(
+        [["CHAOS-PEN"], ["CHAOS-PEN", "CHAOS-LAMP"], ["CHAOS-DESK"], ["CHAOS-LAMP", "CHAOS-PRINT"], ["CHAOS-STAMP"]],
+        weights=[4, 4, 2, 3, 2],
+    )[0]
+    return Order(
+        key=key,
+        items={product: chance.randint(1, 3) for product in wanted},
+        promotion=chance.choice([None, None, "SPRING10", "MAY-5"]),
+        cancel=chance.choices(["at once", "later", None], weights=[1, 1, 8])[0],
+    )
+
+
+class Clients:
+    """Customers who repeat a request until it is answered, through staff who order for them.
+
+    Args:
+        api: where to.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    def place(self, order: Order) -> Placed:
+        """Place an order, and cancel it if that is to be at once."""
+        body = {
+            "items": [{"productId": product, "quantity": quantity} for product, quantity in order.items.items()],
+            "shippingAddress": ADDRESS,
+            "source": "api",
+            "customerId": order.key,
+            "customerEmail": f"{order.key}@example.com",
+            **({"promotionCode": order.promotion} if order.promotion else {}),
+        }
+        headers = {"content-type": "application/json", "idempotency-key": order.key}
+        name, answer = self._until_answered("/orders", headers, json.dumps(body))
+        if answer is None or answer.status != 201:
+            return Placed(order.key, name)
+        placed = Placed(order.key, name, answer.body["orderId"])
+        return self._cancel(placed) if order.cancel == "at once" else placed
+
+    def cancel_later(self, placed: Placed) -> Placed:
+        """Cancel an order once it is settled, or has taken too long for that."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not self._is_settled(placed) and time.monotonic() < deadline:
+            time.sleep(1)
+        return self._cancel(placed)
+
+    def _is_settled(self, placed: Placed) -> bool:
+        try:
+            answer = self._api.call("GET", f"/orders/{placed.order_id}", user="staff")
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status == 200 and answer.body["status"] != "PENDING"
+
+    def _cancel(self, placed: Placed) -> Placed:
+        return replace(placed, cancellation=self._until_answered(f"/orders/{placed.order_id}/cancellation")[0])
+
+    def _until_answered(
+        self, path: str, headers: Mapping[str, str] | None = None, body: str | None = None
+    ) -> tuple[str, Answer | None]:
+        """POST again and again: the answer, and its name, `201` or `409 not-cancellable`."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            answer: Answer | None = None
+            try:
+                answer = self._api.call("POST", path, user="staff", headers=headers, body=body)
+                name = f"{answer.status} {str(answer.body.get('type', '')).rpartition('/')[2]}".strip()
+            except urllib3.exceptions.HTTPError as error:
+                name = type(error).__name__
+            if not _worth_repeating(name, answer) or time.monotonic() > deadline:
+                return name, answer
+            time.sleep(0.1)
+
+
+def _worth_repeating(name: str, answer: Answer | None) -> bool:
+    if answer is None or answer.status == 429 or answer.status >= 500:
+        return True
+    return name in ("409 request-in-progress", "409 busy")
+
+
+def send(clients: Clients, orders: Sequence[Order], on_answer: Callable[[], None]) -> list[Placed]:
+    """Place and cancel the orders, a few at a time."""
+
+    def place(order: Order) -> Placed:
+        placed = clients.place(order)
+        on_answer()
+        return placed
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        placed = list(callers.map(place, orders))
+        return list(callers.map(lambda order, told: _later(clients, order, told), orders, placed))
+
+
+def _later(clients: Clients, order: Order, placed: Placed) -> Placed:
+    return clients.cancel_later(placed) if order.cancel == "later" and placed.order_id else placed
+
+
+# --------------------------------------------------------------------------------------------- the operators
+
+
+def hurry(stack: Stack) -> None:
+    """Let the messages that the DLQ processor failed at come again sooner."""
+    attributes = {"VisibilityTimeout": str(DLQ_SECONDS)}
+    stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs[QUEUES["dead letters"]], Attributes=attributes)
+
+
+class Operators:
+    """Those who redrive what has failed.
+
+    Args:
+        stack: whose failed events.
+        api: its API.
+    """
+
+    def __init__(self, stack: Stack, api: Api) -> None:
+        self._stack = stack
+        self._api = api
+        self.redrives: Counter[str] = Counter()
+        self.mended: set[str] = set()
+        self.unparked = 0
+
+    def redrive(self, failed: Iterable[books.Item]) -> None:
+        """Redrive those that are open, one by one: on fast time, the route for all of them never has enough of it."""
+        for item in failed:
+            record = item["id"]
+            if item["status"] == "RESOLVED" or record in self.mended or self.redrives[record] >= REDRIVES:
+                continue
+            self.redrives[record] += 1
+            if "payload" in item:
+                with suppress(urllib3.exceptions.HTTPError):  # no answer; the next round looks at what came of it
+                    self._api.call("POST", f"/admin/failed-events/{quote(record, safe='')}/redrive", user="staff")
+            elif self._mend(item.get("mend", "")):
+                self.mended.add(record)
+
+    def _mend(self, command: str) -> bool:
+        """Carry out a record's command: `make republish FROM=… TO=…`."""
+        window = re.fullmatch(r"make republish FROM=(\S+) TO=(\S+)", command)
+        if window is None:
+            return False
+        try:
+            republish(self._stack, None, Window(*map(datetime.fromisoformat, window.groups())))
+        except RepublishError:
+            return False
+        return True
+
+    def unpark(self, found: Snapshot) -> None:
+        """Put back what the DLQ processor was kept from processing."""
+        if found.messages["parking"]:
+            self.unparked += unpark(self._stack)
+
+
+def read_mails(folder: Path) -> list[Mail]:
+    """The mails that SES has accepted."""
+    found = []
+    parser = BytesHeaderParser(policy=email.policy.default)
+    for file in sorted(folder.glob("*.eml")):
+        mail = parser.parsebytes(file.read_bytes())
+        tags = dict(tag.split("=", 1) for tag in str(mail["X-SES-MESSAGE-TAGS"]).split(", "))
+        found.append(Mail(str(mail["To"]), tags["kind"], tags["event_id"]))
+    return found
+
+
+TIMED_OUT = re.compile(r"(\w+): Sandbox\.Timedout: \S+ (\S+) Task timed out")
+
+
+def too_slow(runner_log: str, faults_: Iterable[books.Item]) -> list[dict[str, str]]:
+    """The invocations that ran into their time-out by themselves, as if each were a fault.
+
+    Args:
+        runner_log: what the runner has said.
+        faults_: those that struck.
+    """
+    on_purpose = {fault.get("request") for fault in faults_}
+    timed_out = TIMED_OUT.findall(runner_log)
+    return [{"kind": "too slow", "function": name} for name, request in timed_out if request not in on_purpose]
+
+
+class Observer:
+    """Sees what is stored, sent and waiting.
+
+    Args:
+        stack: where.
+        runner_log: what the runner has to say.
+    """
+
+    def __init__(self, stack: Stack, runner_log: Path) -> None:
+        if stack.mails is None:
+            raise ValueError("only the runner keeps mails, and makes faults")
+        self._stack = stack
+        self.state = stack.mails.parent
+        self._runner_log = runner_log
+        self._record = books.BusRecord(stack)
+        self._scan = books.scanner(stack)
+        self._sqs = stack.client("sqs")
+        self._bus_events: list[dict[str, Any]] = []
+
+    def look(self, placed: Sequence[Placed], initial: Mapping[str, int], mended: Iterable[str]) -> Snapshot:
+        """All that the verdict is on."""
+        self._bus_events += self._record.new()
+        struck_ = [json.loads(line) for line in (self.state / "faults.jsonl").read_text().splitlines()]
+        return Snapshot(
+            placed=placed,
+            initial=initial,
+            orders=self._table("OrdersTableName"),
+            inventory=self._table("InventoryTableName"),
+            analytics=self._table("AnalyticsTableName"),
+            failed_events=self._table("FailedEventsTableName"),
+            mended=frozenset(mended),
+            bus_events=tuple(self._bus_events),
+            mails=read_mails(self.state / "mail"),
+            faults=[*struck_, *too_slow(self._runner_log.read_text(), struck_)],
+            messages={queue: self._messages(output) for queue, output in QUEUES.items()},
+        )
+
+    def _table(self, output: str) -> list[dict[str, Any]]:
+        return books.read_table(self._scan, self._stack.outputs[output])
+
+    def _messages(self, output: str) -> int:
+        """How many messages a queue holds: visible, in flight and delayed."""
+        names = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
+        answer = self._sqs.get_queue_attributes(QueueUrl=self._stack.outputs[output], AttributeNames=names)
+        return sum(map(int, answer["Attributes"].values()))
+
+
+def settle(look: Callable[[], Snapshot], operators: Operators, time_scale: float) -> Snapshot:
+    """Redrive what has failed until nothing happens any more, or for too long nothing has got any further.
+
+    Returns:
+        What there is then.
+    """
+    begun = changed = time.monotonic()
+    found = look()
+    while True:
+        operators.unpark(found)
+        operators.redrive(found.failed_events)
+        time.sleep(1)
+        before, found = found, look()
+        now = time.monotonic()
+        if _progress(found) != _progress(before):
+            changed = now
+        patience = (STUCK_SECONDS if any(found.messages.values()) else QUIET_SECONDS) / time_scale
+        if now - changed > patience or now - begun > SETTLE_SECONDS:
+            return found
+
+
+def _progress(found: Snapshot) -> tuple[Any, ...]:
+    """What changes whenever anything happens."""
+    return (
+        sum(len(item.get("events", ())) for item in (*found.orders, *found.inventory)),
+        sorted((item["id"], item["version"]) for item in found.failed_events),
+        len(found.analytics),
+        len(found.bus_events),
+        len(found.mails),
+        found.messages,
+    )
+
+
+# -------------------------------------------------------------------------------------------------- the run
+
+
+def show(found: Snapshot, operators: Operators, seconds: Mapping[str, float]) -> None:
+    """Print the counts."""
+    table = Table("what", "which", "how many", title="Chaos")
+    table.columns[2].justify = "right"
+    bus_events = Counter(event["detail"]["metadata"]["eventId"] for event in found.bus_events)
+    counts: dict[str, Mapping[str, float]] = {
+        "faults": {" ".join(kind): number for kind, number in struck(found.faults).items()},
+        "orders by status": Counter(order["status"] for order in found.orders),
+        "cancellations by answer": Counter(told.cancellation for told in found.placed if told.cancellation),
+        "events": {"stored": len(bus_events), "published once more": bus_events.total() - len(bus_events)},
+        "failed events": Counter(
+            f"{item['consumer']}, {item['kind']}, {item['reason']}: {item['status']} {_by_whom(item, operators)}"
+            for item in found.failed_events
+        ),
+        "by hand": {
+            "redrives": operators.redrives.total(),
+            "commands": len(operators.mended),
+            "unparked": operators.unparked,
+        },
+        "mails": {
+            **Counter(mail.kind for mail in found.mails),
+            "sent once more": len(found.mails) - len(set(found.mails)),
+        },
+        "seconds": {name: round(number) for name, number in seconds.items()},
+    }
+    for what, by_which in counts.items():
+        for which, number in sorted(by_which.items()):
+            table.add_row(what, which, f"{number:,}")
+    Console().print(table)
+
+
+def _by_whom(failed: books.Item, operators: Operators) -> str:
+    return "by hand" if operators.redrives[failed["id"]] else "by itself"
+
+
+def run(seed_: int, orders: int, template: Path, evidence: Path) -> int:
+    """One run on a stack of its own.
+
+    Args:
+        seed_: of everything that is random.
+        orders: how many.
+        template: what to run.
+        evidence: where the logs are kept if anything is not as it has to be.
+
+    Returns:
+        The exit code: 0, or 1 if anything is not as it has to be.
+    """
+    wanted, sold, file = plan(seed_, orders), products(orders), faults(seed_, orders)
+    initial = {product["productId"]: product["stock"] for product in [*sold, *read_seed()]}
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        switch = Path(folder, "faults.json")
+        switch.write_text(json.dumps(file))
+        runner_log = Path(folder, "runner.log")
+        timing = ("--time-scale", str(TIME_SCALE), "--template", stretched(template, Path(folder)))
+        with (
+            runner_log.open("w") as output,
+            local_stack_of_own("--fault", switch, *timing, output=output) as stack,
+            Progress() as progress,
+        ):
+            begun = time.monotonic()
+            seed(stack, sold)
+            api = Api(stack, CALLERS)
+            operators, observer = Operators(stack, api), Observer(stack, runner_log)
+            hurry(stack)
+            sending = progress.add_task("orders sent", total=orders)
+            placed = send(Clients(api), wanted, lambda: progress.advance(sending))
+            sent = time.monotonic()
+            switch.unlink()  # no fault strikes any more
+            found = settle(lambda: observer.look(placed, initial, operators.mended), operators, TIME_SCALE)
+            settled = time.monotonic()
+            violations = [*check(found), *(missing(file, found) if orders >= ENOUGH_ORDERS else [])]
+            if violations:
+                keep(observer.state, runner_log, evidence)
+    show(found, operators, {"sending": sent - begun, "settling": settled - sent})
+    return _report(seed_, violations, evidence)
+
+
+def keep(state: Path, runner_log: Path, folder: Path) -> None:
+    """Keep the logs, faults and mails of a run, to find out what has happened."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(state, folder)
+    shutil.copy(runner_log, folder)
+
+
+def missing(file: Mapping[str, Any], found: Snapshot) -> list[str]:
+    """The kinds of fault that have not struck: what they lead to was not put to the proof."""
+    return [
+        f"fault {' '.join(kind)}: never struck" for kind in sorted(struck(file["faults"]).keys() - struck(found.faults))
+    ]
+
+
+def _report(seed_: int, violations: Sequence[str], evidence: Path) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    for line in violations:
+        console.print(f"[red]violation[/] {escape(line)}")
+    if violations:
+        console.print(f"[red]seed {seed_}: {len(violations)} violations[/], their logs are in {evidence}")
+        return 1
+    console.print(f"[green]seed {seed_}: nothing was lost, and nothing done twice without need[/]")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m tools.chaos [--seed N] [--orders N]`."""
+    parser = argparse.ArgumentParser(prog="python -m tools.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="of all that is random; default: a new one")
+    parser.add_argument("--orders", type=int, default=500)
+    parser.add_argument("--template", type=Path, default=Path("template.yaml"))
+    parser.add_argument("--evidence", type=Path, default=Path(".local/chaos"), help="for the logs of a run that fails")
+    options = parser.parse_args(arguments)
+    if options.orders < 1:
+        parser.error("--orders is to be 1 at least")
+    seed_ = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    print(f"seed {seed_}: {options.orders} orders")
+    try:
+        return run(seed_, options.orders, options.template, options.evidence)
+    except StackDidNotStart as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130  # as a shell counts a command that Ctrl-C has ended
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+"""The verdict on a chaos run: what clients were told, what is stored, counted and mailed must agree entirely."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tools import books
+
+Item = Mapping[str, Any]
+
+MAIL_KINDS = {
+    "Order Confirmed": "order-confirmed",
+    "Order Rejected": "order-rejected",
+    "Order Cancelled": "order-cancelled",
+}
+HIGH_VALUE = "high-value-order"
+HIGH_VALUE_ABOVE = 1000
+SALES_ADDRESS = "sales@example.com"
+
+FUNCTIONS = {
+    "inventory": "InventoryFunction",
+    "order-status": "OrderStatusFunction",
+    "email": "EmailFunction",
+    "analytics": "AnalyticsFunction",
+    "event-publisher": "EventPublisherFunction",
+}
+"""Who is behind a failed event's consumer."""
+
+LEAST_STRIKES = {"INVOCATION": 3, "QUEUE": 3}
+"""How often a function must have failed before something of it comes into the DLQ: an invocation and its two retries, a
+message's three receives. The faults of a chaos run lead to no other kind of failure."""
+
+REASONS = {
+    "FaultInjected": frozenset({"error"}),
+    "Sandbox.Timedout": frozenset({"time-out", "too slow"}),
+    "Runtime.ExitError": frozenset({"crash"}),
+    "TooManyRequestsException": frozenset({"throttle"}),
+}
+"""The faults of which a failed event's reason speaks."""
+
+FAILED_CALLS = frozenset(
+    {
+        "BatchItemFailure",
+        "ClientError",
+        "IdempotencyPersistenceLayerError",
+        "InternalServerError",
+        "NotAccepted",
+        "ProvisionedThroughputExceededException",
+    }
+)
+"""Reasons that speak of a call that failed, and not of our own mistakes."""
+ANY_FAULT = frozenset({"MaxReceiveCount", "IdempotencyAlreadyInProgressError"})
+"""Reasons that do not say what happened before."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What a client was told of an order.
+
+    Args:
+        key: the Idempotency-Key of its requests.
+        answer: the last answer to them, such as `201`.
+        order_id: the order, if there is one.
+        cancellation: the last answer to its cancellation; None if the client asked for none.
+    """
+
+    key: str
+    answer: str
+    order_id: str | None = None
+    cancellation: str | None = None
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail that SES has accepted: to whom, and what its tags say it is about."""
+
+    to: str
+    kind: str
+    event_id: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A stack on which nothing is on its way any more.
+
+    Args:
+        placed: what the clients were told.
+        initial: the stock of each product before the first order.
+        orders: the items of the orders table.
+        inventory: the items of the inventory table.
+        analytics: the items of the analytics table.
+        failed_events: the items of the failed-events table.
+        mended: the ids of the failed events whose command was carried out, because no redrive can mend them.
+        bus_events: what was on the bus, as often as it was there.
+        mails: what SES has accepted.
+        faults: the lines of faults.jsonl, and one like them, `too slow`, for each time-out that nobody injected.
+        messages: how many are left in each queue.
+    """
+
+    placed: Sequence[Placed]
+    initial: Mapping[str, int]
+    orders: Sequence[Item]
+    inventory: Sequence[Item]
+    analytics: Sequence[Item]
+    failed_events: Sequence[Item]
+    mended: frozenset[str]
+    bus_events: Sequence[Item]
+    mails: Sequence[Mail]
+    faults: Sequence[Item]
+    messages: Mapping[str, int]
+
+
+def check(found: Snapshot) -> list[str]:
+    """Find what was lost, done twice, or left undone.
+
+    Returns:
+        The violations, a line each; none if all is well.
+    """
+    return [
+        *_client_violations(found.placed, {order["orderId"]: order for order in found.orders}),
+        *books.check(found.orders, found.inventory, found.bus_events, found.initial),
+        *_analytics_violations(found.orders, found.analytics),
+        *_mail_violations(found),
+        *_failure_violations(found.failed_events, found.mended, found.faults),
+        *(f"queue {name}: {number} messages left" for name, number in found.messages.items() if number),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------- the clients
+
+
+def _client_violations(placed: Iterable[Placed], orders: Mapping[str, Item]) -> Iterator[str]:
+    known: dict[str, str] = {}
+    for told in placed:
+        if told.order_id is None:
+            yield f"request {told.key}: no order, the last answer was {told.answer}"
+            continue
+        if told.order_id in known:
+            yield f"order {told.order_id}: the answer to two requests, {known[told.order_id]} and {told.key}"
+        known[told.order_id] = told.key
+        if told.order_id not in orders:
+            yield f"order {told.order_id}: accepted, but not stored"
+            continue
+        yield from _cancellation_violations(told, [event["type"] for event in orders[told.order_id]["events"]])
+    yield from (f"order {order_id}: stored, but no client knows of it" for order_id in sorted(orders.keys() - known))
+
+
+def _cancellation_violations(told: Placed, events: Sequence[str]) -> Iterator[str]:
+    cancelled = "Order Cancelled" in events
+    match told.cancellation:
+        case "202" if not cancelled:
+            yield f"order {told.order_id}: its cancellation was accepted, but is not stored"
+        case "409 not-cancellable" if "Order Rejected" not in events:
+            yield f"order {told.order_id}: its cancellation was refused, but it was not rejected"
+        case None if cancelled:
+            yield f"order {told.order_id}: cancelled, but nobody asked for that"
+        case "202" | "409 not-cancellable" | None:
+            pass
+        case answer:
+            yield f"order {told.order_id}: the last answer to its cancellation was {answer}"
+
+
+# --------------------------------------------------------------------------------------------- the analytics
+
+Figures = Counter[tuple[str, str, str]]
+"""By day, promotion and figure, such as `confirmedRevenue`."""
+
+
+def _analytics_violations(orders: Iterable[Item], analytics: Sequence[Item]) -> Iterator[str]:
+    """Compare the counters with a recount: what was ordered by promotion, sold, and sold but cancelled after that."""
+    facts, recounted = _recount(orders)
+    counted: Figures = Counter()
+    for item in analytics:
+        if item["pk"].startswith("SALES#"):
+            day, _, promotion = item["sk"].partition("#")
+            if item["pk"] != f"SALES#{day[:7]}":
+                yield f"analytics {day} {promotion}: stored under {item['pk']}"
+            counted.update({(day, promotion, name): item[name] for name in item.keys() - {"pk", "sk"}})
+    for key in sorted(counted.keys() | recounted.keys()):
+        if counted[key] != recounted[key]:
+            yield f"analytics {' '.join(key)}: {counted[key]} counted, {recounted[key]} by the orders' events"
+    stored = {item["pk"].removeprefix("FACT#") for item in analytics if item["pk"].startswith("FACT#")}
+    yield from (f"analytics: event {event_id} was never counted" for event_id in sorted(facts - stored))
+    yield from (f"analytics: event {event_id} was counted, but there is none to count" for event_id in stored - facts)
+
+
+def _recount(orders: Iterable[Item]) -> tuple[set[str], Figures]:
+    facts: set[str] = set()
+    figures: Figures = Counter()
+    for order in orders:
+        content = order["events"][0]["data"]["order"]
+        promotion = content["metadata"].get("promotionCode", "")
+        for event, kind in _counted(order["events"], promotion):
+            facts.add(event["eventId"])
+            amounts: dict[str, Any] = {
+                "Orders": 1,
+                "Items": sum(line["quantity"] for line in content["items"]),
+                "Revenue": content["totalAmount"],
+            }
+            figures.update({(event["time"][:10], promotion, kind + name): amount for name, amount in amounts.items()})
+    return facts, figures
+
+
+def _counted(events: Sequence[Item], promotion: str) -> Iterator[tuple[Item, str]]:
+    """The events of an order that count, and as what. One that is cancelled before it is confirmed was never sold."""
+    confirmed = False
+    for event in events:
+        if event["type"] == "Order Placed" and promotion:
+            yield event, "placed"
+        elif event["type"] == "Order Confirmed":
+            confirmed = True
+            yield event, "confirmed"
+        elif event["type"] == "Order Cancelled" and confirmed:
+            yield event, "cancelled"
+
+
+# ------------------------------------------------------------------------------------------------- the mails
+
+
+def _mail_violations(found: Snapshot) -> Iterator[str]:
+    """Compare the mails with those that the orders' events call for.
+
+    A mail may come once more for each time that SES took it and its sender died, or was told otherwise, before it
+    could record that. No other fault lies between the two: those of functions strike before or after an invocation,
+    and the record's own write is repeated by the SDK. An invocation that was too slow by itself does not say what it
+    was about; so each excuses one mail, whichever.
+    """
+    sent = Counter(found.mails)
+    most = Counter(
+        (fault["tags"]["kind"], fault["tags"]["event_id"])
+        for fault in found.faults
+        if fault.get("call") == "sesv2.SendEmail" and fault["kind"] in {"crash", "lost-answer"} and fault["effect"]
+    )
+    called_for = sorted(set(_called_for(found.orders)), key=lambda mail: mail.event_id)
+    most.update((mail.kind, mail.event_id) for mail in called_for)
+    too_many = {mail: over for mail in called_for if (over := sent[mail] - most[mail.kind, mail.event_id]) > 0}
+    slow = sum(fault["kind"] == "too slow" and fault["function"] == FUNCTIONS["email"] for fault in found.faults)
+    for mail in called_for:
+        if not sent[mail] or (mail in too_many and sum(too_many.values()) > slow):
+            at_most = most[mail.kind, mail.event_id]
+            yield f"mail {mail.kind} of event {mail.event_id}: sent {sent[mail]} times, and {at_most} at most can be"
+    for mail in sent.keys() - set(called_for):
+        yield f"mail {mail.kind} of event {mail.event_id}: sent, but nothing calls for it or not to this recipient"
+
+
+def _called_for(orders: Iterable[Item]) -> Iterator[Mail]:
+    for order in orders:
+        content = order["events"][0]["data"]["order"]
+        for event in order["events"]:
+            if event["type"] in MAIL_KINDS:
+                yield Mail(content["customerEmail"], MAIL_KINDS[event["type"]], event["eventId"])
+            elif content["totalAmount"] > HIGH_VALUE_ABOVE:
+                yield Mail(SALES_ADDRESS, HIGH_VALUE, event["eventId"])
+
+
+# ----------------------------------------------------------------------------------------- the failed events
+
+
+def _failure_violations(failed: Sequence[Item], mended: frozenset[str], faults: Sequence[Item]) -> Iterator[str]:
+    """Find failed events that are still open, and those to which no fault has led.
+
+    A failed event is explained if its consumer's function was struck by a fault of which its reason speaks, and if the
+    function was struck often enough for all that it has failed to do.
+    """
+    for item in failed:
+        if item["status"] != "RESOLVED" and item["id"] not in mended:
+            yield f"failed event {item['id']}: {item['status']}, because of {item['reason']}"
+        if item["kind"] not in LEAST_STRIKES or not any(
+            _speaks_of(item["reason"], fault) for fault in _strikes(FUNCTIONS.get(item["consumer"]), faults)
+        ):
+            yield f"failed event {item['id']}: no fault explains {item['kind']} because of {item['reason']}"
+    for consumer, function in FUNCTIONS.items():
+        needed = _needed(consumer, [item for item in failed if item["consumer"] == consumer])
+        if (struck := len(_strikes(function, faults))) < needed:
+            yield f"failed events of {consumer}: they take {needed} faults, but {function} was struck {struck} times"
+
+
+def _needed(consumer: str, failed: Iterable[Item]) -> int:
+    """The fewest faults behind these failures. One may fail a whole batch of messages, but not two invocations.
+
+    Only copies of one event, which the e-mail service handles one at a time, can fail by one another's faults.
+    """
+    kinds: Counter[str] = Counter()
+    for item in failed:
+        kinds[item["kind"]] += int(item["failures"])
+    each = 1 if consumer == "email" else LEAST_STRIKES["INVOCATION"]
+    return kinds["INVOCATION"] * each + (LEAST_STRIKES["QUEUE"] if kinds["QUEUE"] else 0)
+
+
+def _strikes(function: str | None, faults: Iterable[Item]) -> list[Item]:
+    """The faults that struck a function or a call of its own."""
+    return [fault for fault in faults if function is not None and function in (fault.get("function"), fault.get("by"))]
+
+
+def _speaks_of(reason: str, fault: Item) -> bool:
+    if reason in REASONS:
+        return fault["kind"] in REASONS[reason]
+    return reason in ANY_FAULT or (reason in FAILED_CALLS and "call" in fault)
+
+
+# ------------------------------------------------------------------------------------------------ the faults
+
+
+def struck(faults: Iterable[Item]) -> Counter[tuple[str, str]]:
+    """How often each kind of fault has struck, by what it struck: `function`, `rule`, …, or the service called."""
+    return Counter((_struck_thing(fault), str(fault["kind"])) for fault in faults)
+
+
+def _struck_thing(fault: Item) -> str:
+    if "call" in fault:
+        return str(fault["call"]).partition(".")[0]
+    return next(name for name in ("function", "rule", "queue", "stream") if name in fault)
