@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PORT ?= 3000
 STACK ?=
+STAGE ?= sandbox
 BIN := .venv/bin
 SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 
@@ -11,10 +12,10 @@ SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
-.PHONY: help run demo load chaos seed republish books unpark test lint format validate build sam-invoke test-sam-local lock clean
+.PHONY: help run demo load chaos seed republish replay books unpark schemas catalogue openapi test lint format validate build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 run: .venv/run ## start everything here and take orders on http://127.0.0.1:3000 (PORT=3000)
 	@$(BIN)/python -m local run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
@@ -37,8 +38,21 @@ republish: .venv/run ## send stored events again: ORDER=ORD-… or FROM=… TO=�
 	@$(BIN)/python -m tools.republish $(if $(ORDER),--order "$(ORDER)") $(if $(FROM),--from "$(FROM)") \
 	  $(if $(TO),--to "$(TO)") $(if $(STACK),--stack "$(STACK)")
 
+replay: .venv/run ## replay events from the archive to a rule: FROM=… TO=… RULE=name[,name] [NAME=…] [STACK=name]
+	@$(BIN)/python -m tools.replay $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
+	  $(if $(RULE),--rule "$(RULE)") $(if $(NAME),--name "$(NAME)") $(if $(STACK),--stack "$(STACK)")
+
 books: .venv/run ## check the books of a running stack: stock, reservations, orders, events ([STACK=name])
 	@$(BIN)/python -m tools.books $(if $(STACK),--stack "$(STACK)")
+
+schemas: .venv/run ## write the event models as JSON Schemas and as the template of their registry
+	@PYTHONPATH=layers/orderflow $(BIN)/python -m tools.schemas
+
+catalogue: .venv/run ## write docs/events.md from the event models and the template
+	@PYTHONPATH=layers/orderflow $(BIN)/python -m tools.catalogue
+
+openapi: .venv/run ## write docs/openapi.json and docs/api.md from the code of the APIs
+	@PYTHONPATH=functions:layers/orderflow $(BIN)/python -m tools.openapi
 
 unpark: .venv/run ## move what the DLQ processor could not process back to the DLQ ([STACK=name])
 	@$(BIN)/python -m tools.unpark $(if $(STACK),--stack "$(STACK)")
@@ -50,7 +64,7 @@ lint: .venv/dev .venv-sam/done ## ruff, mypy --strict, cfn-lint and sam validate
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/cfn-lint template.yaml
+	$(BIN)/cfn-lint template.yaml infrastructure/*.yaml
 	$(SAM) validate --lint --region us-east-1
 
 format: .venv/dev ## let ruff format and mend the code
@@ -59,6 +73,20 @@ format: .venv/dev ## let ruff format and mend the code
 
 build: .venv-sam/done ## sam build (needs python3.13 on the PATH)
 	$(SAM) build
+
+deploy: build ## sam build, sam deploy: [STAGE=sandbox|staging|prod] [CONFIRM=yes: don't ask]
+	$(SAM) deploy --config-env $(STAGE:sandbox=default) $(if $(filter yes,$(CONFIRM)),--no-confirm-changeset)
+
+token: .venv/run ## an ID token of a test user, who is made if there is none: [AS=staff] [STACK=name]
+	@$(BIN)/python -m tools.token $(if $(AS),--as "$(AS)") $(if $(STACK),--stack "$(STACK)")
+
+test-e2e: .venv/dev ## the end-to-end tests against a deployed stack: STACK=name
+	@test -n "$(STACK)" || { echo "error: name a stack: make test-e2e STACK=name" >&2; exit 2; }
+	@$(BIN)/python -m pytest tests/e2e --stack "$(STACK)"
+
+destroy: .venv-sam/done ## delete a deployed stack with all its data: STACK=name [CONFIRM=yes: don't ask]
+	@test -n "$(STACK)" || { echo "error: name a stack: make destroy STACK=name" >&2; exit 2; }
+	$(SAM) delete --stack-name "$(STACK)" $(if $(filter yes,$(CONFIRM)),--no-prompts)
 
 test-sam-local: .venv/dev .venv-sam/done ## every fixture through the real SAM CLI (needs Docker)
 	@$(BIN)/python -m tools.sam_local

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--fault", type=Path, metavar="FILE", help="JSON: what fails on purpose, as local/faults.py reads it"
     )
+    run.add_argument("--calls", type=Path, metavar="FILE", help="gets a line for each action that a function needs")
     invoke = commands.add_parser("invoke", help="run one function with one event, on a running stack")
     invoke.set_defaults(command=_invoke)
     invoke.add_argument("function", help="logical id")
@@ -102,6 +103,7 @@ def _run(options: argparse.Namespace) -> int:
         state=options.state,
         console=console,
         faults=options.fault,
+        calls=options.calls,
     )
     try:
         stack = runner.start()

@@ -3,13 +3,15 @@
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from local.delivery import GivenUp, RetryPolicy, Scheduler, Undelivered, deliver
+from local.archives import Archive
+from local.delivery import Action, GivenUp, RetryPolicy, Scheduler, Undelivered, deliver, run_at_once
 from local.faults import NO_FAULTS, Faults
 from local.inputs import Input, InvalidInput, Match, read_input, whole_event
 from local.patterns import EventPattern, InvalidEventPattern
@@ -59,7 +61,7 @@ class Accepted:
 
 
 class UnsupportedTarget(Exception):
-    """A rule of the template asks for a delivery that this runner does not make."""
+    """A rule, pipe or schedule of the template asks for a delivery that this runner does not make."""
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -> list[Rule]:
@@ -96,13 +98,15 @@ def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
 
 def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
     arn, payload = target["Arn"], read_input(target)
-    if service_of(arn) not in known or ("event-bus/" not in arn and service_of(arn) == "events"):
+    if service_of(arn) not in known or (service_of(arn) == "events" and not _is_bus(arn) and not is_http(arn)):
         raise UnsupportedTarget(f"no delivery to {arn}")
-    if service_of(arn) in ("events", "logs") and payload is not whole_event:
+    if (_is_bus(arn) or service_of(arn) == "logs") and payload is not whole_event:
         # a bus takes whole events only, a log group a template of two fixed fields that nobody needs here
         raise UnsupportedTarget(f"modifying the input for {arn} is not supported")
     if "SqsParameters" in target:
         raise UnsupportedTarget(f"no message groups: {arn}")
+    if "HttpParameters" in target:
+        raise UnsupportedTarget(f"no parts of the path, headers or queries: {arn}")
     policy = RetryPolicy.of(target.get("RetryPolicy", {}))
     return Target(arn, payload, policy, target.get("DeadLetterConfig", {}).get("Arn"))
 
@@ -110,6 +114,15 @@ def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
 def service_of(arn: str) -> str:
     """The service in an ARN: `arn:aws:lambda:…` → `lambda`."""
     return arn.split(":")[2]
+
+
+def _is_bus(arn: str) -> bool:
+    return ":event-bus/" in arn
+
+
+def is_http(arn: str) -> bool:
+    """Whether an ARN is that of an API destination."""
+    return ":api-destination/" in arn
 
 
 class Bus:
@@ -125,6 +138,8 @@ class Bus:
         on_event: is shown every event taken in.
         on_failure: is told, in a line, what could not be delivered, why, and where it is now.
         region, account_id: for the events' envelopes.
+        archives: keep what is taken in.
+        run_http: runs each attempt to deliver to an API destination, which may take its time.
         faults: those of the run.
     """
 
@@ -140,17 +155,21 @@ class Bus:
         on_failure: Callable[[str], None],
         region: str,
         account_id: str,
+        archives: Iterable[Archive] = (),
+        run_http: Callable[[Action], None] = run_at_once,
         faults: Faults = NO_FAULTS,
     ) -> None:
         self._names = {"default", *names}
         self._rules = list(rules)
         self._scheduler = scheduler
         self._give = hand_over
+        self._run_http = run_http
         self._send = send
         self._on_event = on_event
         self._on_failure = on_failure
         self._region = region
         self._account_id = account_id
+        self._archives = list(archives)
         self._faults = faults
         self._queue: SimpleQueue[Accepted | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
@@ -174,6 +193,11 @@ class Bus:
         _check_request(entries)
         return [self._take(entry) for entry in entries]
 
+    def replay(self, arn: str, event: dict[str, Any], rules: Collection[str]) -> None:
+        """Take an event into a bus, by its ARN, for the rules with these ARNs alone; for all if there are none."""
+        bus = arn.removeprefix(self._arn("event-bus/"))
+        self._queue.put(self._accept(bus, event, None, forwarded=False, only=rules))
+
     def _take(self, entry: dict[str, Any]) -> dict[str, Any]:
         refusal = self._refusal(entry)
         if refusal:
@@ -182,9 +206,14 @@ class Bus:
         self._queue.put(self._accept(self._bus_name(entry), event, entry.get("TraceHeader"), forwarded=False))
         return {"EventId": event["id"]}
 
-    def _accept(self, bus: str, event: dict[str, Any], trace_header: str | None, *, forwarded: bool) -> Accepted:
-        matched = tuple(rule for rule in self._rules if rule.bus == bus and rule.pattern.matches(event))
+    def _accept(
+        self, bus: str, event: dict[str, Any], trace_header: str | None, *, forwarded: bool, only: Collection[str] = ()
+    ) -> Accepted:
+        asked = (rule for rule in self._rules if rule.bus == bus and (not only or self._rule_arn(rule) in only))
+        matched = tuple(rule for rule in asked if rule.pattern.matches(event))
         accepted = Accepted(bus, event, matched, trace_header, _seconds(datetime.now(UTC)), forwarded)
+        for archive in self._archives:
+            archive.keep(bus, event)
         self._on_event(accepted)
         return accepted
 
@@ -236,7 +265,7 @@ class Bus:
             if self._faults.strikes("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
                 raise Undelivered("INTERNAL_ERROR", "failed on purpose", retriable=True)
             try:
-                if service_of(target.arn) == "events":
+                if _is_bus(target.arn):
                     self._forward(target.arn, accepted)
                 else:
                     match = Match(accepted.event, rule.name, self._rule_arn(rule), accepted.ingestion_time)
@@ -247,8 +276,9 @@ class Bus:
                 raise Undelivered("INTERNAL_ERROR", f"{type(error).__name__}: {error}", retriable=True) from error
 
         def begin() -> None:
-            policy = target.policy
-            deliver(self._scheduler, attempt, policy, lambda given_up: self._bury(rule, target, accepted, given_up))
+            run = self._run_http if is_http(target.arn) else run_at_once
+            bury = partial(self._bury, rule, target, accepted)
+            deliver(self._scheduler, attempt, target.policy, bury, run)
 
         what = {"target": target.arn, "event": accepted.event["id"]}
         fault = self._faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)

@@ -115,13 +115,15 @@ class Undelivered(Exception):
         code: as in the attribute ERROR_CODE.
         message: as in ERROR_MESSAGE.
         retriable: whether another attempt may succeed. A target that is gone, or lacks a permission, never does.
+        pause: how many seconds the target asks to be left alone before that.
     """
 
-    def __init__(self, code: str, message: str, *, retriable: bool) -> None:
+    def __init__(self, code: str, message: str, *, retriable: bool, pause: float = 0.0) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.retriable = retriable
+        self.pause = pause
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,18 @@ class GivenUp:
     condition: str | None
 
 
-def deliver(scheduler: Scheduler, attempt: Action, policy: RetryPolicy, on_given_up: Callable[[GivenUp], None]) -> None:
+def run_at_once(action: Action) -> None:
+    """Run it here and now."""
+    action()
+
+
+def deliver(
+    scheduler: Scheduler,
+    attempt: Action,
+    policy: RetryPolicy,
+    on_given_up: Callable[[GivenUp], None],
+    run: Callable[[Action], None] = run_at_once,
+) -> None:
     """Try a delivery until it succeeds or the policy ends it.
 
     Args:
@@ -141,6 +154,7 @@ def deliver(scheduler: Scheduler, attempt: Action, policy: RetryPolicy, on_given
         attempt: raises Undelivered if it fails.
         policy: the target's.
         on_given_up: called once, if it failed for good.
+        run: runs each attempt, at once or on another thread.
     """
     begun = time.time()
 
@@ -148,16 +162,16 @@ def deliver(scheduler: Scheduler, attempt: Action, policy: RetryPolicy, on_given
         try:
             attempt()
         except Undelivered as error:
-            pause = random.uniform(0.5, 1) * min(2.0**retries, 600)  # noqa: S311 - jitter
+            pause = max(random.uniform(0.5, 1) * min(2.0**retries, 600), error.pause)  # noqa: S311 - jitter
             condition = None
             if error.retriable:
                 condition = _limit(retries, scheduler.clock.since(begun) + pause, policy)
                 if condition is None:
-                    scheduler.after(pause, lambda: go(retries + 1))
+                    scheduler.after(pause, lambda: run(lambda: go(retries + 1)))
                     return
             on_given_up(GivenUp(error, retries, condition))
 
-    go(0)
+    run(lambda: go(0))
 
 
 def _limit(retries: int, age: float, policy: RetryPolicy) -> str | None:

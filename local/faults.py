@@ -268,9 +268,7 @@ class FaultyCalls:
         Returns:
             None if nobody is left to be answered.
         """
-        signature = re.search(r"Credential=([^/]+)/[^/]+/[^/]+/([^/]+)/", request.headers.get("Authorization", ""))
-        process = self._caller(signature[1]) if signature else None
-        call = _call(signature[2], request, body) if signature and process else None
+        process, call = caller_and_call(request, body, self._caller)
         if process is None or call is None:
             return answer(body)
         by = process.function
@@ -314,6 +312,19 @@ class FaultyCalls:
         results = [_refused_entry(fault) if fault else next(rest) for fault in struck]
         failed = sum("ErrorCode" in result for result in results)
         return status, headers, json.dumps({"FailedEntryCount": failed, "Entries": results}).encode()
+
+
+def caller_and_call(
+    request: BaseHTTPRequestHandler, body: bytes, caller: Callable[[str], Caller | None]
+) -> tuple[Caller | None, str | None]:
+    """The process that sent a request, if it is a function's, and what it calls, in boto3's names.
+
+    Args:
+        caller: the process with an access key, or None.
+    """
+    signature = re.search(r"Credential=([^/]+)/[^/]+/[^/]+/([^/]+)/", request.headers.get("Authorization", ""))
+    process = caller(signature[1]) if signature else None
+    return process, _call(signature[2], request, body) if signature and process else None
 
 
 @functools.cache

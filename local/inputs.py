@@ -64,7 +64,7 @@ def read_input(target: Mapping[str, Any]) -> Input:
         case ["Input"]:
             return _read_constant(target["Input"])
         case ["InputPath"]:
-            path = _Path(target["InputPath"])
+            path = JsonPath(target["InputPath"])
             return lambda match: _dump(path.find(match.event, None))  # the guide is silent on a path without a match
         case ["InputTransformer"]:
             transformer = target["InputTransformer"]
@@ -80,20 +80,20 @@ def _read_constant(text: str) -> Input:
     return lambda _match: text
 
 
-def _read_paths(paths: Mapping[str, str]) -> dict[str, "_Path"]:
+def _read_paths(paths: Mapping[str, str]) -> dict[str, "JsonPath"]:
     if len(paths) > MAX_PATHS:
         raise InvalidInput(f"InputPathsMap has {len(paths)} entries, the limit is {MAX_PATHS}")
     for name in paths:
         if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
             raise InvalidInput(f"InputPathsMap: {name} is not a variable's name")
-    return {name: _Path(path) for name, path in paths.items()}
+    return {name: JsonPath(path) for name, path in paths.items()}
 
 
 def _dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-class _Path:
+class JsonPath:
     """A JSON path as EventBridge takes it: names after dots, indices and wildcards, no quotes."""
 
     def __init__(self, text: str) -> None:
@@ -135,7 +135,7 @@ class _Variable:
 class _Template:
     """An input template: an object, whose result is one in a single line, or quoted strings, one per line."""
 
-    def __init__(self, text: str, paths: Mapping[str, _Path]) -> None:
+    def __init__(self, text: str, paths: Mapping[str, JsonPath]) -> None:
         self._paths = paths
         self._is_object = text.lstrip().startswith("{")
         self._parts = _split(text)

@@ -11,12 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from local.archives import Replays, read_archive
 from local.bus import Bus, UnsupportedTarget, read_rules, service_of
+from local.calls import Calls
 from local.console import Console
 from local.delivery import AsynchronousInvocations, Clock, InvokeConfig, Scheduler, Undelivered
 from local.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from local.gateway import Gateway, RequestLine
+from local.http_targets import HttpTargets, read_destinations
 from local.patterns import InvalidEventPattern
+from local.pipes import pipe_sources, read_pipe
 from local.queues import QueueSources, read_queue_mapping
 from local.runtime import (
     FunctionConfig,
@@ -28,6 +32,7 @@ from local.runtime import (
     check_request,
     function_name,
 )
+from local.schedules import Schedules, read_schedule
 from local.sources import StreamSources, read_mapping
 from local.store import ServiceError, Store
 from local.template import Resource, Stack, TemplateError, deploy, not_run
@@ -53,6 +58,7 @@ class Runner:
         state: a folder for logs and the stack's description.
         console: where the readable lines go.
         faults: the file that says what fails on purpose, or None.
+        calls: the file that gets what the functions call, or None.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class Runner:
         state: Path,
         console: Console,
         faults: Path | None = None,
+        calls: Path | None = None,
     ) -> None:
         self._template = template
         self._parameters = parameters
@@ -75,6 +82,7 @@ class Runner:
         self._state = state
         self._console = console
         self._fault_file = faults
+        self._call_file = calls
         self._store = Store(host)
         self._scheduler = Scheduler(Clock(time_scale), console.failure)
         self._running = ExitStack()
@@ -116,12 +124,21 @@ class Runner:
             self._console.notice(f"not run here: {line}")
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
         self._faults = self._read_faults(stack)
+        self._http = HttpTargets(
+            read_destinations(
+                {each.physical_id: each.properties for each in stack.of_type("AWS::Events::ApiDestination")},
+                {each.physical_id: each.properties for each in stack.of_type("AWS::Events::Connection")},
+            ),
+            self._scheduler.clock,
+        )
+        self._running.callback(self._http.stop)
         self._scheduler.start()
         self._running.callback(self._scheduler.stop)
         self._start_functions(stack)
         self._start_bus(stack)
         self._start_streams(stack)
         self._start_queues(stack)
+        self._start_schedules(stack)
         urls = [self._start_api(api) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
         return {
             "apiUrl": urls[0] if urls else None,
@@ -173,6 +190,9 @@ class Runner:
         if self._faults is not NO_FAULTS:  # not before: what fails while a function is imported ends the start
             calls = FaultyCalls(self._faults, self._runtime.caller, self._scheduler.clock.outside)
             self._store.on_call = calls.answer
+        if self._call_file:
+            names = {resource.physical_id: resource.logical_id for resource in stack.resources.values()}
+            self._store.on_call = Calls(self._call_file, names).noting(self._runtime.caller, self._store.on_call)
 
     def _function(self, resource: Resource, layers: Mapping[str, Path | None]) -> FunctionConfig:
         properties = resource.properties
@@ -192,6 +212,11 @@ class Runner:
         )
 
     def _start_bus(self, stack: Stack) -> None:
+        arn = f"arn:aws:events:{self._store.region}:{self._store.account_id}:archive/"
+        archives = [
+            read_archive(arn + archive.physical_id, archive.properties)
+            for archive in stack.of_type("AWS::Events::Archive")
+        ]
         bus = Bus(
             names=[bus.properties["Name"] for bus in stack.of_type("AWS::Events::EventBus")],
             rules=read_rules(
@@ -205,9 +230,12 @@ class Runner:
             on_failure=self._console.failure,
             region=self._store.region,
             account_id=self._store.account_id,
+            archives=archives,
+            run_http=self._http.run,
             faults=self._faults,
         )
         self._store.on_put_events = bus.put_events
+        self._store.on_replay = Replays(archives, bus.replay).answer
         bus.start()
         self._running.callback(bus.stop)
 
@@ -219,9 +247,41 @@ class Runner:
             send=self._send,
             on_failure=self._show_failure,
         )
-        self._store.on_stream_record = sources.on_record
-        sources.start()
-        self._running.callback(sources.stop)
+        arn = f"arn:aws:pipes:{self._store.region}:{self._store.account_id}:pipe/"
+        pipes = pipe_sources(
+            [
+                read_pipe(arn + pipe.physical_id, pipe.properties)
+                for pipe in stack.of_type("AWS::Pipes::Pipe")
+                if pipe.properties.get("DesiredState") != "STOPPED"
+            ],
+            clock=self._scheduler.clock,
+            hand_over=self._hand_over,
+            send=self._send,
+            on_failure=lambda pipe, text: self._console.failure(f"{pipe}: {text}"),
+        )
+
+        def on_record(stream: str, record: dict[str, Any]) -> None:
+            sources.on_record(stream, record)
+            pipes.on_record(stream, record)
+
+        self._store.on_stream_record = on_record
+        for each in (sources, pipes):
+            each.start()
+            self._running.callback(each.stop)
+
+    def _start_schedules(self, stack: Stack) -> None:
+        arn = f"arn:aws:scheduler:{self._store.region}:{self._store.account_id}:schedule/default/"
+        Schedules(
+            [
+                read_schedule(arn + schedule.physical_id, schedule.properties)
+                for schedule in stack.of_type("AWS::Scheduler::Schedule")
+                if schedule.properties.get("State") != "DISABLED"
+            ],
+            scheduler=self._scheduler,
+            hand_over=self._hand_over,
+            send=self._send,
+            on_failure=self._console.failure,
+        ).start()
 
     def _start_queues(self, stack: Stack) -> None:
         sources = QueueSources(
@@ -299,6 +359,8 @@ class Runner:
                 case "logs":
                     group = arn.partition(":log-group:")[2].removesuffix(":*")
                     self._store.log(group, LOG_STREAM, payload)
+                case "events":
+                    self._http.call(arn, payload)
                 case "sns":
                     self._topics.publish(TopicArn=arn, Message=payload)
                 case _:

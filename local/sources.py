@@ -23,10 +23,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class StreamMapping:
-    """An enabled mapping of a stream to a function.
+    """An enabled mapping of a stream to a function or pipe.
 
     Args:
-        function: the function's name or ARN.
+        function: the function's name or ARN, or the pipe's ARN.
         stream: the stream's ARN.
         batch_size: the most records of one invocation.
         filters: a record that none of them matches is left out; no filters, no record left out.
@@ -241,7 +241,7 @@ def _pointer(mapping: StreamMapping, records: list[Record], condition: str, atte
     Lambda developer guide, "Retain discarded records" for DynamoDB streams.
     """
     first, last = records[0], records[-1]
-    return {
+    reader: dict[str, Any] = {
         "requestContext": {
             "requestId": str(uuid.uuid4()),
             "functionArn": mapping.function,
@@ -249,6 +249,11 @@ def _pointer(mapping: StreamMapping, records: list[Record], condition: str, atte
             "approximateInvokeCount": attempts,
         },
         "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+    }
+    if ":pipe/" in mapping.function:
+        reader = {"context": {"partnerResourceArn": mapping.function, "condition": condition}}
+    return {
+        **reader,
         "version": "1.0",
         "timestamp": timestamp(),
         "DDBStreamBatchInfo": {

@@ -65,6 +65,7 @@ from moto.dynamodb.responses import DynamoHandler
 from moto.dynamodbstreams.models import DynamoDBStreamsBackend
 from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
 from moto.events.models import EventsBackend
+from moto.events.responses import EventsHandler
 from moto.logs.models import logs_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -118,6 +119,10 @@ def _no_bus(_entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     raise ServiceError("InternalException", "no event bus runs here", 500)
 
 
+def _no_archives(_action: str, _request: dict[str, Any]) -> dict[str, Any]:
+    raise ServiceError("InternalException", "no archive is here", 500)
+
+
 def _no_runtime(_name: str, _payload: bytes, _invocation_type: str) -> Invocation:
     raise ServiceError("ServiceException", "no function runs here", 500)
 
@@ -136,6 +141,8 @@ class Store:
             `ReceiveMessage` waits and `SentTimestamp` is measured.
         on_put_events: takes the entries of PutEvents as they came (`Time` in seconds since the epoch) and answers with
             a result for each. It may raise ServiceError.
+        on_replay: takes StartReplay, DescribeReplay, ListReplays or CancelReplay and the request as it came (times in
+            seconds since the epoch), and answers it. It may raise ServiceError.
         on_call: takes each request as it came, its body, and what answers a body; answers in its place, or with None
             to hang up.
         on_invoke: takes a function's name, the payload and `RequestResponse` or `Event`. It may raise ServiceError.
@@ -153,6 +160,7 @@ class Store:
         self.on_message: Callable[[str], None] = lambda _arn: None
         self.outside: Callable[[float], float] = lambda seconds: seconds
         self.on_put_events: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = _no_bus
+        self.on_replay: Callable[[str, dict[str, Any]], dict[str, Any]] = _no_archives
         self.on_invoke: Callable[[str, bytes, str], Invocation] = _no_runtime
         self.on_concurrency: Callable[[str, int | None], None] = lambda _name, _reserved: None
         self.on_mail: Callable[[bytes], None] = lambda _message: None
@@ -989,6 +997,12 @@ def _correct_services(replaced: ExitStack, store: Store) -> None:
         with _as_aws_error():
             return store.on_put_events(events)
 
+    def replay(handler: EventsHandler) -> tuple[str, dict[str, Any]]:
+        """Leaves replays to on_replay: moto knows neither their window nor FilterArns, and has no events anyway."""
+        with _as_aws_error():
+            answer = store.on_replay(handler._get_action(), json.loads(handler.body))
+        return json.dumps(answer), handler.response_headers
+
     def invoke(function: LambdaFunction, body: Any, headers: Any, answer_headers: dict[str, str]) -> bytes:
         """Leaves functions to on_invoke: moto wants Docker for them."""
         # SNS and InvokeAsync come without headers, and both invoke asynchronously.
@@ -1028,6 +1042,8 @@ def _correct_services(replaced: ExitStack, store: Store) -> None:
         return answer
 
     _replace(replaced, EventsBackend, "put_events", put_events)
+    for action in ("start_replay", "describe_replay", "list_replays", "cancel_replay"):
+        _replace(replaced, EventsHandler, action, replay)
     _replace(replaced, SESV2Response, "send_email", send_and_show)
     _replace(replaced, LambdaFunction, "invoke", invoke)
     _replace(replaced, LambdaBackend, "put_function_concurrency", reserve)

@@ -37,8 +37,8 @@ from samtranslator.yaml_helper import intrinsics_multi_constructor
 
 from local.store import Store
 
-# Warns after each transform that nobody took its measurements.
-logging.getLogger("samtranslator.metrics").setLevel(logging.ERROR)
+# Warns at each transform that nobody takes its measurements, and of switches that AWS has for itself.
+logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
 # Stands for the bucket that `sam package` would upload to; the key is the logical id.
 CODE_BUCKET = "local"
@@ -318,6 +318,11 @@ def _correct_answers() -> None:
     EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]
     lambda_models.LayerVersion.physical_resource_id = property(lambda layer: layer.arn)  # type: ignore[attr-defined]
 
+    # One version of a function runs here, whatever an alias or a version is asked for.
+    functions: Any = lambda_models.LambdaStorage
+    find = functions.get_function_by_name_with_qualifier
+    functions.get_function_by_name_with_qualifier = lambda stored, name, _qualifier=None: find(stored, name)
+
 
 _correct_answers()
 
@@ -348,6 +353,27 @@ def _http_api(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
         "ApiId": api_id,
         "ApiEndpoint": f"https://{api_id}.execute-api.{place.region}.amazonaws.com",
     }
+
+
+def _archive(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    """In the place of moto's own, which fails at a pattern and gives no Ref."""
+    name = properties.get("ArchiveName", place.name)
+    return {"Ref": name, "Arn": place.arn("events", f"archive/{name}")}
+
+
+def _connection(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    secret = place.arn("secretsmanager", f"secret:events!connection/{place.name}/{uuid.uuid4()}")
+    return _with_id(place, properties, "connection") | {"SecretArn": secret}
+
+
+def _api_destination(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    return _with_id(place, properties, "api-destination")
+
+
+def _with_id(place: _Place, properties: dict[str, Any], kind: str) -> dict[str, str]:
+    name = properties.get("Name", place.name)
+    arn = place.arn("events", f"{kind}/{name}")
+    return {"Ref": name, "Arn": f"{arn}/{uuid.uuid4()}", "ArnForPolicy": arn}
 
 
 def _user_pool(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
@@ -381,6 +407,15 @@ def _cognito(place: _Place) -> CognitoIdpBackend:
     return cognitoidp_backends[place.account_id][place.region]
 
 
+def _version(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    return {"Ref": place.arn("lambda", f"function:{properties['FunctionName']}:1"), "Version": "1"}
+
+
+def _alias(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    arn = place.arn("lambda", f"function:{properties['FunctionName']}:{properties['Name']}")
+    return {"Ref": arn, "AliasArn": arn}
+
+
 def _named(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
     return {"Ref": place.name}
 
@@ -391,6 +426,16 @@ def _policy(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
 
 def _stage(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
     return {"Ref": properties["StageName"]}
+
+
+def _pipe(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    name = properties.get("Name", place.name)
+    return {"Ref": name, "Arn": place.arn("pipes", f"pipe/{name}")}
+
+
+def _schedule(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
+    name = properties.get("Name", place.name)
+    return {"Ref": name, "Arn": place.arn("scheduler", f"schedule/default/{name}")}
 
 
 def _subscription(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
@@ -457,16 +502,28 @@ _MODELS = [
     for resource_type, make in {
         "AWS::ApiGatewayV2::Api": _http_api,
         "AWS::ApiGatewayV2::Stage": _stage,
+        "AWS::CloudFormation::Stack": _named,  # in place of moto's, which looks for the template in S3
         "AWS::Cognito::UserPool": _user_pool,
         "AWS::Cognito::UserPoolClient": _user_pool_client,
         "AWS::Cognito::UserPoolGroup": _user_pool_group,
+        "AWS::Events::ApiDestination": _api_destination,
+        "AWS::Events::Archive": _archive,
+        "AWS::Events::Connection": _connection,
+        "AWS::Events::EventBusPolicy": _named,
+        "AWS::CloudWatch::Alarm": _named,
+        "AWS::CodeDeploy::Application": _named,
+        "AWS::CodeDeploy::DeploymentGroup": _named,
+        "AWS::Lambda::Alias": _alias,
         "AWS::Lambda::EventInvokeConfig": _named,
+        "AWS::Lambda::Version": _version,
         "AWS::Logs::ResourcePolicy": _log_policy,
+        "AWS::Pipes::Pipe": _pipe,
         "AWS::SES::ConfigurationSet": _configuration_set,
         "AWS::SES::ConfigurationSetEventDestination": _policy,
         "AWS::SNS::Subscription": _subscription,
         "AWS::SNS::TopicPolicy": _policy,
         "AWS::SQS::QueuePolicy": _policy,
+        "AWS::Scheduler::Schedule": _schedule,
     }.items()
 ]
 
@@ -481,20 +538,28 @@ _RUN = {
     "AWS::Cognito::UserPoolClient",
     "AWS::Cognito::UserPoolGroup",
     "AWS::DynamoDB::Table",
+    "AWS::Events::ApiDestination",
+    "AWS::Events::Archive",
+    "AWS::Events::Connection",
     "AWS::Events::EventBus",
     "AWS::Events::Rule",
+    "AWS::Lambda::Alias",
     "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Function",
     "AWS::Lambda::LayerVersion",
+    "AWS::Lambda::Version",
     "AWS::Logs::LogGroup",
+    "AWS::Pipes::Pipe",
     "AWS::SNS::Subscription",
     "AWS::SNS::Topic",
     "AWS::SQS::Queue",
+    "AWS::Scheduler::Schedule",
 }
 # Protocols of subscriptions that get what is published; an e-mail, say, is not sent.
 _DELIVERED = {"lambda", "sqs"}
 _PERMISSIONS = {
+    "AWS::Events::EventBusPolicy",
     "AWS::IAM::ManagedPolicy",
     "AWS::IAM::Policy",
     "AWS::IAM::Role",

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
+from tools.arguments import Parser, moment
 from tools.stack import Stack, StackNotFound, find
 
 Image = dict[str, Any]
@@ -204,29 +205,11 @@ def _get(dynamodb: Any, table: Table, key: str) -> Image | None:
     return item
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(1, f"error: {message}\n")
-
-
-def _moment(text: str) -> datetime:
-    """A time of RFC 3339, which says its offset from UTC."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 2026-11-21T18:36:00Z") from error
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} lacks its offset from UTC, such as the Z in 2026-11-21T18:36:00Z")
-    return moment
-
-
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m tools.republish", description=__doc__)
+    parser = Parser(prog="python -m tools.republish", description=__doc__)
     parser.add_argument("--order", metavar="ORD-…", help="all events of this order and of its reservation")
-    parser.add_argument("--from", dest="begin", type=_moment, metavar="TIME", help="events from here on …")
-    parser.add_argument("--to", dest="end", type=_moment, metavar="TIME", help="… up to here, both included")
+    parser.add_argument("--from", dest="begin", type=moment, metavar="TIME", help="events from here on …")
+    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="… up to here, both included")
     parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
     options = parser.parse_args(arguments)
     if bool(options.order) == bool(options.begin or options.end):

@@ -52,6 +52,7 @@ FLOW = (
     "event_publisher/order_confirmed",
     "email/order_confirmed",
     "analytics/order_confirmed",
+    "sales_report/daily",
     # What the back office acts on
     "dlq_processor/failed_invocation",
     "dlq_processor/set_aside_by_email",
@@ -62,7 +63,7 @@ FLOW = (
     "order_api/place_order_out_of_stock",
 )
 # One of each function, run a second time through `sam local invoke`, which starts a container for it alone.
-SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6], FLOW[7], FLOW[8], "backoffice_api/get_stock"
+SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6], FLOW[7], FLOW[8], FLOW[9], "backoffice_api/get_stock"
 
 # `sam local` gives functions the logical id of what the template leaves CloudFormation to name.
 NAMED = {
@@ -352,7 +353,9 @@ def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
 @contextmanager
 def _start_lambda(stack: Stack) -> Iterator[Any]:
     """A Lambda client of `sam local start-lambda`, whose functions work on a stack."""
-    VARIABLES.write_text(json.dumps({"Parameters": {"ALERT_TOPIC_ARN": stack.outputs["AlertTopicArn"]}}))
+    topics = {"ALERT_TOPIC_ARN": "AlertTopicArn", "SALES_REPORT_TOPIC_ARN": "SalesReportTopicArn"}
+    parameters = {variable: stack.outputs[output] for variable, output in topics.items()}
+    VARIABLES.write_text(json.dumps({"Parameters": parameters}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

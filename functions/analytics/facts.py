@@ -45,6 +45,9 @@ class Tally:
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.orders + other.orders, self.items + other.items, self.revenue + other.revenue)
 
+    def __sub__(self, other: "Tally") -> "Tally":
+        return Tally(self.orders - other.orders, self.items - other.items, self.revenue - other.revenue)
+
 
 @dataclass(frozen=True)
 class Fact:

@@ -19,20 +19,21 @@ from backoffice.figures import MalformedRange, Range, promotions, range_of, sale
 from backoffice.redriving import redrive_all
 from backoffice.requests import RedriveRequest, SetStockRequest
 from dlq_processor.consumers import Consumers
-from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
+from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status, is_position
 from dlq_processor.redrive import CLIENT, Redriver, settle
 from inventory.storage import Contention, Inventory, Stock, StockChanged
 from orderflow.callers import caller_of
 from orderflow.http_api import (
     Problem,
     answer,
-    choice_parameter,
     cursor_parameter,
+    is_id,
     json_response,
     limit_parameter,
     new_app,
     page_response,
     read_body,
+    status_parameter,
 )
 from orderflow.observability import count, logger, metrics, tracer
 from orderflow.settings import from_environment
@@ -123,10 +124,10 @@ def _of_range(days: Range, figures: Mapping[str, Any]) -> Response[str]:
 @app.get("/admin/failed-events")
 def list_failed_events() -> Response[str]:
     """What failed, newest first within a status."""
-    status = choice_parameter(app.current_event, "status", Status)
+    status = status_parameter(app.current_event, Status)
     consumer = app.current_event.query_string_parameters.get("consumer")
     of_list = ("failed-events", status or "", consumer or "")
-    start = cursor_parameter(app.current_event, of_list, _now())
+    start = cursor_parameter(app.current_event, of_list, is_position, _now())
     page = failed_events.page(status, consumer, limit_parameter(app.current_event), start)
     return page_response(page.items, page.last, of_list, _now())
 
@@ -182,7 +183,7 @@ def park_failed_event(failure_id: str) -> Response[str]:
 
 def _unresolved(failure_id: str) -> FailedEvent:
     """A record that still needs somebody. API Gateway decodes the path's `%3A`; decoded twice, an id stays the same."""
-    record = failed_events.get(unquote(failure_id))
+    record = failed_events.get(unquote(failure_id)) if is_id(failure_id) else None
     if record is None:
         raise Problem(HTTPStatus.NOT_FOUND, "failed-event-not-found", "there is no failed event of this id")
     if record.status is Status.RESOLVED:
@@ -219,7 +220,7 @@ def set_stock(product_id: str) -> Response[str]:
 
 def _stock(product_id: str) -> Stock:
     """The stock of a product of the catalogue."""
-    if not products.get([product_id]):
+    if not (is_id(product_id) and products.get([product_id])):
         raise Problem(HTTPStatus.NOT_FOUND, "product-not-found", "there is no product of this id")
     return inventory.stock(product_id)
 

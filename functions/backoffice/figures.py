@@ -1,12 +1,12 @@
-"""The rules of the figures: which days are asked for, and what is added up. No input, no output."""
+"""The rules of the figures: which days are asked for, and how they are shown. No input, no output."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from analytics.facts import Figures, Tally
+from analytics.facts import Figures
+from analytics.sales import by_promotion, total
 
 MAX_DAYS = 366
 DEFAULT_DAYS = 7
@@ -58,11 +58,9 @@ def _day(name: str, text: str) -> date:
 def sales(figures: Iterable[Figures]) -> dict[str, Any]:
     """What was sold and taken back, per day and promotion and in all."""
     sold = [entry for entry in figures if entry.confirmed.orders or entry.cancelled.orders]
-    confirmed = sum((entry.confirmed for entry in sold), Tally())
-    cancelled = sum((entry.cancelled for entry in sold), Tally())
-    net = {name: value - getattr(cancelled, name) for name, value in vars(confirmed).items()}
+    totals = total(sold)
     return {
-        "totals": {"confirmed": vars(confirmed), "cancelled": vars(cancelled), "net": net},
+        "totals": {name: vars(getattr(totals, name)) for name in ("confirmed", "cancelled", "net")},
         "items": [_sale(entry) for entry in sold],
     }
 
@@ -79,12 +77,7 @@ def _sale(entry: Figures) -> dict[str, Any]:
 
 def promotions(figures: Iterable[Figures]) -> list[dict[str, Any]]:
     """What was ordered, sold and taken back under each promotion code, sorted by code."""
-    sums: dict[str, dict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
-    for entry in figures:
-        if entry.promotion is not None:
-            for kind in ("placed", "confirmed", "cancelled"):
-                sums[entry.promotion][kind] += getattr(entry, kind)
     return [
         {"promotionCode": code, **{kind: vars(tally) for kind, tally in tallies.items()}}
-        for code, tallies in sorted(sums.items())
+        for code, tallies in by_promotion(figures).items()
     ]

@@ -15,6 +15,7 @@ class Consumers:
     email_function: str
     analytics_function: str
     event_publisher_function: str
+    sales_report_function: str
     analytics_queue_arn: str
     orders_table: str
     inventory_table: str
@@ -40,4 +41,5 @@ class Consumers:
             "email": self.email_function,
             ANALYTICS: self.analytics_function,
             EVENT_PUBLISHER: self.event_publisher_function,
+            "sales-report": self.sales_report_function,
         }

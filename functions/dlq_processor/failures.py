@@ -188,14 +188,17 @@ def _queue_record(message: Message, queue: str) -> str:
 
 
 def _set_aside(message: Message, attributes: Mapping[str, str], body: Any, consumers: Consumers) -> Failure:
-    """What the function in TARGET_ARN, or the publisher, set aside: an event, or a stream record."""
+    """What the function in TARGET_ARN, or the publisher, set aside: an event, or a stream record.
+
+    So does EventBridge Scheduler with the input that its target did not get, and names the schedule.
+    """
     target = attributes.get("TARGET_ARN")
     is_record = target is None and _at(body, "dynamodb") is not None
     if not target and not is_record:
         _check_published(body)
     return _storable(
         consumer=_consumer(target, consumers) if target else EVENT_PUBLISHER,
-        kind=Kind.SET_ASIDE,
+        kind=Kind.UNDELIVERED if "SCHEDULE_ARN" in attributes else Kind.SET_ASIDE,
         reason=code(_attribute(attributes, "ERROR_CODE")),
         message=sentence(attributes.get("ERROR_MESSAGE", "")),
         payload=to_json({"Records": [body]}) if is_record else message["body"],

@@ -39,6 +39,11 @@ ORDER = tuple(Status)
 """In which a list of all shows them."""
 
 
+def is_position(position: Mapping[str, str]) -> bool:
+    """Whether a page can end there: behind a record, or where a status begins."""
+    return set(position) in ({"status"}, set(INDEX_KEY)) and position["status"] in ORDER
+
+
 class Changed(Exception):
     """Somebody else has changed the record meanwhile; nothing was written."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 35
 """How long to wait for a consumer: longer than it may take (30 s), and so briefly that a batch of five fits the DLQ
 processor's own 180 s."""
+ALIAS = "live"
+"""What everybody invokes: while a new version is tried on some of the calls, a redrive is one of them."""
 CLIENT = Config(connect_timeout=2, read_timeout=ANSWER_SECONDS, retries={"total_max_attempts": 1})
 """One attempt: an answer that was lost may hide a success, and whoever redrives again does so knowingly."""
 
@@ -59,7 +61,9 @@ class Redriver:
         """
         try:
             answer = self._functions.invoke(
-                FunctionName=self._consumers.function_of(record.consumer), Payload=self._payload(record)
+                FunctionName=self._consumers.function_of(record.consumer),
+                Qualifier=ALIAS,
+                Payload=self._payload(record),
             )
             result = json.loads(answer["Payload"].read() or "null")
         except ClientError as error:

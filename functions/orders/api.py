@@ -22,13 +22,14 @@ from orderflow.events import OrderMetadata
 from orderflow.http_api import (
     Problem,
     answer,
-    choice_parameter,
     cursor_parameter,
+    is_id,
     json_response,
     limit_parameter,
     new_app,
     page_response,
     read_body,
+    status_parameter,
 )
 from orderflow.observability import amount, cause, count, logger, metrics, tracer
 from orderflow.settings import from_environment
@@ -36,7 +37,7 @@ from orders import order as rules
 from orders.order import Order, Status
 from orders.published import SOURCE, compose
 from orders.requests import PlaceOrderRequest, StaffPlaceOrderRequest
-from orders.storage import Orders, Products
+from orders.storage import Orders, Products, is_order_position, is_product_position
 
 MAX_KEY_LENGTH = 255
 KEEP_ANSWERS_SECONDS = 24 * 60 * 60
@@ -176,9 +177,9 @@ def _metadata(request: PlaceOrderRequest) -> OrderMetadata:
 def list_orders() -> Response[str]:
     """The caller's orders, newest first."""
     caller = caller_of(app.current_event)
-    status = choice_parameter(app.current_event, "status", Status)
+    status = status_parameter(app.current_event, Status)
     of_list = ("orders", caller.subject, status or "")
-    start = cursor_parameter(app.current_event, of_list, _now())
+    start = cursor_parameter(app.current_event, of_list, is_order_position, _now())
     page = orders.list_for(caller.subject, status, limit_parameter(app.current_event), start)
     return page_response(page.items, page.last, of_list, _now())
 
@@ -233,7 +234,7 @@ def cancel_order(order_id: str) -> Response[str]:
 def list_products() -> Response[str]:
     """The catalogue."""
     of_list = ("products",)
-    start = cursor_parameter(app.current_event, of_list, _now())
+    start = cursor_parameter(app.current_event, of_list, is_product_position, _now())
     page = products.page(limit_parameter(app.current_event), start)
     return page_response(page.items, page.last, of_list, _now())
 
@@ -252,7 +253,7 @@ def _idempotency_key() -> str | None:
 def _readable(order_id: str) -> tuple[Order, Stream]:
     """An order that the caller may see; somebody else's is not found."""
     caller = caller_of(app.current_event)
-    stream = orders.load(order_id)
+    stream = orders.load(order_id) if is_id(order_id) else None
     if stream is not None:
         order = rules.fold(stream.events)
         if caller.is_staff or order.content["customerId"] == caller.subject:

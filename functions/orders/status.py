@@ -8,9 +8,9 @@ import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from orderflow.event_store import VersionConflict
-from orderflow.observability import CORRELATION_PATH, cause, count, logger, metrics, tracer
+from orderflow.observability import CORRELATION_PATH, cause, count, duration, logger, metrics, tracer
 from orderflow.settings import from_environment
-from orders.order import CONFIRMED, REJECTED, fold, settle
+from orders.order import CONFIRMED, REJECTED, Order, fold, settle
 from orders.storage import Orders
 
 ATTEMPTS = 5
@@ -60,10 +60,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             logger.info("nothing to do", status=order.status, inventory_event=event["detail-type"])
             return
         try:
-            orders.append(order, change)
+            settled = orders.append(order, change)
         except VersionConflict:
             continue  # decide anew on what the other writer stored
         logger.info("order settled", order_event=change.type)
         count(METRICS[change.type])
+        duration("OrderProcessingSeconds", seconds_of(settled))
         return
     raise Contention(order_id)
+
+
+def seconds_of(order: Order) -> float:
+    """How long an order took from its first event to its last one."""
+    return (datetime.fromisoformat(order.updated_at) - datetime.fromisoformat(order.placed_at)).total_seconds()

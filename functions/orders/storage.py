@@ -1,6 +1,6 @@
 """Orders and products in DynamoDB."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 INDEX = "customer-orders"
 LIST_FIELDS = ("orderId", "status", "placedAt", "totalAmount", "currency", "version")
+POSITION = ("orderId", "placedAt")
 READS_PER_PAGE = 10
 """A filtered list reads on until its page is full, but not for ever: then a short page has a cursor too."""
 ITEMS_PER_FILTERED_READ = 100
@@ -85,7 +86,7 @@ class Orders:
         last = shown[-1] if len(found) > limit else start
         return Page(
             [{name: item[name] for name in LIST_FIELDS} for item in shown],
-            {name: str(last[name]) for name in ("orderId", "placedAt")} if last else None,
+            {name: str(last[name]) for name in POSITION} if last else None,
         )
 
 
@@ -101,6 +102,11 @@ def _query(customer_id: str, status: Status | None, limit: int, start: dict[str,
     if start:
         query["ExclusiveStartKey"] = start
     return query
+
+
+def is_order_position(position: Mapping[str, str]) -> bool:
+    """Whether a page of a customer's orders can end there."""
+    return set(position) == set(POSITION)
 
 
 def beside(order: Order) -> dict[str, Any]:
@@ -154,6 +160,11 @@ class Products:
             [{name: item[name] for name in ("productId", "name", "price")} for item in answer["Items"]],
             {"productId": str(last["productId"])} if last else None,
         )
+
+
+def is_product_position(position: Mapping[str, str]) -> bool:
+    """Whether a page of products can end there."""
+    return set(position) == {"productId"}
 
 
 def _product(item: dict[str, Any]) -> Product:

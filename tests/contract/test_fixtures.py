@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,14 @@ def test_a_poison_message_holds_no_json_and_the_batch_a_duplicate() -> None:
     assert len({event["detail"]["metadata"]["eventId"] for event in events}) == 2
 
 
+@pytest.mark.parametrize("name", in_folders("sales_report"))
+def test_a_schedules_input_is_as_the_template_writes_it(name: str) -> None:
+    schedule = functions()["SalesReportFunction"]["Properties"]["Events"]["Daily"]["Properties"]
+    (time,) = read(name).values()
+    assert json.loads(schedule["Input"].replace("<aws.scheduler.scheduled-time>", time)) == read(name)
+    assert datetime.fromisoformat(time).strftime("cron(%-M %-H * * ? *)") == schedule["ScheduleExpression"]
+
+
 def routes(folder: str) -> dict[str, Any]:
     """The routes of an API's function, by route key."""
     events = functions()[logical_id(folder)]["Properties"]["Events"].values()
@@ -247,6 +256,10 @@ class TestAnOrderCanBeFollowed:
         assert record["dynamodb"]["Keys"] == readable["dynamodb"]["Keys"]
         with pytest.raises(KeyError, match="data"):
             outgoing(record, PUBLISHERS["OrdersTable"], "a-bus")
+
+    def test_from_the_schedule_to_the_dlq(self) -> None:
+        (message,) = messages("dlq_processor/undelivered_by_schedule")
+        assert json.loads(message["body"]) == read("sales_report/daily")
 
     def test_from_the_stream_to_the_dlq(self) -> None:
         (message,) = messages("dlq_processor/stream_batch")

@@ -1,15 +1,17 @@
 """House rules for the template, checked on what SAM makes of it: nothing fails unseen, nobody may more than needed."""
 
 import ast
-from collections.abc import Iterator
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
 
-from dlq_processor.redrive import ANSWER_SECONDS
+from dlq_processor.records import ATTRIBUTES
+from dlq_processor.redrive import ALIAS, ANSWER_SECONDS
+from local.patterns import EventPattern
+from orderflow.contracts import DETAILS
 
 ROOT = Path(__file__).parents[2]
 DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
@@ -18,28 +20,9 @@ DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
 WITHOUT_RESOURCES = {
     "xray:PutTraceSegments": "X-Ray has no resources to name",
     "xray:PutTelemetryRecords": "X-Ray has no resources to name",
-    "dynamodb:ListStreams": "an event source mapping wants it, and it names no table",
+    "cloudwatch:DescribeAlarms": "CodeDeploy asks for the alarms' states all at once",
+    "dynamodb:ListStreams": "event source mappings and pipes want it, and it names no table",
 }
-
-
-class NoManagedPolicies:
-    """What SAM would ask AWS for; the template names no managed policy."""
-
-    def load(self) -> dict[str, str]:
-        return {}
-
-
-@pytest.fixture(scope="module")
-def template() -> Iterator[dict[str, Any]]:
-    """The template as CloudFormation gets it."""
-    source = yaml_parse((ROOT / "template.yaml").read_text())  # type: ignore[no-untyped-call]
-    source["Globals"]["Function"]["CodeUri"] = "s3://a-bucket/functions.zip"
-    for resource in source["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::LayerVersion":
-            resource["Properties"]["ContentUri"] = "s3://a-bucket/layer.zip"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        yield transform(source, {}, NoManagedPolicies())  # type: ignore[arg-type]
 
 
 def of_type(template: dict[str, Any], resource_type: str) -> dict[str, Any]:
@@ -55,6 +38,16 @@ def of_type(template: dict[str, Any], resource_type: str) -> dict[str, Any]:
 
 def functions(template: dict[str, Any]) -> dict[str, Any]:
     return of_type(template, "AWS::Lambda::Function")
+
+
+def function_of(arn: Any) -> str:
+    """The function whose alias an ARN names; empty if it names something else. Nobody invokes but by an alias."""
+    match arn:
+        case {"Ref": str(name)} if name.endswith(f"Alias{ALIAS}"):
+            return name.removesuffix(f"Alias{ALIAS}")
+        case {"Fn::Sub": str(text)} if text.endswith(f".Arn}}:{ALIAS}"):
+            return text.removeprefix("${").removesuffix(f".Arn}}:{ALIAS}")
+    return ""
 
 
 def mappings(template: dict[str, Any], service: str) -> dict[str, Any]:
@@ -73,6 +66,16 @@ def granted(template: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
         for statement in policy["PolicyDocument"]["Statement"]
         for action in as_list(statement["Action"])
     ]
+
+
+def trusting(template: dict[str, Any], service: str) -> set[str]:
+    """The roles that a service may take on."""
+    return {
+        name
+        for name, role in of_type(template, "AWS::IAM::Role").items()
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]
+        if statement["Principal"] == {"Service": service}
+    }
 
 
 def as_list(value: Any) -> list[Any]:
@@ -108,7 +111,7 @@ def test_every_function_is_traced(template: dict[str, Any]) -> None:
 def test_every_function_has_a_role_of_its_own(template: dict[str, Any]) -> None:
     roles = [function["Role"]["Fn::GetAtt"][0] for function in functions(template).values()]
     assert sorted(set(roles)) == sorted(roles)
-    assert set(roles) == set(of_type(template, "AWS::IAM::Role"))
+    assert set(roles) == trusting(template, "lambda.amazonaws.com")
 
 
 def test_every_handler_is_a_function_in_a_file(template: dict[str, Any]) -> None:
@@ -126,7 +129,7 @@ def test_every_target_of_a_rule_has_a_dlq(template: dict[str, Any]) -> None:
 def test_every_function_that_a_rule_invokes_says_what_happens_when_it_keeps_failing(template: dict[str, Any]) -> None:
     rules = of_type(template, "AWS::Events::Rule").values()
     arns = [target["Arn"] for rule in rules for target in rule["Targets"]]
-    invoked = {arn["Fn::GetAtt"][0] for arn in arns if "Fn::GetAtt" in arn} & set(functions(template))
+    invoked = {function_of(arn) for arn in arns if function_of(arn)}
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     by_function = {configuration["FunctionName"]["Ref"]: configuration for configuration in configurations}
     ages = {"InventoryFunction": 7200, "OrderStatusFunction": 7200, "EmailFunction": 3600}
@@ -138,11 +141,13 @@ def test_every_function_that_a_rule_invokes_says_what_happens_when_it_keeps_fail
 
 
 def test_every_function_may_send_its_failures_to_the_dlq(template: dict[str, Any]) -> None:
-    senders = {role for role, action, statement in granted(template) if action == "sqs:SendMessage"}
+    sending = [found for found in granted(template) if found[1] == "sqs:SendMessage"]
+    senders = {role for role, _, statement in sending if statement["Resource"] == DLQ}
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     needing = {configuration["FunctionName"]["Ref"] for configuration in configurations}
     needing.add("DlqProcessorFunction")  # whose automatic retries wait there
-    assert {functions(template)[name]["Role"]["Fn::GetAtt"][0] for name in needing} == senders
+    roles = {functions(template)[name]["Role"]["Fn::GetAtt"][0] for name in needing}
+    assert roles | trusting(template, "scheduler.amazonaws.com") == senders
 
 
 def test_a_stream_that_fails_goes_on_and_ends_in_the_dlq(template: dict[str, Any]) -> None:
@@ -160,7 +165,9 @@ def test_a_function_that_reads_a_queue_reports_messages_alone_and_has_time_for_t
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
         queue = of_type(template, "AWS::SQS::Queue")[mapping["EventSourceArn"]["Fn::GetAtt"][0]]
         # Six times the time-out: Lambda developer guide, "Configuring a queue to use with Lambda"
-        assert queue["VisibilityTimeout"] >= 6 * functions(template)[mapping["FunctionName"]["Ref"]]["Timeout"], name
+        assert queue["VisibilityTimeout"] >= 6 * functions(template)[function_of(mapping["FunctionName"])]["Timeout"], (
+            name
+        )
 
 
 def test_the_analytics_queue_gives_a_message_up_to_the_dlq_after_three_attempts(template: dict[str, Any]) -> None:
@@ -172,19 +179,98 @@ def test_every_table_with_events_feeds_the_publisher(template: dict[str, Any]) -
     of_streams = mappings(template, "dynamodb").values()
     tables = of_type(template, "AWS::DynamoDB::Table").items()
     streaming = {name: table["StreamSpecification"] for name, table in tables if "StreamSpecification" in table}
-    assert {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in of_streams} == set(streaming)
-    assert {mapping["FunctionName"]["Ref"] for mapping in of_streams} == {"EventPublisherFunction"}
+    pipes = of_type(template, "AWS::Pipes::Pipe").values()
+    piped = {pipe["Source"]["Fn::GetAtt"][0] for pipe in pipes}
+    assert piped == {"FailedEventsTable"}  # which holds no events that anybody else should hear of
+    assert {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in of_streams} == set(streaming) - piped
+    assert {function_of(mapping["FunctionName"]) for mapping in of_streams} == {"EventPublisherFunction"}
     assert all(stream == {"StreamViewType": "NEW_AND_OLD_IMAGES"} for stream in streaming.values())
 
 
 def test_only_the_publisher_may_put_events_and_only_of_our_sources(template: dict[str, Any]) -> None:
-    ((role, _, statement),) = [found for found in granted(template) if found[1] == "events:PutEvents"]
+    putting = [found for found in granted(template) if found[1] == "events:PutEvents"]
+    elsewhere = [{"Ref": "PartnerEventBusArn"}, {"Ref": "StagingEventBusArn"}]
+    ((role, _, statement),) = [found for found in putting if found[2]["Resource"] not in elsewhere]
     assert role == "EventPublisherRole"
     assert statement["Resource"] == {"Fn::GetAtt": ["OrdersEventBus", "Arn"]}
     assert statement["Condition"] == {
         "ForAllValues:StringEquals": {"events:source": ["orders.service", "inventory.service"]},
         "Null": {"events:source": "false"},
     }
+
+
+def test_nobody_from_outside_may_put_events_but_the_trusted_account_and_never_in_our_name(
+    template: dict[str, Any],
+) -> None:
+    (name,) = of_type(template, "AWS::Events::EventBusPolicy")
+    assert template["Resources"][name]["Condition"] == "TrustsAnAccount"
+    policy = template["Resources"][name]["Properties"]
+    assert policy["EventBusName"] == {"Fn::GetAtt": ["OrdersEventBus", "Name"]}
+    statement = policy["Statement"]
+    assert statement["Effect"] == "Allow"
+    assert statement["Principal"] == {"AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${TrustedAccountId}:root"}}
+    assert statement["Action"] == "events:PutEvents"
+    assert statement["Resource"] == {"Fn::GetAtt": ["OrdersEventBus", "Arn"]}
+    ours = ["orders.service", "inventory.service"]
+    assert {source for source, _ in DETAILS} == set(ours)
+    assert statement["Condition"] == {
+        "ForAllValues:StringNotEquals": {"events:source": ours},
+        "Null": {"events:source": "false"},
+    }
+
+
+def test_a_rules_role_may_reach_its_target_and_nothing_else(template: dict[str, Any]) -> None:
+    actions = {
+        "SalesFeedRole": "sns:Publish",
+        "FulfilmentWebhookRole": "events:InvokeApiDestination",
+        "PartnerBusRole": "events:PutEvents",
+        "ReplayToStagingRole": "events:PutEvents",
+    }
+    assert trusting(template, "events.amazonaws.com") == set(actions)
+    for rule in of_type(template, "AWS::Events::Rule").values():
+        for target in rule["Targets"]:
+            if "RoleArn" in target:
+                name = target["RoleArn"]["Fn::GetAtt"][0]
+                allowed = [(action, each["Resource"]) for role, action, each in granted(template) if role == name]
+                assert allowed == [(actions.pop(name), target["Arn"])]
+    assert actions == {}
+
+
+def test_only_rules_of_our_bus_may_take_on_their_roles(template: dict[str, Any]) -> None:
+    source = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/${EventBusName}/*"
+    for name in trusting(template, "events.amazonaws.com"):
+        (trust,) = of_type(template, "AWS::IAM::Role")[name]["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Condition"] == {
+            "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
+            "ArnLike": {"aws:SourceArn": {"Fn::Sub": source}},
+        }
+
+
+def test_the_webhooks_key_is_shown_to_nobody(template: dict[str, Any]) -> None:
+    assert template["Parameters"]["FulfilmentWebhookApiKey"]["NoEcho"] is True
+    (connection,) = of_type(template, "AWS::Events::Connection").values()
+    key = connection["AuthParameters"]["ApiKeyAuthParameters"]["ApiKeyValue"]
+    assert key == {"Fn::Sub": "${FulfilmentWebhookApiKey}"}
+
+
+def test_a_neighbour_without_an_address_is_left_out(template: dict[str, Any]) -> None:
+    addresses = {
+        "TellsFulfilment": "FulfilmentWebhookUrl",
+        "TellsPartner": "PartnerEventBusArn",
+        "ReplaysToStaging": "StagingEventBusArn",
+        "TrustsAnAccount": "TrustedAccountId",
+    }
+    for condition, parameter in addresses.items():
+        assert template["Parameters"][parameter]["Default"] == ""
+        assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
+
+
+def test_what_orders_have_said_can_be_replayed_for_90_days(template: dict[str, Any]) -> None:
+    (archive,) = of_type(template, "AWS::Events::Archive").values()
+    assert archive["ArchiveName"] == {"Fn::If": ["OnDefaultBus", "orders-archive", {"Ref": "AWS::NoValue"}]}
+    assert archive["SourceArn"] == {"Fn::GetAtt": ["OrdersEventBus", "Arn"]}
+    assert archive["EventPattern"] == {"source": ["orders.service"]}
+    assert archive["RetentionDays"] == 90
 
 
 def test_mails_are_sent_by_the_email_function_and_in_the_senders_name_only(template: dict[str, Any]) -> None:
@@ -203,20 +289,118 @@ def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic(template: dict[st
     assert reported["SnsDestination"] == {"TopicARN": {"Ref": "AlertTopic"}}
 
 
-def test_only_our_configuration_set_may_publish_alerts_and_use_their_key(template: dict[str, Any]) -> None:
+def test_only_our_configuration_set_and_alarms_may_publish_alerts_and_use_their_key(template: dict[str, Any]) -> None:
     (topic,) = of_type(template, "AWS::SNS::TopicPolicy").values()
     (key,) = of_type(template, "AWS::KMS::Key").values()
     for policy in (topic["PolicyDocument"], key["KeyPolicy"]):
-        (allowed,) = [item for item in policy["Statement"] if "Service" in item["Principal"]]
-        assert allowed["Principal"] == {"Service": "ses.amazonaws.com"}
-        condition = allowed["Condition"]["StringEquals"]
-        assert condition["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
-        assert condition["aws:SourceArn"]["Fn::Sub"].endswith(":configuration-set/${EmailConfigurationSet}")
+        allowed = [item for item in policy["Statement"] if "Service" in item["Principal"]]
+        conditions = {item["Principal"]["Service"]: item["Condition"] for item in allowed}
+        assert set(conditions) == {"ses.amazonaws.com", "cloudwatch.amazonaws.com"}
+        for condition in conditions.values():
+            assert condition["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
+        mails = conditions["ses.amazonaws.com"]["StringEquals"]["aws:SourceArn"]["Fn::Sub"]
+        assert mails.endswith(":configuration-set/${EmailConfigurationSet}")
+        alarms = conditions["cloudwatch.amazonaws.com"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+        assert alarms.endswith(":${AWS::AccountId}:alarm:${AWS::StackName}-*")
 
 
-def test_alerts_are_encrypted(template: dict[str, Any]) -> None:
-    topics = of_type(template, "AWS::SNS::Topic").values()
-    assert [topic["KmsMasterKeyId"] for topic in topics] == [{"Fn::GetAtt": ["AlertKey", "Arn"]}]
+def test_topics_are_encrypted_and_alerts_by_a_key_that_ses_can_use(template: dict[str, Any]) -> None:
+    keys = {name: topic["KmsMasterKeyId"] for name, topic in of_type(template, "AWS::SNS::Topic").items()}
+    assert keys.pop("AlertTopic") == {"Fn::GetAtt": ["AlertKey", "Arn"]}
+    assert set(keys.values()) == {"alias/aws/sns"}
+
+
+@pytest.mark.parametrize(
+    ("role", "service", "resource"),
+    [
+        ("ParkedEventsPipeRole", "pipes", "pipe/${AWS::StackName}-parked-events"),
+        ("SalesReportScheduleRole", "scheduler", "schedule-group/default"),
+    ],
+)
+def test_only_our_pipe_and_our_schedules_may_take_on_their_roles(
+    template: dict[str, Any], role: str, service: str, resource: str
+) -> None:
+    assert trusting(template, f"{service}.amazonaws.com") == {role}
+    (trust,) = of_type(template, "AWS::IAM::Role")[role]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Condition"] == {
+        "StringEquals": {
+            "aws:SourceAccount": {"Ref": "AWS::AccountId"},
+            "aws:SourceArn": {
+                "Fn::Sub": f"arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{resource}"
+            },
+        }
+    }
+
+
+def test_an_alert_of_the_pipe_that_fails_ends_where_people_look(template: dict[str, Any]) -> None:
+    (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
+    stream = pipe["SourceParameters"]["DynamoDBStreamParameters"]
+    parking = {"Fn::GetAtt": ["OrderEventsParking", "Arn"]}
+    assert stream["DeadLetterConfig"] == {"Arn": parking}  # in the DLQ it would become a failed event itself
+    assert (stream["BatchSize"], stream["MaximumRetryAttempts"], stream["MaximumRecordAgeInSeconds"]) == (1, 10, 3600)
+    assert pipe["Target"] == {"Ref": "AlertTopic"}
+    assert pipe["RoleArn"] == {"Fn::GetAtt": ["ParkedEventsPipeRole", "Arn"]}
+    assert {
+        (action, str(statement["Resource"]))
+        for role, action, statement in granted(template)
+        if role == "ParkedEventsPipeRole" and not action.startswith("dynamodb:")
+    } == {
+        ("sns:Publish", str({"Ref": "AlertTopic"})),
+        ("kms:GenerateDataKey", str({"Fn::GetAtt": ["AlertKey", "Arn"]})),
+        ("kms:Decrypt", str({"Fn::GetAtt": ["AlertKey", "Arn"]})),
+        ("sqs:SendMessage", str(parking)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("NEW", "PARKED", True),
+        ("RETRYING", "PARKED", True),
+        ("RESOLVED", "PARKED", True),
+        (None, "PARKED", True),
+        ("PARKED", "PARKED", False),
+        ("PARKED", "RESOLVED", False),
+        ("NEW", "RETRYING", False),
+        (None, "NEW", False),
+        ("PARKED", None, False),
+    ],
+)
+def test_the_pipe_tells_of_the_change_to_parked_and_of_nothing_else(
+    template: dict[str, Any], before: str | None, after: str | None, told: bool
+) -> None:
+    (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
+    filters = pipe["SourceParameters"]["FilterCriteria"]["Filters"]
+    images = {"OldImage": before, "NewImage": after}
+    record = {"dynamodb": {name: {"status": {"S": status}} for name, status in images.items() if status}}
+    assert any(EventPattern(json.loads(each["Pattern"])).matches(record) for each in filters) is told
+
+
+def test_the_alert_of_the_pipe_names_attributes_of_a_record_and_none_with_personal_data(
+    template: dict[str, Any],
+) -> None:
+    (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
+    named = re.findall(r"<([^>]*)>", pipe["TargetParameters"]["InputTemplate"])
+    attributes = {path.removeprefix("$.dynamodb.NewImage.").removesuffix(".S") for path in named}
+    assert attributes == {"id", "consumer", "reason", "orderId", "mend"}
+    assert attributes <= set(ATTRIBUTES.values())
+
+
+def test_a_schedule_that_cannot_start_its_function_ends_in_the_dlq(template: dict[str, Any]) -> None:
+    (schedule,) = of_type(template, "AWS::Scheduler::Schedule").values()
+    assert "Name" not in schedule  # or a second stage in the account could not be made
+    assert (schedule["ScheduleExpression"], schedule["ScheduleExpressionTimezone"]) == ("cron(0 6 * * ? *)", "UTC")
+    target = schedule["Target"]
+    assert target["RetryPolicy"] == {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 7200}
+    assert target["DeadLetterConfig"] == {"Arn": DLQ}
+    allowed = {
+        (action, str(statement["Resource"]))
+        for role, action, statement in granted(template)
+        if {"Fn::GetAtt": [role, "Arn"]} == target["RoleArn"]
+    }
+    assert target["Arn"] == {"Ref": "SalesReportFunctionAliaslive"}
+    invoked = {"Fn::Sub": "${SalesReportFunction.Arn}:live"}
+    assert allowed == {("lambda:InvokeFunction", str(invoked)), ("sqs:SendMessage", str(DLQ))}
 
 
 def test_every_route_but_the_catalogue_wants_a_token_and_browsers_may_call_it(template: dict[str, Any]) -> None:
@@ -310,7 +494,8 @@ def test_what_the_dlq_processor_cannot_process_ends_where_people_look(template: 
 
 def test_the_dlq_processor_has_time_for_every_consumer_of_a_batch(template: dict[str, Any]) -> None:
     assert max(functions(template)[name]["Timeout"] for name in redrivable(template)) < ANSWER_SECONDS
-    batches = {mapping["FunctionName"]["Ref"]: mapping["BatchSize"] for mapping in mappings(template, "sqs").values()}
+    reading = mappings(template, "sqs").values()
+    batches = {function_of(mapping["FunctionName"]): mapping["BatchSize"] for mapping in reading}
     name = "DlqProcessorFunction"
     assert batches[name] * ANSWER_SECONDS < functions(template)[name]["Timeout"]
 
@@ -319,7 +504,7 @@ def test_whatever_may_end_in_the_dlq_can_be_redriven(template: dict[str, Any]) -
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     invoked = {configuration["FunctionName"]["Ref"] for configuration in configurations}
     reading = {
-        mapping["FunctionName"]["Ref"]
+        function_of(mapping["FunctionName"])
         for service in ("dynamodb", "sqs")
         for mapping in mappings(template, service).values()
     }
@@ -332,7 +517,7 @@ def test_whatever_may_end_in_the_dlq_can_be_redriven(template: dict[str, Any]) -
 def redrivable(template: dict[str, Any]) -> set[str]:
     """The functions that the DLQ processor may invoke."""
     return {
-        resource["Fn::GetAtt"][0]
+        function_of(resource)
         for role, action, statement in granted(template)
         for resource in as_list(statement["Resource"])
         if role == "DlqProcessorRole" and action == "lambda:InvokeFunction"

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,15 +21,21 @@ PATIENCE = 30.0
 """Seconds after which an outcome counts as lost."""
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out, against a deployed stack, the tests that start runners of their own."""
+    if config.getoption("--stack"):
+        items[:] = [item for item in items if "stack" in getattr(item, "fixturenames", ())]
+
+
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest, calls: Path) -> Iterator[Stack]:
     """A running stack with signed-in users."""
     name = request.config.getoption("--stack")
     if name:
         deployed = deployed_stack(name)
         yield replace(deployed, tokens={user: sign_in(deployed, user) for user in USERS})
     else:
-        with local_stack_of_own() as own:
+        with local_stack_of_own("--calls", calls / "e2e.jsonl") as own:
             yield own
 
 

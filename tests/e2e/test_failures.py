@@ -183,7 +183,7 @@ class Failing:
 
 
 @pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failing]:
+def failing(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Failing]:
     folder = tmp_path_factory.mktemp("failing")
     flags, faults = folder / "bugs", folder / "faults.json"
     flags.mkdir()
@@ -192,7 +192,8 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Failing]:
     down = {"call": "sesv2.SendEmail", "kind": "error", "probability": 1}
     faults.write_text(json.dumps({"seed": 1, "faults": [down]}))
     prepare = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
-    options = ("--quiet", "--time-scale", str(TIME_SCALE), "--fault", str(faults), "--prepare", prepare)
+    options = ["--quiet", "--time-scale", str(TIME_SCALE), "--fault", str(faults), "--prepare", prepare]
+    options += ["--calls", str(calls / "failures.jsonl")]
     with running(template, *options, "--parameter", "SenderEmail=shop@example.com"):
         stack = local_stack(folder / "state" / "stack.json")
         yield Failing(Shop(stack, Api(stack, connections=4)), Bugs(flags), faults)

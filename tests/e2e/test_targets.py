@@ -1,6 +1,7 @@
 """What a rule's targets get, up to the queue behind a topic behind another bus. Local only: a template of its own."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ Resources:
   Raw: {Type: AWS::SQS::Queue}
   Wrapped: {Type: AWS::SQS::Queue}
   Called: {Type: AWS::SQS::Queue}
+  Planned: {Type: AWS::SQS::Queue}
   Bus:
     Type: AWS::Events::EventBus
     Properties: {Name: shop-bus}
@@ -76,7 +78,21 @@ Resources:
           Arn: !GetAtt CalledFunction.Arn
           InputTransformer: {InputTemplate: '"one" "two"'}
           DeadLetterConfig: {Arn: !GetAtt Dlq.Arn}
+  Disabled:
+    Type: AWS::Scheduler::Schedule
+    Properties: &schedule
+      State: DISABLED
+      ScheduleExpression: rate(1 day)
+      FlexibleTimeWindow: {Mode: "OFF"}
+      Target: {Arn: !GetAtt Planned.Arn, RoleArn: a-role, Input: never}
+  Daily:
+    Type: AWS::Scheduler::Schedule
+    Properties:
+      <<: *schedule
+      State: ENABLED
+      Target: {Arn: !GetAtt Planned.Arn, RoleArn: a-role, Input: at <aws.scheduler.scheduled-time>}
 Outputs:
+  PlannedUrl: {Value: !Ref Planned}
   DlqUrl: {Value: !Ref Dlq}
   RawUrl: {Value: !Ref Raw}
   WrappedUrl: {Value: !Ref Wrapped}
@@ -130,6 +146,11 @@ def test_a_transformed_event_from_another_bus_reaches_all_that_subscribe_to_the_
     wrapped = json.loads(receive(shop, "WrappedUrl")["Body"])
     assert (wrapped["Type"], wrapped["Message"]) == ("Notification", '{"n":2,"text":"2 of Tea"}')
     assert receive(shop, "CalledUrl")["Body"] == '{"n":2,"text":"2 of Tea"}'
+
+
+def test_a_rate_begins_at_once_unless_its_schedule_is_disabled(shop: Stack) -> None:
+    assert re.fullmatch(r"at 2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\dZ", receive(shop, "PlannedUrl")["Body"])
+    assert shop.client("sqs").receive_message(QueueUrl=shop.outputs["PlannedUrl"]).get("Messages", []) == []
 
 
 def test_an_event_that_a_topic_or_function_cannot_take_goes_to_the_dlq_as_it_is(shop: Stack) -> None:

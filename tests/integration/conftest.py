@@ -1,21 +1,27 @@
 """Each function against moto: the template's own tables, queue and bus, and the environment that the template gives."""
 
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.client import BaseClient
 
+from local.calls import Calls
 from local.store import Store
-from local.template import deploy
+from local.template import Stack, deploy
 from tests.integration.support import Api, Aws, module
 
 ROOT = Path(__file__).parents[2]
+CALL = "_make_api_call"
+"""Botocore's method by which every client calls, and every resource."""
 
 
 @pytest.fixture(scope="package")
-def deployed() -> Iterator[Aws]:
+def deployed(calls: Path) -> Iterator[Aws]:
     """The template's stack, and its functions' environment in this process. Moto holds one store at a time."""
     store = Store()
     store.start()
@@ -26,11 +32,31 @@ def deployed() -> Iterator[Aws]:
         for function in stack.of_type("AWS::Lambda::Function"):
             for name, value in function.properties["Environment"]["Variables"].items():
                 environment.setenv(name, value)
+        environment.setattr(BaseClient, CALL, _noting(calls / "integration.jsonl", stack))
         aws = Aws(store, stack)
         store.on_stream_record = lambda stream, record: aws.records.append((stream, record))
         store.on_put_events = aws.put_events
         yield aws
     store.stop()
+
+
+def _noting(file: Path, stack: Stack) -> Callable[[BaseClient, str, dict[str, Any]], Any]:
+    """A client's way to AWS that notes whose call it is: the function's whose handler is on the call stack."""
+    calls = Calls(file, {resource.physical_id: resource.logical_id for resource in stack.resources.values()})
+    handlers = {
+        str(ROOT / "functions" / function.properties["Handler"].rpartition(".")[0].replace(".", "/")) + ".py": name
+        for name, function in stack.resources.items()
+        if function.type == "AWS::Lambda::Function"
+    }
+    call: Any = getattr(BaseClient, CALL)
+
+    def noted(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        files = {frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)}
+        for file in files & handlers.keys():
+            calls.note(handlers[file], f"{client.meta.service_model.service_name}.{operation}", parameters)
+        return call(client, operation, parameters)
+
+    return noted
 
 
 @pytest.fixture

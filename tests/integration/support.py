@@ -13,6 +13,7 @@ import boto3
 
 from local.store import Store
 from local.template import Stack
+from tests.documented import assert_documented
 
 ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
 
@@ -118,7 +119,7 @@ class Answer:
 
 @dataclass
 class Api:
-    """An API's function as API Gateway calls it."""
+    """An API's function as API Gateway calls it. Every answer must be a documented one."""
 
     module: ModuleType
     claims: dict[str, str]
@@ -158,7 +159,9 @@ class Api:
             event["body"] = body if isinstance(body, str) else json.dumps(body)
         answer = self.module.handler(event, self.context)
         headers = {name.lower(): value for name, value in answer["headers"].items()}
-        return Answer(answer["statusCode"], headers, json.loads(answer["body"]))
+        found = Answer(answer["statusCode"], headers, json.loads(answer["body"]))
+        assert_documented(method, path, found.status, found.headers, found.body)
+        return found
 
     def place(self, *items: dict[str, Any], key: str | None = None, **more: Any) -> Answer:
         headers = {} if key is None else {"idempotency-key": key}

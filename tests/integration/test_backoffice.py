@@ -14,7 +14,7 @@ import pytest
 
 from inventory import storage
 from local.store import ServiceError
-from orderflow import batch_read
+from orderflow import batch_read, cursors
 from tests.integration.support import Answer, Api, Aws, Context, module, order_event
 
 ROUTES = [
@@ -246,6 +246,31 @@ def test_failed_events_are_listed_by_status_and_consumer_in_pages(office: Api, a
     assert listed(office, **query, cursor=first["nextCursor"]) == [parked[0]]
     other = office.call("GET", "/admin/failed-events", query={"status": "NEW", "cursor": first["nextCursor"]})
     assert (other.status, slug(other)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        {"status": "LOST"},
+        {"status": "NEW", "id": "email:1"},
+        {"status": "LOST", "id": "email:1", "lastFailedAt": "2026"},
+        {"id": "email:1", "lastFailedAt": "2026"},
+    ],
+)
+def test_a_forged_position_in_the_list_is_refused(office: Api, position: dict[str, str]) -> None:
+    cursor = cursors.encode(position, ("failed-events", "", ""), datetime.now(UTC))
+    answer = office.call("GET", "/admin/failed-events", query={"cursor": cursor})
+    assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
+
+
+@pytest.mark.parametrize("call", [("GET", "/admin/products/{}/stock"), ("POST", "/admin/failed-events/{}/park")])
+def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(
+    office: Api, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
+) -> None:
+    for storage_of in (office.module.products, office.module.failed_events):
+        monkeypatch.setattr(storage_of, "get", None)  # DynamoDB would refuse; moto does not
+    method, path = call
+    assert office.call(method, path.format("é" * 1025)).status == HTTPStatus.NOT_FOUND
 
 
 @pytest.mark.parametrize(

@@ -826,7 +826,7 @@ def test_nobody_is_told_of_what_is_resolved_by_now(
 
 
 def test_every_fixture_is_processed(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
-    names = ("EmailFunction", "InventoryFunction", "EventPublisherFunction", "AnalyticsQueue")
+    names = ("EmailFunction", "InventoryFunction", "EventPublisherFunction", "SalesReportFunction", "AnalyticsQueue")
     for fixture in sorted(FIXTURES.glob("*.json")):
         text = fixture.read_text()
         for name in names:

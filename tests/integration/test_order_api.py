@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from orderflow import cursors
 from orderflow.event_store import as_stream
 from orderflow.events import Cause
 from orders import order as rules
@@ -327,6 +328,27 @@ def test_a_cursor_is_good_for_its_own_list_only(api: Api, aws: Aws) -> None:
     ):
         answer = caller.call("GET", "/orders", query=query)
         assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
+
+
+@pytest.mark.parametrize(
+    ("path", "of_list", "position"),
+    [
+        ("/orders", ("orders", "{sub}", ""), {"orderId": "ORD-1"}),
+        ("/orders", ("orders", "{sub}", ""), {"orderId": "ORD-1", "placedAt": "2026", "customerId": "customer-2"}),
+        ("/products", ("products",), {"orderId": "ORD-1"}),
+        ("/products", ("products",), {"productId": "x" * 2049}),
+    ],
+)
+def test_a_forged_position_is_refused(api: Api, path: str, of_list: tuple[str, ...], position: dict[str, str]) -> None:
+    own_list = tuple(part.format(**api.claims) for part in of_list)
+    answer = api.call("GET", path, query={"cursor": cursors.encode(position, own_list, api.module._now())})
+    assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
+
+
+def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.module.orders, "load", None)  # DynamoDB would refuse; moto does not
+    answer = api.call("GET", f"/orders/{'é' * 1025}")
+    assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "order-not-found")
 
 
 @pytest.mark.parametrize(

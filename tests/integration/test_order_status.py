@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from types import ModuleType
 
 import pytest
@@ -116,11 +117,15 @@ def test_an_order_that_changes_at_every_attempt_is_left_to_lambdas_retries(
         tell(status, RESERVED, order_id)
 
 
-def test_a_settled_order_is_counted_by_its_outcome(
-    status: ModuleType, order_id: str, output: Callable[[], str]
+def test_a_settled_order_is_counted_by_its_outcome_and_how_long_it_took(
+    api: Api, status: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     tell(status, RESERVED, order_id)
     lines = [json.loads(text) for text in output().splitlines()]
     assert [entry["OrdersConfirmed"] for entry in lines if "OrdersConfirmed" in entry] == [[1.0]]
+    order = api.call("GET", f"/orders/{order_id}").body
+    took = datetime.fromisoformat(order["updatedAt"]) - datetime.fromisoformat(order["placedAt"])
+    measured = [entry["OrderProcessingSeconds"] for entry in lines if "OrderProcessingSeconds" in entry]
+    assert measured == [[took.total_seconds()]]
     settled = next(entry for entry in lines if entry.get("message") == "order settled")
     assert (settled["order_id"], settled["correlation_id"]) == (order_id, "correlation-1")

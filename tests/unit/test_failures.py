@@ -33,6 +33,7 @@ FUNCTIONS = {
     "email": "EmailFunction",
     "analytics": "AnalyticsFunction",
     "event-publisher": "EventPublisherFunction",
+    "sales-report": "SalesReportFunction",
 }
 CONSUMERS = Consumers(
     inventory_function="InventoryFunction",
@@ -40,6 +41,7 @@ CONSUMERS = Consumers(
     email_function="EmailFunction",
     analytics_function="AnalyticsFunction",
     event_publisher_function="EventPublisherFunction",
+    sales_report_function="SalesReportFunction",
     analytics_queue_arn=QUEUE,
     orders_table="OrdersTable",
     inventory_table="InventoryTable",
@@ -237,6 +239,12 @@ def test_each_fixture_is_of_its_shape(name: str, kind: Kind, consumer: str, reas
     assert found.order_id in ("ORD-6V5P7GG0RPDMGJQ01WCPTTA70T", "ORD-3NEHS33EJFT0FE2GAPJG7E5G98")
     assert found.id == f"{consumer}:{found.event_id}"
     assert (found.payload is None) is (found.mend is not None)
+
+
+def test_a_schedule_that_could_not_start_its_function_is_redriven_with_its_input() -> None:
+    found = failure(fixture("undelivered_by_schedule"))
+    assert shown(found)[:3] == (Kind.UNDELIVERED, "sales-report", "AccessDeniedException")
+    assert (json.loads(found.payload or ""), found.order_id) == ({"scheduledTime": "2026-11-22T06:00:00Z"}, None)
 
 
 def test_our_own_retry_request_is_no_failure() -> None:

@@ -1,6 +1,8 @@
 """The shared layer's small parts: settings, ids, JSON, cursors."""
 
+import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -69,34 +71,49 @@ def test_derived_ids_know_where_one_part_ends(a: str, b: str, c: str) -> None:
         assert derived_ulid(a + b, c) != derived_ulid(a, b + c)
 
 
+def is_position(position: Mapping[str, str]) -> bool:
+    return set(position) == {"orderId"}
+
+
 def test_a_cursor_leads_back_to_its_position() -> None:
     cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
-    assert cursors.decode(cursor, ("orders", "ada"), NOW + cursors.LIFETIME - timedelta(seconds=1)) == {
-        "orderId": "ORD-1"
-    }
+    last_moment = NOW + cursors.LIFETIME - timedelta(seconds=1)
+    assert cursors.decode(cursor, ("orders", "ada"), is_position, last_moment) == {"orderId": "ORD-1"}
 
 
 def test_a_cursor_of_another_list_is_refused() -> None:
     cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
-    with pytest.raises(cursors.BadCursor, match="another list"):
-        cursors.decode(cursor, ("orders", "bob"), NOW)
+    with pytest.raises(cursors.BadCursor, match="not one of this list"):
+        cursors.decode(cursor, ("orders", "bob"), is_position, NOW)
 
 
 def test_an_old_cursor_is_refused() -> None:
     cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
     with pytest.raises(cursors.BadCursor, match="expired"):
-        cursors.decode(cursor, ("orders", "ada"), NOW + cursors.LIFETIME + timedelta(seconds=2))
+        cursors.decode(cursor, ("orders", "ada"), is_position, NOW + cursors.LIFETIME + timedelta(seconds=2))
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_reading_of_a_cursor(text: str) -> None:
     with pytest.raises(cursors.BadCursor):
-        cursors.decode(text, ("orders", "ada"), NOW)
+        cursors.decode(text, ("orders", "ada"), is_position, NOW)
 
 
-@pytest.mark.parametrize("content", ["[]", "[1, 2, 3]", '[{"a": 1}, "x", 1]', '[{"a": ""}, "x", 1]', "null"])
-def test_json_that_is_no_position_is_refused(content: str) -> None:
-    import base64
+@pytest.mark.parametrize(
+    "position",
+    [
+        *('{"orderId": 1}', '{"orderId": ""}', '{"orderId": null}', '{"orderId": "\\ud800"}', '{"other": "ORD-1"}'),
+        *("{}", "[]", "null", '"text"', '{"orderId": "ORD-1", "placedAt": "x"}', f'{{"orderId": "{"é" * 513}"}}'),
+    ],
+)
+def test_a_forged_position_that_dynamodb_would_refuse_is_refused(position: str) -> None:
+    genuine = cursors.encode({}, ("orders", "ada"), NOW)
+    content = base64.urlsafe_b64decode(genuine + "=" * (-len(genuine) % 4)).decode().replace("{}", position, 1)
+    with pytest.raises(cursors.BadCursor, match="not one of this list"):
+        cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW)
 
-    with pytest.raises(cursors.BadCursor, match="not one"):
-        cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), NOW)
+
+@pytest.mark.parametrize("content", ["[]", "[1, 2, 3]", "null", '[{}, "x", Infinity]', "[" * 5000])
+def test_json_that_is_no_cursor_is_refused(content: str) -> None:
+    with pytest.raises(cursors.BadCursor, match="not one of this list"):
+        cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW)

@@ -3,10 +3,12 @@
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-Money = Annotated[Decimal, Field(ge=0, decimal_places=2)]
+# In a schema money is what it is in JSON: a number. `multipleOf: 0.01` would fail in validators that divide by floats.
+_MONEY = {"description": "Money, with two decimals at most.", "type": "number", "minimum": 0}
+Money = Annotated[Decimal, Field(ge=0, decimal_places=2), WithJsonSchema(_MONEY)]
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -37,7 +39,7 @@ class ShippingAddress(ContractModel):
 
 
 class EventMetadata(ContractModel):
-    """Where an event came from. `event_id` is what consumers deduplicate by."""
+    """Where an event came from. Consumers deduplicate by `eventId`."""
 
     source: Literal["web", "mobile", "api"]
     promotion_code: Text | None = None

@@ -1,5 +1,6 @@
 """What every HTTP function needs: problems (RFC 9457), JSON answers, bodies, and paged lists."""
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
@@ -16,9 +17,11 @@ from orderflow.observability import logger
 from orderflow.wire import to_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
+StatusT = TypeVar("StatusT", bound=StrEnum)
 
 MAX_BODY_BYTES = 256 * 1024
+MAX_ID_BYTES = 1024
+"""Half of what a partition key may have, to leave room for a prefix (DynamoDB developer guide, "Constraints")."""
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 
@@ -128,20 +131,25 @@ def _field_errors(error: ValidationError) -> list[dict[str, str]]:
     ]
 
 
-def choice_parameter(event: APIGatewayProxyEventV2, name: str, choices: type[ChoiceT]) -> ChoiceT | None:
-    """A query parameter with a few possible values; None if it is not there.
+def is_id(text: str) -> bool:
+    """Whether something can be stored under an id from a path; DynamoDB refuses to look for one that is too long."""
+    return len(text.encode()) <= MAX_ID_BYTES
+
+
+def status_parameter(event: APIGatewayProxyEventV2, statuses: type[StatusT]) -> StatusT | None:
+    """The status that the caller wants to see; None for all.
 
     Raises:
         Problem: 400, if it is none of them.
     """
-    text = event.query_string_parameters.get(name)
+    text = event.query_string_parameters.get("status")
     if text is None:
         return None
     try:
-        return choices(text)
+        return statuses(text)
     except ValueError as error:
-        known = ", ".join(choices)
-        raise Problem(HTTPStatus.BAD_REQUEST, f"malformed-{name}", f"{name} is one of {known}") from error
+        detail = f"status is one of {', '.join(statuses)}"
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-status", detail) from error
 
 
 def limit_parameter(event: APIGatewayProxyEventV2) -> int:
@@ -156,7 +164,12 @@ def limit_parameter(event: APIGatewayProxyEventV2) -> int:
     return int(text)
 
 
-def cursor_parameter(event: APIGatewayProxyEventV2, of_list: tuple[str, ...], now: datetime) -> dict[str, str] | None:
+def cursor_parameter(
+    event: APIGatewayProxyEventV2,
+    of_list: tuple[str, ...],
+    is_position: Callable[[Mapping[str, str]], bool],
+    now: datetime,
+) -> dict[str, str] | None:
     """Where the caller's list goes on; None for its beginning.
 
     Raises:
@@ -166,7 +179,7 @@ def cursor_parameter(event: APIGatewayProxyEventV2, of_list: tuple[str, ...], no
     if cursor is None:
         return None
     try:
-        return cursors.decode(cursor, of_list, now)
+        return cursors.decode(cursor, of_list, is_position, now)
     except cursors.BadCursor as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)) from error
 

@@ -28,6 +28,11 @@ def amount(name: str, value: float) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.NoUnit, value=value)
 
 
+def duration(name: str, seconds: float) -> None:
+    """Add to a business metric how long something took."""
+    metrics.add_metric(name=name, unit=MetricUnit.Seconds, value=seconds)
+
+
 def cause(correlation_id: str, causation_id: str) -> Cause:
     """The cause of what this invocation stores, with its trace."""
     return Cause(correlation_id, causation_id, os.environ.get("_X_AMZN_TRACE_ID"))

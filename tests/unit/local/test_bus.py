@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from local.bus import MAX_BYTES, Accepted, Bus, UnsupportedTarget, read_rules
-from local.delivery import Clock, Scheduler, Undelivered
+from local.delivery import Action, Clock, Scheduler, Undelivered
 from local.patterns import InvalidEventPattern
 from local.store import ServiceError
 from tests.unit.local.support import wait_until
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:taker"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
+WEBHOOK = "arn:aws:events:us-east-1:123456789012:api-destination/hook/1"
 BUS = "arn:aws:events:us-east-1:123456789012:event-bus/"
 
 
@@ -37,6 +38,7 @@ class World:
         self.seen: list[Accepted] = []
         self.error: Exception | None = None
         self.dlq_is_gone = False
+        self.http: list[Action] = []
         self.scheduler = Scheduler(Clock(1000), self.failures.append)
         self.bus = Bus(
             names=["shop-bus", "other-bus"],
@@ -48,6 +50,7 @@ class World:
             on_failure=self.failures.append,
             region="us-east-1",
             account_id="123456789012",
+            run_http=self.http.append,
         )
         self.scheduler.start()
         self.bus.start()
@@ -300,6 +303,21 @@ def test_an_event_for_a_bus_that_is_not_here_goes_to_the_dlq(world: Make, arn: s
     assert (attributes["ERROR_CODE"], attributes["TARGET_ARN"]) == ("NO_RESOURCE", arn)
 
 
+def test_an_endpoint_that_takes_its_time_holds_nobody_up(world: Make) -> None:
+    targets = [{"Id": "hook", "Arn": WEBHOOK, "InputPath": "$.detail"}, {"Id": "one", "Arn": FUNCTION}]
+    shop = world(rule(Targets=targets))
+    shop.bus.put_events([entry()])
+    wait_until(lambda: shop.taken)
+    assert [arn for arn, _ in shop.taken] == [FUNCTION]
+
+    shop.error = Undelivered("SDK_CLIENT_ERROR", "it answered 503", retriable=True)
+    shop.http.pop()()
+    wait_until(lambda: shop.http)  # the retry, which waits there too
+    shop.error = None
+    shop.http.pop()()
+    assert shop.taken[1:] == [(WEBHOOK, {"n": 1})]
+
+
 def test_disabled_rules_and_schedules_match_nothing() -> None:
     schedule = {"Name": "daily", "ScheduleExpression": "rate(1 day)", "Targets": []}
     management = rule("management", State="ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS")
@@ -316,7 +334,8 @@ def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
     ("target", "reason"),
     [
         ({"Arn": "arn:aws:sns:us-east-1:1:topic"}, "no delivery to"),
-        ({"Arn": "arn:aws:events:us-east-1:1:api-destination/hook/1"}, "no delivery to"),
+        ({"Arn": "arn:aws:events:us-east-1:1:archive/orders"}, "no delivery to"),
+        ({"Arn": WEBHOOK, "HttpParameters": {"HeaderParameters": {}}}, "no parts of the path"),
         ({"Arn": FUNCTION, "InputPath": "detail"}, "not a path"),
         ({"Arn": BUS + "other-bus", "InputPath": "$.detail"}, "modifying the input"),
         ({"Arn": "arn:aws:logs:us-east-1:1:log-group:log", "Input": "{}"}, "modifying the input"),

@@ -118,6 +118,13 @@ def test_what_no_retry_mends_is_given_up_at_once(scheduler: Scheduler) -> None:
     assert [(end.condition, end.retries) for end in given_up] == [(None, 0)]
 
 
+def test_a_target_that_asks_for_a_longer_pause_than_its_policy_allows_is_given_up(scheduler: Scheduler) -> None:
+    given_up: list[GivenUp] = []
+    busy = Undelivered("SDK_CLIENT_ERROR", "it answered 503", retriable=True, pause=100)
+    deliver(scheduler, attempts([busy]), RetryPolicy(maximum_age=60), given_up.append)
+    assert [(end.condition, end.retries) for end in given_up] == [("MaximumEventAgeInSeconds", 0)]
+
+
 def test_a_policy_has_eventbridges_defaults() -> None:
     assert RetryPolicy.of({}) == RetryPolicy(185, 86_400)
     assert RetryPolicy.of({"MaximumRetryAttempts": "2", "MaximumEventAgeInSeconds": 60}) == RetryPolicy(2, 60)

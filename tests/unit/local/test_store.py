@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -884,6 +885,30 @@ def test_an_error_of_the_bus_is_an_aws_error(store: Store) -> None:
 
     assert code_of(error) == "ValidationException"
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+
+
+def test_replays_are_answered_by_the_archives(store: Store) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def on_replay(action: str, request: dict[str, Any]) -> dict[str, Any]:
+        asked.append((action, request))
+        if action == "CancelReplay":
+            raise ServiceError("IllegalStatusException", "it has ended")
+        return {"State": "RUNNING", "ReplayStartTime": 1_795_262_400.5, "Replays": []}
+
+    store.on_replay = on_replay
+    events, noon = store.client("events"), datetime(2026, 11, 21, 12, tzinfo=UTC)
+    window = {"EventStartTime": noon, "EventEndTime": noon + timedelta(seconds=1)}
+
+    started = events.start_replay(ReplayName="again", EventSourceArn="arn", Destination={"Arn": "bus"}, **window)
+    described, listed = events.describe_replay(ReplayName="again"), events.list_replays()
+    with pytest.raises(ClientError, match="it has ended") as error:
+        events.cancel_replay(ReplayName="again")
+
+    assert [action for action, _ in asked] == ["StartReplay", "DescribeReplay", "ListReplays", "CancelReplay"]
+    assert (asked[0][1]["EventStartTime"], asked[0][1]["EventEndTime"]) == (1_795_262_400, 1_795_262_401)
+    assert started["ReplayStartTime"] == noon + timedelta(seconds=0.5)
+    assert (described["State"], listed["Replays"], code_of(error)) == ("RUNNING", [], "IllegalStatusException")
 
 
 @dataclass(frozen=True)

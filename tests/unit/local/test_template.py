@@ -209,6 +209,21 @@ def test_what_stands_for_no_value_is_gone_and_a_null_of_a_pattern_stays(store: S
     assert [target["Id"] for target in made] == ["log"]
 
 
+def test_an_archive_keeps_its_pattern_and_has_a_name_and_an_arn(store: Store, folder: Path) -> None:
+    text = (
+        "Resources:\n  Bus: {Type: AWS::Events::EventBus, Properties: {Name: bus}}\n"
+        "  Kept: {Type: AWS::Events::Archive, Properties:"
+        " {SourceArn: !GetAtt Bus.Arn, EventPattern: {source: [shop]}, ArchiveName: kept}}\n"
+        "  Unnamed: {Type: AWS::Events::Archive, Properties: {SourceArn: !GetAtt Bus.Arn}}\n"
+        "Outputs:\n  Name: {Value: !Ref Kept}\n  Arn: {Value: !GetAtt Kept.Arn}\n"
+    )
+    stack = deployed(store, folder, text)
+    assert stack.outputs == {"Name": "kept", "Arn": "arn:aws:events:us-east-1:123456789012:archive/kept"}
+    assert properties(stack, "Kept")["EventPattern"] == {"source": ["shop"]}
+    assert stack.resources["Unnamed"].physical_id.startswith("shop-Unnamed-")
+    assert not_run(stack) == []
+
+
 def test_a_ref_to_a_bus_is_its_name(store: Store, folder: Path) -> None:
     stack = deployed(store, folder)
 
@@ -305,6 +320,12 @@ Resources:
 """
 
 
+def test_a_nested_stack_is_not_run_and_its_template_not_looked_for(store: Store, folder: Path) -> None:
+    stack = deployed(store, folder, with_a("AWS::CloudFormation::Stack", "{TemplateURL: nested.yaml}"))
+
+    assert not_run(stack) == ["A (AWS::CloudFormation::Stack)"]
+
+
 def test_a_subscribed_queue_gets_what_its_filter_lets_through_and_no_address_is_called(
     store: Store, folder: Path
 ) -> None:
@@ -320,10 +341,61 @@ def test_a_subscribed_queue_gets_what_its_filter_lets_through_and_no_address_is_
     assert not_run(stack) == ["ToAddress (AWS::SNS::Subscription)"]
 
 
+def test_an_api_destination_and_its_connection_have_arns_with_an_id(store: Store, folder: Path) -> None:
+    text = with_a(
+        "AWS::Events::ApiDestination",
+        "{ConnectionArn: !GetAtt Key.Arn, InvocationEndpoint: http://127.0.0.1/, HttpMethod: POST, Name: hook}",
+        """
+  Key: {Type: AWS::Events::Connection, Properties: {AuthorizationType: API_KEY}}
+Outputs: {Hook: {Value: !GetAtt A.Arn}, Policy: {Value: !GetAtt A.ArnForPolicy}, Secret: {Value: !GetAtt Key.SecretArn}}
+""",
+    )
+
+    stack = deployed(store, folder, text)
+
+    events = "arn:aws:events:us-east-1:123456789012:"
+    key = stack.resources["Key"].physical_id
+    assert re.fullmatch(f"{events}api-destination/hook/[0-9a-f-]{{36}}", stack.outputs["Hook"])
+    assert stack.outputs["Policy"] == f"{events}api-destination/hook"
+    assert f":secret:events!connection/{key}/" in stack.outputs["Secret"]
+    assert re.fullmatch(f"{events}connection/{key}/[0-9a-f-]{{36}}", properties(stack, "A")["ConnectionArn"])
+    assert not_run(stack) == []
+
+
+def test_whoever_asks_for_an_alias_gets_the_function(store: Store, folder: Path) -> None:
+    text = TEMPLATE.replace("    Runtime: python3.13", "    Runtime: python3.13\n    AutoPublishAlias: live", 1)
+    stack = deployed(store, folder, text)
+    (alias, *_) = stack.of_type("AWS::Lambda::Alias")
+    function = alias.properties["FunctionName"]
+    assert alias.physical_id == f"arn:aws:lambda:{store.region}:{store.account_id}:function:{function}:live"
+    functions = store.client("lambda")
+    for name, qualifier in ((alias.physical_id, {}), (function, {"Qualifier": "live"})):
+        assert functions.get_function(FunctionName=name, **qualifier)["Configuration"]["FunctionName"] == function
+
+
 def test_resources_that_nobody_runs_are_listed(store: Store, folder: Path) -> None:
     stack = deployed(store, folder, Stage="production")
 
     assert not_run(stack) == ["Alerts (AWS::SNS::Topic)"]
+
+
+def test_pipes_and_schedules_have_their_arns(store: Store, folder: Path) -> None:
+    text = """
+Resources:
+  Pipe: {Type: AWS::Pipes::Pipe, Properties: {Name: parked}}
+  Schedule: {Type: AWS::Scheduler::Schedule, Properties: {State: ENABLED}}
+Outputs:
+  Pipe: {Value: !GetAtt Pipe.Arn}
+  Schedule: {Value: !GetAtt Schedule.Arn}
+"""
+    stack = deployed(store, folder, text)
+
+    name = stack.resources["Schedule"].physical_id
+    assert stack.outputs == {
+        "Pipe": "arn:aws:pipes:us-east-1:123456789012:pipe/parked",
+        "Schedule": f"arn:aws:scheduler:us-east-1:123456789012:schedule/default/{name}",
+    }
+    assert not_run(stack) == []
 
 
 # ------------------------------------------------------------------------------------------------------ errors

@@ -1,0 +1,98 @@
+"""Notes what the functions call in AWS, in the words of IAM, so that it can be compared with what their roles allow."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from local.faults import Answer, Caller, caller_and_call
+from local.runtime import function_name
+
+RESOURCES = {"lambda": "FunctionName", "sesv2": "ConfigurationSetName", "sns": "TopicArn", "sqs": "QueueUrl"}
+"""The parameter that names a call's resource."""
+
+
+class Calls:
+    """A file with a line of JSON for each function, action and resource that came together. Safe for threads.
+
+    Args:
+        file: gets the lines; what it has stays.
+        names: the logical ids of the stack's resources by what `!Ref` gives.
+    """
+
+    def __init__(self, file: Path, names: Mapping[str, str]) -> None:
+        self._file = file
+        self._names = names
+        self._seen: set[tuple[str, str, str]] = set()
+        self._lock = threading.Lock()
+
+    def note(self, function: str, call: str, request: Mapping[str, Any]) -> None:
+        """Write down what a call needs.
+
+        Args:
+            function: the physical or logical id.
+            call: in boto3's names: `dynamodb.PutItem`.
+            request: its parameters.
+        """
+        by = self._names.get(function, function)
+        for action, resource in needs(call, request):
+            name, slash, rest = resource.partition("/") if resource not in self._names else (resource, "", "")
+            use = (by, action, self._names.get(name, name) + slash + rest)
+            with self._lock:
+                if use not in self._seen:
+                    self._seen.add(use)
+                    with self._file.open("a") as lines:
+                        lines.write(json.dumps(use) + "\n")
+
+    def noting(
+        self,
+        caller: Callable[[str], Caller | None],
+        answer: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None],
+    ) -> Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None]:
+        """What notes the requests of functions and lets another one answer; see Store.on_call."""
+
+        def noted(request: BaseHTTPRequestHandler, body: bytes, usual: Callable[[bytes], Answer]) -> Answer | None:
+            process, call = caller_and_call(request, body, caller)
+            if process and call:
+                self.note(process.function, call, _parameters(call, request.path, body))
+            return answer(request, body, usual)
+
+        return noted
+
+
+def needs(call: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The permissions that a call wants: actions, and resources as the request names them.
+
+    The service authorization reference has an action for each operation, but for those that touch several items: a
+    transaction wants the actions of its items.
+    """
+    service, _, operation = call.partition(".")
+    if operation == "TransactWriteItems":
+        for item in request["TransactItems"]:
+            for kind, what in item.items():
+                yield f"dynamodb:{kind}Item", what["TableName"]
+    elif operation == "BatchGetItem":
+        yield from (("dynamodb:BatchGetItem", table) for table in request["RequestItems"])
+    elif service == "dynamodb":
+        yield f"dynamodb:{operation}", "/index/".join(filter(None, (request["TableName"], request.get("IndexName"))))
+    elif service == "dynamodbstreams":
+        arn = request["StreamArn"] if "StreamArn" in request else request["ShardIterator"]
+        yield f"dynamodb:{operation}", arn.split("/")[1] + "/stream"
+    elif call == "events.PutEvents":
+        yield from (("events:PutEvents", entry["EventBusName"]) for entry in request["Entries"])
+    elif call == "lambda.Invoke":
+        yield "lambda:InvokeFunction", function_name(request["FunctionName"])
+    else:
+        yield f"{service.removesuffix('v2')}:{operation}", request.get(RESOURCES.get(service, ""), "*")
+
+
+def _parameters(call: str, path: str, body: bytes) -> dict[str, Any]:
+    """A request's parameters, as far as they name resources."""
+    if call == "lambda.Invoke":  # the body is the function's event
+        return {"FunctionName": unquote(path.split("/")[3])}
+    text = body.decode()
+    found: dict[str, Any] = json.loads(text) if text.startswith("{") else dict(parse_qsl(text))
+    return found

@@ -1,0 +1,293 @@
+"""Dashboard, alarms and saved queries watch what there is, under the names that our code and AWS give it."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_lambda_powertools import Logger
+from samtranslator.yaml_helper import yaml_parse
+
+from dlq_processor.retries import DELAYS
+from tests.contract.test_template import functions, mappings, of_type
+
+ROOT = Path(__file__).parents[2]
+CODE = [path for folder in ("functions", "layers/orderflow") for path in sorted((ROOT / folder).rglob("*.py"))]
+MEASURING = {"count", "amount", "duration"}
+
+# A metric: its namespace, its name and its dimensions, where what template.yaml names is a logical id in braces.
+Metric = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+@pytest.fixture(scope="module")
+def observability() -> dict[str, Any]:
+    """The nested template."""
+    return dict(yaml_parse((ROOT / "infrastructure/observability.yaml").read_text()))  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def given(template: dict[str, Any]) -> dict[str, Any]:
+    """What template.yaml gives to the parameters."""
+    return dict(template["Resources"]["Observability"]["Properties"]["Parameters"])
+
+
+@pytest.fixture(scope="module")
+def alarms(observability: dict[str, Any]) -> dict[str, Any]:
+    return of_type(observability, "AWS::CloudWatch::Alarm")
+
+
+@pytest.fixture(scope="module")
+def widgets(observability: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
+    (dashboard,) = of_type(observability, "AWS::CloudWatch::Dashboard").values()
+    text, variables = dashboard["DashboardBody"]["Fn::Sub"]
+    for name, value in variables.items():
+        text = text.replace(f"${{{name}}}", value["Fn::Sub"])
+    return list(json.loads(re.sub(r"\$\{(\w+)\}", lambda match: named(given, match[1]), text))["widgets"])
+
+
+def named(given: dict[str, Any], parameter: str) -> str:
+    """What a parameter stands for: the logical id of a resource in braces, or a text."""
+    match given.get(parameter):
+        case {"Ref": logical_id} | {"Fn::GetAtt": [logical_id, _]}:
+            return f"{{{logical_id}}}"
+        case str() as text:
+            return text
+    return f"{{{parameter}}}"
+
+
+def watched(alarm: dict[str, Any], given: dict[str, Any]) -> list[Metric]:
+    """The metrics of an alarm."""
+    queries = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+    return [
+        (
+            text_of(metric["Namespace"], given),
+            metric["MetricName"],
+            tuple((item["Name"], text_of(item["Value"], given)) for item in metric["Dimensions"]),
+        )
+        for metric in (queries or [alarm])
+        if "MetricName" in metric
+    ]
+
+
+def text_of(value: Any, given: dict[str, Any]) -> str:
+    return value if isinstance(value, str) else named(given, value["Ref"])
+
+
+def shown(widgets: list[dict[str, Any]]) -> Iterator[Metric]:
+    """The metrics of the dashboard. `...` stands for the beginning of the one before, `.` for its part there."""
+    for widget in widgets:
+        before: list[str] = []
+        for row in widget["properties"].get("metrics", []):
+            parts = [part for part in row if isinstance(part, str)]
+            if parts[:1] == ["..."]:
+                parts = before[: len(before) - len(parts) + 1] + parts[1:]
+            if parts:
+                before = [before[place] if part == "." else part for place, part in enumerate(parts)]
+                yield before[0], before[1], tuple(zip(before[2::2], before[3::2], strict=True))
+
+
+@pytest.fixture(scope="module")
+def metrics(alarms: dict[str, Any], widgets: list[dict[str, Any]], given: dict[str, Any]) -> set[Metric]:
+    """Whatever is looked at."""
+    return {*shown(widgets), *(metric for alarm in alarms.values() for metric in watched(alarm, given))}
+
+
+# ------------------------------------------------------------------------------------------ what is watched
+
+
+@pytest.mark.parametrize("metric", ["Errors", "Throttles", "Duration"])
+def test_every_function_is_on_the_dashboard(
+    template: dict[str, Any], widgets: list[dict[str, Any]], metric: str
+) -> None:
+    on_it = {dimensions for _, name, dimensions in shown(widgets) if name == metric}
+    assert on_it == {(("FunctionName", f"{{{name}}}"),) for name in functions(template)}
+
+
+def test_every_function_has_an_alarm_for_its_failures(
+    template: dict[str, Any], alarms: dict[str, Any], given: dict[str, Any]
+) -> None:
+    alarmed = [frozenset(watched(alarm, given)) for alarm in alarms.values()]
+    for function in functions(template):
+        of_it = (("FunctionName", f"{{{function}}}"),)
+        names = ("Errors", "Throttles", "Invocations")
+        assert frozenset(("AWS/Lambda", name, of_it) for name in names) in alarmed, function
+
+
+@pytest.mark.parametrize(
+    ("errors", "throttles", "calls", "alarmed"),
+    [
+        (2, 0, 2, False),
+        (3, 0, 100, False),
+        (3, 0, 50, True),
+        (None, 3, None, True),
+        (0, 3, 97, False),
+        (0, 0, 9, False),
+    ],
+)
+def test_a_rate_of_failures_is_one_of_three_or_more_and_of_a_twentieth_of_the_calls(
+    alarms: dict[str, Any], errors: int | None, throttles: int | None, calls: int | None, alarmed: bool
+) -> None:
+    for alarm in (alarms["InventoryFails"], alarms["OrderApiFails"]):
+        expressions = {query["Id"]: query["Expression"] for query in alarm["Metrics"] if "Expression" in query}
+        values: dict[str, Any] = {"errors": errors, "throttles": throttles, "calls": calls}
+        values["FILL"] = lambda value, filling: filling if value is None else value
+        values["IF"] = lambda condition, then, otherwise: then if condition else otherwise
+        values["failed"] = eval(expressions["failed"], values)  # noqa: S307 - our own text
+        rate = eval(expressions["rate"], values)  # noqa: S307
+        assert (rate > alarm["Threshold"]) is alarmed
+
+
+def test_every_queue_is_on_the_dashboard_and_has_an_alarm(
+    template: dict[str, Any], widgets: list[dict[str, Any]], alarms: dict[str, Any], given: dict[str, Any]
+) -> None:
+    read = {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in mappings(template, "sqs").values()}
+    alarmed = [metric for alarm in alarms.values() for metric in watched(alarm, given)]
+    for queue in of_type(template, "AWS::SQS::Queue"):
+        age, depth = "ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"
+        of_it = (("QueueName", f"{{{queue}}}"),)
+        assert ("AWS/SQS", age, of_it) in set(shown(widgets)), queue
+        assert ("AWS/SQS", age if queue in read else depth, of_it) in alarmed, queue
+
+
+def test_the_rules_of_our_bus_are_on_the_dashboard(widgets: list[dict[str, Any]]) -> None:
+    rows = [row for widget in widgets for row in widget["properties"].get("metrics", [])]
+    searches = [row[0]["expression"] for row in rows if isinstance(row[0], dict)]
+    for metric in ("Invocations", "FailedInvocations", "InvocationsFailedToBeSentToDlq"):
+        wanted = f'{{AWS/Events,EventBusName,RuleName}} EventBusName="{{EventBusName}}" MetricName="{metric}"'
+        assert f"SEARCH('{wanted}', 'Sum', 300)" in searches
+
+
+def test_every_alarm_that_each_stage_has_is_on_the_dashboard(
+    observability: dict[str, Any], alarms: dict[str, Any], widgets: list[dict[str, Any]]
+) -> None:
+    (arns,) = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
+    everywhere = {name for name in alarms if "Condition" not in observability["Resources"][name]}
+    assert set(arns) == {f"${{{name}.Arn}}" for name in everywhere}
+    assert set(alarms) - everywhere == {"OrderDrop"}
+
+
+# --------------------------------------------------------------------------------------------- right names
+
+
+def test_business_metrics_are_looked_for_where_the_functions_put_them(
+    template: dict[str, Any], given: dict[str, Any]
+) -> None:
+    for function in functions(template).values():
+        assert function["Environment"]["Variables"]["POWERTOOLS_METRICS_NAMESPACE"] == given["MetricsNamespace"]
+
+
+def test_every_business_metric_that_is_looked_at_comes_from_its_service(
+    template: dict[str, Any], metrics: set[Metric], given: dict[str, Any]
+) -> None:
+    sources = {}
+    for function in functions(template).values():
+        module = function["Handler"].rpartition(".")[0].replace(".", "/")
+        sources[function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]] = ROOT / f"functions/{module}.py"
+    business = [(name, dict(rest)) for namespace, name, rest in metrics if namespace == given["MetricsNamespace"]]
+    assert business
+    for name, dimensions in business:
+        assert set(dimensions) == {"service"}, name
+        assert name in texts(sources[dimensions["service"]]), name
+
+
+def test_every_business_metric_is_on_the_dashboard(widgets: list[dict[str, Any]]) -> None:
+    emitted = {
+        call.args[0].value
+        for path in CODE
+        for call in calls(path)
+        if isinstance(call.func, ast.Name) and call.func.id in MEASURING and isinstance(call.args[0], ast.Constant)
+    }
+    assert emitted
+    assert emitted <= {name for _, name, _ in shown(widgets)}
+
+
+def texts(path: Path) -> set[Any]:
+    return {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def test_queries_look_into_the_logs_of_every_function(template: dict[str, Any], given: dict[str, Any]) -> None:
+    groups = [function["LoggingConfig"]["LogGroup"] for function in functions(template).values()]
+    _, asked = given["FunctionLogGroups"]["Fn::Join"]
+    assert sorted(group["Ref"] for group in asked) == sorted(group["Ref"] for group in groups)
+
+
+def test_queries_name_fields_that_logs_have(observability: dict[str, Any]) -> None:
+    words = {"as", "by", "fields", "filter", "or", "sort", "stats", "desc", "limit", "coalesce", "count", "latest"}
+    of_events = {"source", "detail-type", "detail.metadata.correlationId"}
+    known = words | of_events | logged()
+    queries = of_type(observability, "AWS::Logs::QueryDefinition").values()
+    assert len(queries) == 3
+    for query in queries:
+        text = re.sub(r'"[^"]*"', "", query["QueryString"])
+        made = set(re.findall(r"\bas (\w+)", text))
+        assert set(re.findall(r"(?<![@\w])[a-z][\w.-]*", text)) - made - known == set(), query["Name"]
+
+
+def logged() -> set[str]:
+    """The fields of our log lines: the logger's own, what is given to it by name, and what a `log` holds."""
+    fields = {"correlation_id", *Logger().registered_formatter.log_format}  # type: ignore[attr-defined]
+    for path in CODE:
+        for call in calls(path):
+            if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+                fields |= {word.arg for word in call.keywords if call.func.value.id == "logger" and word.arg}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name == "log":
+                fields |= texts_of(node)
+    return fields
+
+
+def texts_of(node: ast.AST) -> set[str]:
+    return {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+
+
+# --------------------------------------------------------------------------------------------- the alarms
+
+
+def test_every_alarm_tells_people_and_names_its_section_of_the_runbook(
+    alarms: dict[str, Any], given: dict[str, Any]
+) -> None:
+    headings = re.findall(r"^##+ (.+)$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert given["AlertTopicArn"] == {"Ref": "AlertTopic"}
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == [{"Ref": "AlertTopicArn"}], name
+        (anchor,) = re.findall(r"See docs/operations\.md#(\S+)$", alarm["AlarmDescription"])
+        assert anchor in anchors, name
+
+
+def test_only_a_drop_of_orders_is_seen_by_missing_data(alarms: dict[str, Any]) -> None:
+    missing = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
+    assert missing.pop("OrderDrop") == "breaching"
+    assert set(missing.values()) == {"notBreaching"}
+
+
+def test_a_drop_of_orders_is_looked_for_in_production_alone(observability: dict[str, Any]) -> None:
+    assert observability["Resources"]["OrderDrop"]["Condition"] == "WithOrderDrop"
+    stages = (ROOT / "samconfig.toml").read_text().split("[prod.global.parameters]")
+    assert ["DetectOrderDrop=true" in part for part in stages] == [False, True]
+
+
+def test_ages_are_no_alarm_while_everything_goes_its_usual_way(
+    template: dict[str, Any], alarms: dict[str, Any]
+) -> None:
+    queues = of_type(template, "AWS::SQS::Queue")
+    one_more_attempt = queues["OrderEventsDlq"]["VisibilityTimeout"] + max(DELAYS)
+    assert alarms["DlqAge"]["Threshold"] > one_more_attempt
+    analytics = queues["AnalyticsQueue"]
+    assert alarms["AnalyticsQueueAge"]["Threshold"] > (
+        analytics["VisibilityTimeout"] * analytics["RedrivePolicy"]["maxReceiveCount"]
+    )
+
+
+def test_people_hear_of_a_lagging_publisher_long_before_it_gives_records_up(
+    template: dict[str, Any], alarms: dict[str, Any]
+) -> None:
+    for name, mapping in mappings(template, "dynamodb").items():
+        assert alarms["PublisherLag"]["Threshold"] / 1000 < mapping["MaximumRecordAgeInSeconds"] / 24, name

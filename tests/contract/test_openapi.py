@@ -1,0 +1,162 @@
+"""The API's document: it is what the code says, every route and problem is in it, and its examples are valid."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic.alias_generators import to_camel
+from samtranslator.yaml_helper import yaml_parse
+
+from backoffice import answers as backoffice
+from orders import answers as orders
+from tests.documented import COMPONENTS, DOCUMENT, assert_documented
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS = {
+    (method.upper(), path): operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+
+
+def nameless(path: str) -> str:
+    """A path without the names of its parameters."""
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+def problems(operation: dict[str, Any]) -> set[tuple[str, str]]:
+    """What is documented of an operation's problems: (status, type)."""
+    return {
+        (status, name)
+        for status, response in operation["responses"].items()
+        if (content := response["content"].get("application/problem+json"))
+        for name in content["schema"]["allOf"][1]["properties"]["type"]["enum"]
+    }
+
+
+def test_the_committed_files_are_what_the_code_says() -> None:
+    paths = os.pathsep.join([str(ROOT / "functions"), str(ROOT / "layers/orderflow")])
+    # A process of its own: the functions' modules read their settings when they are imported
+    checked = subprocess.run(
+        [sys.executable, "-m", "tools.openapi", "--check"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_document_is_an_openapi_document() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_every_route_of_the_template_is_documented_with_its_authorizer_and_no_other() -> None:
+    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
+    deployed = {
+        (event["Properties"]["Method"], nameless(event["Properties"]["Path"])): event["Properties"].get("Auth")
+        for resource in resources.values()
+        for event in resource["Properties"].get("Events", {}).values()
+        if event["Type"] == "HttpApi"
+    }
+    public = {route for route, authorizer in deployed.items() if authorizer == {"Authorizer": "NONE"}}
+    documented = {(method, nameless(path)): operation for (method, path), operation in OPERATIONS.items()}
+    assert set(documented) == set(deployed)
+    assert {route for route, operation in documented.items() if operation["security"] == []} == public
+
+
+def test_every_problem_in_the_code_is_documented_and_no_other() -> None:
+    code = "".join(
+        path.read_text()
+        for folder in ("functions/orders", "functions/backoffice", "layers/orderflow/orderflow")
+        for path in (ROOT / folder).glob("*.py")
+    )
+    raised = re.findall(r"\bProblem\(\s*HTTPStatus\.(\w+),\s*\"([\w-]+)\"", code)
+    assert len(raised) == len(re.findall(r"(?<!class )\bProblem\(", code))
+    documented = {name for operation in OPERATIONS.values() for _, name in problems(operation)}
+    assert documented == {f"/problems/{slug}" for _, slug in raised}
+
+
+def test_an_operation_documents_the_problems_of_all_that_it_calls_and_of_nothing_else() -> None:
+    assert problems(OPERATIONS["POST", "/orders/{orderId}/cancellation"]) == {
+        ("401", "/problems/unauthorized"),
+        ("404", "/problems/order-not-found"),
+        ("404", "/problems/no-such-route"),
+        ("409", "/problems/not-cancellable"),
+        ("409", "/problems/busy"),
+    }
+
+
+def test_every_operation_answers_with_its_functions_model() -> None:
+    succeeding = {
+        operation["operationId"]: next(iter(operation["responses"].values())) for operation in OPERATIONS.values()
+    }
+    documented = {name: answer["content"]["application/json"]["schema"] for name, answer in succeeding.items()}
+    assert documented == {
+        to_camel(name): {"$ref": f"#/components/schemas/{model.__name__}"}
+        for name, model in {**orders.ANSWERS, **backoffice.ANSWERS}.items()
+    }
+
+
+def test_parameters_are_those_that_the_code_reads() -> None:
+    found = {
+        route: {parameter["name"] for parameter in operation["parameters"]} for route, operation in OPERATIONS.items()
+    }
+    assert found["GET", "/orders"] == {"status", "limit", "cursor"}
+    assert found["GET", "/products"] == {"limit", "cursor"}
+    assert found["POST", "/orders"] == {"Idempotency-Key"}
+    assert found["GET", "/admin/sales"] == {"from", "to"}
+    assert found["GET", "/admin/failed-events"] == {"status", "consumer", "limit", "cursor"}
+
+
+def test_every_body_has_an_example_that_is_valid_and_of_products_in_the_seed() -> None:
+    seed = json.loads((ROOT / "events/seed.json").read_text())["products"]
+    for route, operation in OPERATIONS.items():
+        if "requestBody" in operation:
+            content = operation["requestBody"]["content"]["application/json"]
+            (example,) = (entry["value"] for entry in content["examples"].values())
+            assert Draft202012Validator({**content["schema"], "components": COMPONENTS}).is_valid(example), route
+            ordered = {item["productId"] for item in example.get("items", [])}
+            assert ordered <= {product["productId"] for product in seed}
+
+
+CATALOGUE = {"items": [{"productId": "PROD-MOUSE", "name": "Mouse", "price": 24.5}]}
+HEADERS = {"content-type": "application/json", "x-correlation-id": "1"}
+
+
+def test_an_answer_that_is_documented_is_accepted() -> None:
+    assert_documented("GET", "/products", 200, HEADERS, CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "headers", "body"),
+    [
+        ("/nothing", 200, HEADERS, {}),
+        ("/products", 418, HEADERS, CATALOGUE),
+        ("/products", 200, {"content-type": "application/json"}, CATALOGUE),
+        ("/products", 200, HEADERS, {"items": [{**CATALOGUE["items"][0], "cost": 1}]}),
+        ("/products", 200, HEADERS, {"items": [{**CATALOGUE["items"][0], "price": "24.50"}]}),
+        ("/products", 200, HEADERS, {**CATALOGUE, "nextCursor": None}),
+    ],
+)
+def test_an_answer_that_is_not_documented_fails_the_test_that_gets_it(
+    path: str, status: int, headers: dict[str, str], body: Any
+) -> None:
+    with pytest.raises(AssertionError, match=path):
+        assert_documented("GET", path, status, headers, body)
+
+
+def test_a_problem_of_another_route_fails_the_test_that_gets_it() -> None:
+    headers = {"content-type": "application/problem+json", "x-correlation-id": "1"}
+    problem = {"type": "/problems/malformed-status", "title": "Malformed status", "status": 400, "detail": "?"}
+    assert_documented("GET", "/orders", 400, headers, problem)
+    with pytest.raises(AssertionError, match="malformed-status"):
+        assert_documented("GET", "/products", 400, headers, problem)

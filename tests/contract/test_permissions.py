@@ -1,0 +1,107 @@
+"""What the roles allow, compared with what the functions called in this run's integration and end-to-end tests.
+
+A local stack checks no permissions, so a role that lacks one would fail in AWS only. This comes after the other tests,
+failure paths included, and needs their calls: without them it is skipped.
+"""
+
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.test_template import as_list, function_of, functions, granted
+
+Permission = tuple[str, str, str]
+"""Function, action and resource; an index and a stream are written behind their table."""
+
+RUNS = {"e2e", "failures", "integration"}
+
+# What no function calls in the tests, as patterns of a permission, and who needs it all the same.
+NOT_CALLED = {
+    ("*", "logs:*", "*"): "Lambda writes the function's log",
+    ("*", "xray:*", "*"): "Lambda's daemon sends traces",
+    ("*", "kms:*", "*"): "SNS encrypts in the name of who publishes",
+    ("*", "sqs:ReceiveMessage", "*"): "an event source mapping reads the queue",
+    ("*", "sqs:DeleteMessage", "*"): "an event source mapping reads the queue",
+    ("*", "sqs:GetQueueAttributes", "*"): "an event source mapping reads the queue",
+    ("EventPublisherFunction", "dynamodb:*", "*"): "event source mappings read the streams",
+    ("InventoryFunction", "sqs:SendMessage", "*"): "Lambda sends the record of an invocation that failed",
+    ("OrderStatusFunction", "sqs:SendMessage", "*"): "Lambda sends the record of an invocation that failed",
+    ("SalesReportFunction", "sqs:SendMessage", "*"): "Lambda sends the record of an invocation that failed",
+    ("EmailFunction", "ses:SendEmail", "identity/*"): "the sender, whom a call names by the address",
+    ("*", "dynamodb:GetItem", "IdempotencyTable"): "Powertools reads a record that a refused write did not answer with",
+    # One policy for both that redrive, by the same code; the tests do not have every consumer fail in both ways
+    ("BackofficeApiFunction", "lambda:InvokeFunction", "*"): "redrives any consumer",
+    ("BackofficeApiFunction", "dynamodb:GetItem", "InventoryTable"): "redrives what of either table was not published",
+    ("DlqProcessorFunction", "lambda:InvokeFunction", "*"): "redrives any consumer",
+    ("DlqProcessorFunction", "dynamodb:GetItem", "*Table"): "redrives what of either table was not published",
+    (
+        "DlqProcessorFunction",
+        "dynamodb:Get*",
+        "InventoryTable/stream",
+    ): "reads what a failed batch of either stream held",
+}
+
+
+@pytest.fixture
+def allowed(template: dict[str, Any]) -> set[Permission]:
+    by_role = {function["Role"]["Fn::GetAtt"][0]: name for name, function in functions(template).items()}
+    return {
+        (by_role[role], action, _resource(resource))
+        for role, action, statement in granted(template)
+        for resource in as_list(statement["Resource"])
+        if role in by_role
+    }
+
+
+def _resource(resource: Any) -> str:
+    """What a statement names, as the calls name it."""
+    match resource:
+        case {"Fn::GetAtt": [name, "StreamArn"]}:
+            return f"{name}/stream"
+        case {"Fn::GetAtt": [name, _]} | {"Ref": name}:
+            return str(name)
+        case _ if name := function_of(resource):
+            return name
+        case {"Fn::Sub": text} if found := re.search(r"\$\{(\w+)(?:\.Arn)?\}(/index/\S+)?$", text):
+            return f"{found[1]}{found[2] or ''}"
+        case {"Fn::Sub": text}:
+            return str(text).rpartition(":")[2]
+    return str(resource)
+
+
+@pytest.fixture
+def called(calls: Path) -> set[Permission]:
+    found = {tuple(json.loads(line)) for file in calls.glob("*.jsonl") for line in file.read_text().splitlines()}
+    if not found:
+        pytest.skip("no test of this run has called a function")
+    return found
+
+
+def test_functions_may_do_all_that_they_do(allowed: set[Permission], called: set[Permission]) -> None:
+    ours = {
+        use for use in called if not use[2].startswith("arn:")
+    }  # the others are tests' own, such as a topic that is gone
+    assert {use for use in ours if not any(_covers(permission, use) for permission in allowed)} == set()
+
+
+def test_functions_may_do_nothing_that_they_never_do(
+    allowed: set[Permission], called: set[Permission], calls: Path
+) -> None:
+    if {file.stem for file in calls.glob("*.jsonl")} < RUNS:
+        pytest.skip("only the calls of all tests say what is never called")
+    unused = {permission for permission in allowed if not any(_covers(permission, use) for use in called)}
+    known = {pattern: {permission for permission in unused if _fits(permission, pattern)} for pattern in NOT_CALLED}
+    assert unused - set().union(*known.values()) == set()
+    assert {pattern for pattern, permissions in known.items() if not permissions} == set()
+
+
+def _fits(permission: Permission, pattern: Permission) -> bool:
+    return all(fnmatchcase(part, wanted) for part, wanted in zip(permission, pattern, strict=True))
+
+
+def _covers(permission: Permission, use: Permission) -> bool:
+    return permission[:2] == use[:2] and fnmatchcase(use[2], permission[2])

@@ -1,0 +1,163 @@
+"""What keeps strangers out: policies limited by source, logs that name nobody, deployments that go back, no secrets."""
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.contract.conftest import translated
+from tests.contract.test_template import ROOT, as_list, functions, granted, of_type
+
+# Statements whose actions or resources are open, and why. Roles are looked at in test_template.py.
+OPEN = {
+    "OnlyOverTls": "a refusal is meant for everybody",
+    "AccountDecidesByIam": "in a key's policy: without it IAM could allow nobody anything",
+}
+# What anybody knows but for its owner: keys of AWS, of GitHub and of Slack, private keys, tokens with a signature.
+SECRETS = re.compile(
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{36}\b|\bxox[baprs]-\w{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}"
+)
+PEOPLE = ("identity", "authorizer.claims", "path", "header", "querystring")
+STEPS = {"sandbox": False, "staging": True, "prod": True}
+
+
+def policies(template: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The statements of resources' own policies, by the resource's logical id."""
+    documents = [
+        (name, resource["Properties"].get("PolicyDocument", resource["Properties"].get("KeyPolicy")))
+        for name, resource in template["Resources"].items()
+        if resource["Type"] in ("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy", "AWS::KMS::Key")
+    ]
+    assert documents
+    return [(name, statement) for name, document in documents for statement in document["Statement"]]
+
+
+def test_services_may_use_our_queues_topics_and_keys_for_our_own_resources_alone(template: dict[str, Any]) -> None:
+    for name, statement in policies(template):
+        if statement["Effect"] == "Allow" and "Service" in statement["Principal"]:
+            limits = {key for test in statement["Condition"].values() for key in test}
+            assert "aws:SourceArn" in limits, (name, statement["Sid"])
+
+
+def test_whatever_is_open_in_a_policy_has_its_reason(template: dict[str, Any]) -> None:
+    open_ones = {
+        statement["Sid"]
+        for name, statement in policies(template)
+        if statement["Principal"] == "*" or any(action.endswith(":*") for action in as_list(statement["Action"]))
+    }
+    assert open_ones == set(OPEN)
+    assert all(statement["Effect"] == "Deny" for _, statement in policies(template) if statement["Principal"] == "*")
+
+
+def test_a_function_is_invoked_by_our_own_api_rules_and_schedules_alone(template: dict[str, Any]) -> None:
+    for name, permission in of_type(template, "AWS::Lambda::Permission").items():
+        assert "SourceArn" in permission, name
+        assert permission["Principal"] in ("apigateway.amazonaws.com", "events.amazonaws.com"), name
+
+
+def test_nothing_but_codedeploy_may_change_functions(template: dict[str, Any]) -> None:
+    changing = {
+        role for role, action, _ in granted(template) if re.match(r"lambda:(?!Invoke|Get)|iam:|cloudform", action)
+    }
+    assert changing == {"DeploymentRole"}
+
+
+def test_the_api_is_throttled(template: dict[str, Any]) -> None:
+    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
+    assert stage["DefaultRouteSettings"] == {"ThrottlingRateLimit": 100, "ThrottlingBurstLimit": 200}
+
+
+def test_the_access_log_is_json_forgets_and_names_nobody(template: dict[str, Any]) -> None:
+    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
+    settings = stage["AccessLogSettings"]
+    fields = json.loads(settings["Format"])
+    assert fields["requestId"] == "$context.requestId"
+    assert {"$context.routeKey", "$context.status", "$context.responseLatency"} <= set(fields.values())
+    assert not [value for value in fields.values() if any(part in value for part in PEOPLE)]
+    group = of_type(template, "AWS::Logs::LogGroup")[settings["DestinationArn"]["Fn::GetAtt"][0]]
+    assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+@pytest.mark.parametrize(("stage", "in_steps"), STEPS.items())
+def test_a_deployment_goes_in_steps_outside_the_sandbox(stage: str, in_steps: bool) -> None:
+    template = translated(stage)
+    types = {resource["Type"] for resource in template["Resources"].values()}
+    assert ("AWS::CodeDeploy::DeploymentGroup" in types) is in_steps
+    assert (
+        set(template["Mappings"]["Deployments"]) == set(template["Parameters"]["Stage"]["AllowedValues"]) == set(STEPS)
+    )
+
+
+def test_a_new_version_that_fails_is_taken_back() -> None:
+    template = translated("prod")
+    groups, alarms = of_type(template, "AWS::CodeDeploy::DeploymentGroup"), of_type(template, "AWS::CloudWatch::Alarm")
+    for name in functions(template):
+        group = groups[f"{name}DeploymentGroup"]
+        assert group["AutoRollbackConfiguration"]["Enabled"] is True
+        assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+        assert "Canary10Percent5Minutes" in str(group["DeploymentConfigName"])
+        ((condition, alarm, _),) = [entry["Name"]["Fn::If"] for entry in group["AlarmConfiguration"]["Alarms"]]
+        assert template["Resources"][alarm["Ref"]]["Condition"] == condition == "DeployInSteps"
+        watched = {part["Name"]: part["Value"] for part in alarms[alarm["Ref"]]["Dimensions"]}
+        assert watched["FunctionName"] == {"Ref": name}
+        assert watched["Resource"] == {"Fn::Sub": f"${{{name}}}:live"}
+        version = watched["ExecutedVersion"]["Fn::GetAtt"][0]
+        assert template["Resources"][version]["Properties"]["FunctionName"] == {"Ref": name}
+
+
+def test_everybody_invokes_one_unchanging_version(template: dict[str, Any]) -> None:
+    aliases = of_type(template, "AWS::Lambda::Alias").values()
+    assert {alias["FunctionName"]["Ref"]: alias["Name"] for alias in aliases} == dict.fromkeys(
+        functions(template), "live"
+    )
+
+
+def test_each_stage_is_deployed_as_itself() -> None:
+    stages = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    for stage, name in (("sandbox", "default"), ("staging", "staging"), ("prod", "prod")):
+        deploy = stages[name]["deploy"]["parameters"]
+        assert f"Stage={stage}" in deploy["parameter_overrides"]
+        assert deploy.get("confirm_changeset", False) is (stage != "sandbox")
+    names = [stages[name]["global"]["parameters"]["stack_name"] for name in ("default", "staging", "prod")]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_a_workflow_runs_commands_that_there_are_and_may_no_more_than_it_needs(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name, job in workflow["jobs"].items():
+        assert job.get("permissions", {}).keys() <= ({"contents", "id-token"} if name == "deploy" else set())
+        for step in job.get("steps", []):
+            assert "run" not in step or re.fullmatch(r"make ([a-z0-9-]+)( \w+=\w+)*", step["run"])[1] in targets  # type: ignore[index]
+            assert "secrets." not in json.dumps(step)
+
+
+def test_the_repository_holds_no_secrets() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout: nothing says which files are the repository's")
+    found = {
+        name: SECRETS.search((ROOT / name).read_text(errors="ignore"))
+        for name in listed.stdout.splitlines()
+        if (ROOT / name).is_file()
+    }
+    assert len(found) > 1
+    assert {name: match[0][:8] for name, match in found.items() if match} == {}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["AKIA" + "A1" * 8, "ghp_" + "a1" * 18, "-----BEGIN RSA " + "PRIVATE KEY-----", ".".join(["eyJ" + "a" * 30] * 3)],
+)
+def test_a_secret_would_be_found(secret: str) -> None:
+    assert SECRETS.search(f"KEY = '{secret}'")

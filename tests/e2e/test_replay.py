@@ -1,0 +1,259 @@
+"""Replays from the archive: who gets what happened before, and who does not. Local only: with neighbours of its own."""
+
+import json
+import os
+import shlex
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from tests.changed_copy import Change, changed_copy
+from tests.e2e.conftest import ADDRESS, Shop, eventually
+from tests.e2e.runner import running
+from tools.books import BusRecord, read_table, scanner
+from tools.http import Api
+from tools.replay import start, wait
+from tools.stack import local_stack
+
+STAGING = "arn:aws:events:us-east-1:123456789012:event-bus/staging-bus"
+NEIGHBOURS = """
+Resources:
+  StagingBus:
+    Type: AWS::Events::EventBus
+    Properties: {Name: staging-bus}
+  StagingQueue:
+    Type: AWS::SQS::Queue
+    Properties: {QueueName: staging}
+  StagingRule:
+    Type: AWS::Events::Rule
+    Properties:
+      EventBusName: !Ref StagingBus
+      EventPattern: {source: [orders.service]}
+      Targets: [{Id: Queue, Arn: !GetAtt StagingQueue.Arn}]
+  FeedQueue:
+    Type: AWS::SQS::Queue
+    Properties: {QueueName: feed}
+  FeedSubscription:
+    Type: AWS::SNS::Subscription
+    Properties:
+      TopicArn: !Ref SalesFeedTopic
+      Protocol: sqs
+      Endpoint: !GetAtt FeedQueue.Arn
+      RawMessageDelivery: true
+"""
+CHANGES = [
+    Change("template.yaml", "\nResources:\n", NEIGHBOURS),
+    Change("template.yaml", "MaximumBatchingWindowInSeconds: 5", "MaximumBatchingWindowInSeconds: 1"),
+]
+
+
+class Webhook(HTTPServer):
+    """The warehouse, which notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        super().__init__(("127.0.0.1", 0), _Telling)
+
+
+class _Telling(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Replaying:
+    """The application with an archive, as its users, its operators and its neighbours see it.
+
+    Args:
+        shop: as its users see it.
+        webhook: the warehouse.
+        record: what was on the bus.
+        begun: before the first order.
+    """
+
+    shop: Shop
+    webhook: Webhook
+    record: BusRecord
+    begun: datetime
+
+    def order(self, stock: int = 5, cancelled: bool = False) -> str:
+        """The id of an order for one thing, whose events have reached everybody."""
+        body = {"items": [{"productId": self.shop.product(stock), "quantity": 1}], "shippingAddress": ADDRESS}
+        answer = self.shop.call(
+            "POST",
+            "/orders",
+            headers={"content-type": "application/json"},
+            body=json.dumps(body | {"promotionCode": "REPLAY"}),
+        )
+        order_id = str(answer.body["orderId"])
+        outcome = self.shop.outcome(order_id)["status"]
+        assert outcome == ("CONFIRMED" if stock else "REJECTED")
+        if cancelled:
+            assert self.shop.call("POST", f"/orders/{order_id}/cancellation").status == 202
+        wanted = 2 if cancelled else 1
+        eventually(lambda: self.mails(order_id) == wanted)
+        eventually(lambda: len(self.told(order_id)) == (wanted if stock else 0))
+        self.settle()
+        return order_id
+
+    def settle(self) -> None:
+        """Wait until the bus has delivered everything up to now, and analytics has counted it."""
+        mark = uuid.uuid4().hex
+        entry = {"Source": "test", "DetailType": "Mark", "Detail": json.dumps({"mark": mark})}
+        bus = self.shop.stack.outputs["EventBusName"]
+        self.shop.stack.client("events").put_events(Entries=[{**entry, "EventBusName": bus}])
+        eventually(lambda: any(event["detail"].get("mark") == mark for event in self.record.new()))
+        eventually(self.nothing_to_count)
+
+    def nothing_to_count(self) -> bool:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        url = self.shop.stack.outputs["AnalyticsQueueUrl"]
+        found = self.shop.stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return all(found[name] == "0" for name in names)
+
+    def replay(self, *rules: str, name: str = "") -> str:
+        """Replay everything to the rules of these names; to all if there are none. The replay's name."""
+        stack, name = self.shop.stack, name or f"repair-{uuid.uuid4().hex}"
+        end = datetime.now(UTC) + timedelta(seconds=1)
+        if rules:
+            start(stack, self.begun, end, rules, name)
+        else:
+            stack.client("events").start_replay(
+                ReplayName=name,
+                EventSourceArn=stack.outputs["EventArchiveArn"],
+                EventStartTime=self.begun,
+                EventEndTime=end,
+                Destination={"Arn": stack.outputs["EventBusArn"]},
+            )
+        assert wait(stack, name) is not None
+        return name
+
+    def mails(self, order_id: str) -> int:
+        """How many mails there are about an order."""
+        assert self.shop.stack.mails is not None
+        return len(list(self.shop.stack.mails.glob(f"*{order_id.lower()}*.eml")))
+
+    def told(self, order_id: str) -> list[tuple[str, str]]:
+        """What the warehouse was told of an order, sorted: detail-type, and the replay's name or nothing."""
+        events = [event for event in self.webhook.told if event["detail"]["orderId"] == order_id]
+        return sorted((event["detail-type"], event.get("replay-name", "")) for event in events)
+
+    def received(self, queue: str) -> list[dict[str, Any]]:
+        """The messages of a neighbour's queue, which holds them no longer then."""
+        sqs, found = self.shop.stack.client("sqs"), list[dict[str, Any]]()
+        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            found += [json.loads(message["Body"]) for message in messages]
+            for message in messages:
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def counted(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The analytics table: facts and counters, but for when they were counted."""
+        items = read_table(scanner(self.shop.stack), self.shop.stack.outputs["AnalyticsTableName"])
+        kept = ({name: value for name, value in item.items() if name != "countedAt"} for item in items)
+        return {(item["pk"], item["sk"]): item for item in kept}
+
+    def forget_what_was_counted(self) -> None:
+        table = self.shop.stack.resource("dynamodb").Table(self.shop.stack.outputs["AnalyticsTableName"])
+        for pk, sk in self.counted():
+            table.delete_item(Key={"pk": pk, "sk": sk})
+        assert self.counted() == {}
+
+
+@pytest.fixture(scope="module")
+def replaying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaying]:
+    webhook = Webhook()
+    threading.Thread(target=webhook.serve_forever, daemon=True).start()
+    parameters = {
+        "SenderEmail": "shop@example.com",
+        "FulfilmentWebhookUrl": f"http://127.0.0.1:{webhook.server_port}/orders",
+        "FulfilmentWebhookApiKey": "made-up",
+        "StagingEventBusArn": STAGING,
+    }
+    options = [option for name, value in parameters.items() for option in ("--parameter", f"{name}={value}")]
+    prepare = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
+    folder = tmp_path_factory.mktemp("replaying")
+    begun = datetime.now(UTC).replace(microsecond=0)  # an event's time is cut to the second
+    with running(changed_copy(folder, CHANGES), "--quiet", "--prepare", prepare, *options):
+        stack = local_stack(folder / "state" / "stack.json")
+        yield Replaying(Shop(stack, Api(stack, connections=4)), webhook, BusRecord(stack), begun)
+    webhook.shutdown()
+    webhook.server_close()
+
+
+def test_a_consumer_that_had_the_events_counts_none_twice(replaying: Replaying) -> None:
+    replaying.order()
+    replaying.order(cancelled=True)
+    before = replaying.counted()
+    replaying.replay("promo-code-analytics", "sales-analytics")
+    replaying.settle()
+    assert replaying.counted() == before
+    assert len([pk for pk, _ in before if pk.startswith("FACT#")]) >= 5  # two placed, two confirmed, one cancelled
+
+
+def test_a_new_consumer_catches_up_from_the_archive(replaying: Replaying) -> None:
+    replaying.order()
+    replaying.order(cancelled=True)
+    replaying.order(stock=0)
+    before = replaying.counted()
+    replaying.forget_what_was_counted()
+    replaying.replay("promo-code-analytics", "sales-analytics")
+    replaying.settle()
+    assert replaying.counted() == before
+
+
+def test_a_replay_to_every_rule_writes_to_nobody_and_changes_nothing(replaying: Replaying) -> None:
+    order_id = replaying.order(cancelled=True)
+    before, told = replaying.counted(), replaying.told(order_id)
+    order = replaying.shop.call("GET", f"/orders/{order_id}").body
+    replaying.received("feed")
+    replaying.replay()
+    replaying.settle()
+    assert replaying.counted() == before
+    follow_up = replaying.order()  # its mails and calls come behind those of the replay
+    assert (replaying.mails(order_id), replaying.mails(follow_up)) == (2, 1)
+    assert replaying.told(order_id) == told
+    assert [line["orderId"] for line in replaying.received("feed")] == [follow_up]
+    assert replaying.shop.call("GET", f"/orders/{order_id}").body == order
+    assert replaying.received("staging") == []
+
+
+def test_a_redrive_to_the_webhook_reaches_it_alone(replaying: Replaying) -> None:
+    order_id = replaying.order(cancelled=True)
+    told, before = replaying.told(order_id), replaying.counted()
+    replaying.received("feed")
+    name = replaying.replay("fulfilment-webhook", name=f"redrive-{uuid.uuid4().hex}")
+    again = [("Order Confirmed", name), ("Order Cancelled", name)]
+    eventually(lambda: replaying.told(order_id) == sorted(told + again))
+    replaying.settle()
+    assert replaying.received("feed") == []  # which takes redrives too, but was not asked
+    assert replaying.received("staging") == []
+    assert (replaying.mails(order_id), replaying.counted()) == (2, before)
+
+
+def test_a_replay_to_staging_reaches_the_other_bus_alone(replaying: Replaying) -> None:
+    order_id = replaying.order(cancelled=True)
+    told = replaying.told(order_id)
+    replaying.received("feed")
+    name = replaying.replay("replay-to-staging", name=f"to-staging-{uuid.uuid4().hex}")
+    replaying.settle()
+    there = [event for event in replaying.received("staging") if event["detail"]["orderId"] == order_id]
+    types = ["Order Placed", "Order Confirmed", "Order Cancelled"]
+    assert [event["detail-type"] for event in there] == types
+    assert {event["replay-name"] for event in there} == {name}
+    assert (replaying.told(order_id), replaying.mails(order_id), replaying.received("feed")) == (told, 2, [])

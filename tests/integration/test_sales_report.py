@@ -1,0 +1,101 @@
+"""SalesReportFunction against moto."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import count
+from types import ModuleType
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from analytics.facts import Fact, Kind, Tally
+from tests.integration.support import Aws, Context, module
+
+# Days of this file's own: analytics' tests count for the first days of months
+DAYS = (date(2029, 1, 1) + timedelta(days=number) for number in count())
+
+
+@pytest.fixture
+def report(aws: Aws) -> ModuleType:
+    return module("analytics.report")
+
+
+@pytest.fixture
+def day() -> date:
+    return next(DAYS)
+
+
+@pytest.fixture
+def published(aws: Aws) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Gives what was published to the report's topic since it was last asked."""
+    topics, queues = boto3.client("sns"), boto3.client("sqs")
+    url = queues.create_queue(QueueName="sales-reports")["QueueUrl"]
+    arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    topic = aws.stack.outputs["SalesReportTopicArn"]
+    subscription = topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
+
+    def receive() -> list[dict[str, str]]:
+        messages = queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        for message in messages:
+            queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return [json.loads(message["Body"]) for message in messages]
+
+    yield receive
+    topics.unsubscribe(SubscriptionArn=subscription)
+    queues.delete_queue(QueueUrl=url)
+
+
+def count_sale(report: ModuleType, day: date, event_id: str) -> None:
+    fact = Fact(f"{event_id}-{day}", day, None, Kind.CONFIRMED, Tally(1, 3, Decimal("30.30")))
+    report.analytics.count([fact], datetime.now(UTC))
+
+
+def planned_after(day: date, time: str = "06:00:00Z") -> dict[str, str]:
+    """The schedule's input of the morning after a day."""
+    return {"scheduledTime": f"{day + timedelta(days=1)}T{time}"}
+
+
+def test_a_report_is_of_the_day_before_the_schedules_time(
+    report: ModuleType, day: date, published: Callable[[], list[dict[str, str]]]
+) -> None:
+    for of_day, event_id in ((day - timedelta(days=1), "before"), (day, "sold"), (day + timedelta(days=1), "after")):
+        count_sale(report, of_day, event_id)
+    assert report.handler(planned_after(day), Context()) is None
+    (message,) = published()
+    assert message["Subject"] == f"Sales report {day}"
+    assert "Confirmed: 1 orders, 3 pieces, 30.30" in message["Message"]
+
+
+def test_a_day_is_reported_once(
+    report: ModuleType, day: date, published: Callable[[], list[dict[str, str]]], output: Callable[[], str]
+) -> None:
+    for time in ("06:00:00Z", "06:00:00Z", "07:00:00Z"):
+        report.handler(planned_after(day, time), Context())
+    assert len(published()) == 1
+    assert output().count('"sales reported"') == 1
+
+
+def test_a_report_that_could_not_be_sent_is_sent_by_the_retry(
+    report: ModuleType,
+    day: date,
+    published: Callable[[], list[dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(report, "settings", report.Settings("", "", "arn:aws:sns:us-east-1:123456789012:gone"))
+        with pytest.raises(ClientError):
+            report.handler(planned_after(day), Context())
+    assert published() == []
+    report.handler(planned_after(day), Context())
+    assert len(published()) == 1
+
+
+def test_the_day_is_counted_in_utc(
+    report: ModuleType, day: date, published: Callable[[], list[dict[str, str]]]
+) -> None:
+    report.handler({"scheduledTime": f"{day + timedelta(days=2)}T01:00:00+02:00"}, Context())
+    (message,) = published()
+    assert message["Subject"] == f"Sales report {day}"

@@ -1,0 +1,84 @@
+"""Every consumer takes the published samples, of every version, of the events that its rules match."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from local.patterns import EventPattern
+from tests.contract.test_rules import rules
+from tests.integration.support import Api, Aws, Context, line, module
+
+SAMPLES = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted((Path(__file__).parents[2] / "events/schemas/samples").glob("*.json"))
+}
+
+
+def samples_for(target: str) -> list[str]:
+    """The names of the samples that some rule hands to a target."""
+    patterns = [EventPattern(rule.pattern) for rule in rules().values() if rule.target == target]
+    return [name for name, sample in SAMPLES.items() if any(pattern.matches(sample) for pattern in patterns)]
+
+
+def sample(name: str, **detail: Any) -> dict[str, Any]:
+    """A sample under an eventId that no other test has seen, with another detail where it says so."""
+    found = SAMPLES[name]
+    metadata = {**found["detail"]["metadata"], "eventId": uuid.uuid4().hex}
+    return {**found, "detail": {**found["detail"], "metadata": metadata, **detail}}
+
+
+def test_the_consumers_here_are_those_that_rules_have() -> None:
+    consumers = {"InventoryFunction", "OrderStatusFunction", "EmailFunction", "AnalyticsQueue"}
+    assert {rule.target for rule in rules().values()} == consumers | {"EventLogGroup"}
+
+
+@pytest.mark.parametrize("name", samples_for("InventoryFunction"))
+def test_inventory_decides_on_a_sample(aws: Aws, name: str) -> None:
+    order_id = f"ORD-{uuid.uuid4()}"
+    module("inventory.stock").handler(sample(name, orderId=order_id), Context())
+    reservation = aws.reservation(order_id)
+    assert reservation is not None
+    wanted = {"Order Placed": "OUT_OF_STOCK", "Order Cancelled": "RELEASED"}
+    assert reservation["status"] == wanted[SAMPLES[name]["detail-type"]]
+
+
+@pytest.mark.parametrize("name", samples_for("OrderStatusFunction"))
+def test_order_status_moves_an_order_on_by_a_sample(aws: Aws, api: Api, name: str) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    module("orders.status").handler(sample(name, orderId=order_id), Context())
+    wanted = {"Inventory Reserved": "CONFIRMED", "Inventory Out-Of-Stock": "REJECTED"}
+    assert api.call("GET", f"/orders/{order_id}").body["status"] == wanted[SAMPLES[name]["detail-type"]]
+
+
+@pytest.fixture
+def email(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, list[bytes]]]:
+    """EmailFunction with both addresses, and the mails that SES has accepted."""
+    function, mails = module("customer_email.notifications"), list[bytes]()
+    aws.store.client("sesv2").create_email_identity(EmailIdentity="shop@example.com")
+    monkeypatch.setattr(function.mailer, "sender", "shop@example.com")
+    monkeypatch.setattr(function, "sales", "sales@example.com")
+    aws.store.on_mail = mails.append
+    yield function, mails
+    aws.store.on_mail = lambda _: None
+
+
+@pytest.mark.parametrize("name", samples_for("EmailFunction"))
+def test_email_tells_of_a_sample(email: tuple[ModuleType, list[bytes]], name: str) -> None:
+    function, mails = email
+    function.handler(sample(name), Context())
+    (mail,) = mails
+    assert SAMPLES[name]["detail"]["orderId"].encode() in mail
+
+
+@pytest.mark.parametrize("name", samples_for("AnalyticsQueue"))
+def test_analytics_counts_a_sample(aws: Aws, name: str) -> None:
+    event = sample(name)
+    record = {"messageId": "message-1", "body": json.dumps(event)}
+    assert module("analytics.counting").handler({"Records": [record]}, Context()) == {"batchItemFailures": []}
+    key = {"pk": f"FACT#{event['detail']['metadata']['eventId']}", "sk": "FACT"}
+    assert "Item" in aws.table("AnalyticsTableName").get_item(Key=key)

@@ -1,0 +1,51 @@
+"""The rules of sales: what figures add up to, and the text of a day's report."""
+
+from datetime import date
+from decimal import Decimal
+
+from analytics.facts import Figures, Tally
+from analytics.sales import subject, text
+
+DAY = date(2026, 11, 21)
+NONE = Tally()
+
+
+def tally(orders: int, items: int, revenue: str) -> Tally:
+    return Tally(orders, items, Decimal(revenue))
+
+
+def test_a_report_says_what_was_sold_taken_back_and_left_and_how_each_promotion_did() -> None:
+    report = text(
+        DAY,
+        [
+            Figures(DAY, None, NONE, tally(10, 25, "1234.56"), tally(1, 2, "20.00")),
+            Figures(DAY, "SPRING10", tally(5, 9, "90.00"), tally(4, 8, "80.5"), tally(1, 1, "10.25")),
+            Figures(DAY, "AUTUMN5", tally(1, 1, "9.99"), NONE, NONE),
+        ],
+    )
+    assert report.splitlines() == [
+        "Sales of 2026-11-21, in UTC",
+        "",
+        "Confirmed: 14 orders, 33 pieces, 1,315.06",
+        "Cancelled: 2 orders, 3 pieces, 30.25",
+        "Net:       12 orders, 30 pieces, 1,284.81",
+        "",
+        "Promotions:",
+        "  AUTUMN5: 1 placed, 0 confirmed, 0 cancelled, net 0.00",
+        "  SPRING10: 5 placed, 4 confirmed, 1 cancelled, net 70.25",
+    ]
+
+
+def test_a_day_on_which_more_was_taken_back_than_sold_has_a_negative_net() -> None:
+    report = text(DAY, [Figures(DAY, None, NONE, NONE, tally(1, 2, "20.00"))])
+    assert "Net:       -1 orders, -2 pieces, -20.00" in report.splitlines()
+
+
+def test_a_day_without_sales_is_reported_too() -> None:
+    report = text(DAY, []).splitlines()
+    assert report[2] == "Confirmed: 0 orders, 0 pieces, 0.00"
+    assert report[-2:] == ["Promotions:", "  none"]
+
+
+def test_the_subject_names_the_day() -> None:
+    assert subject(DAY) == "Sales report 2026-11-21"
