@@ -74,47 +74,47 @@ def counted(aws: Aws, day: str, promotion: str = "", **numbers: Any) -> None:
 def test_sales_are_shown_per_day_and_promotion_and_in_all(office: Api, aws: Aws) -> None:
     confirmed: dict[str, Any] = {"confirmedOrders": 2, "confirmedItems": 5, "confirmedRevenue": Decimal("100.50")}
     cancelled: dict[str, Any] = {"cancelledOrders": 1, "cancelledItems": 2, "cancelledRevenue": Decimal("40.25")}
-    counted(aws, "2031-01-30", **confirmed)
-    counted(aws, "2031-01-31", **confirmed)
-    counted(aws, "2031-02-01", "SPRING10", **confirmed, **cancelled)
-    counted(aws, "2031-02-02", "SPRING10", placedOrders=1, placedItems=1, placedRevenue=Decimal(1))
-    counted(aws, "2031-02-03", **cancelled)
-    counted(aws, "2031-02-04", **cancelled)
-    answer = office.call("GET", "/admin/sales", query={"from": "2031-01-31", "to": "2031-02-03"})
+    counted(aws, "2011-01-30", **confirmed)
+    counted(aws, "2011-01-31", **confirmed)
+    counted(aws, "2011-02-01", "SPRING10", **confirmed, **cancelled)
+    counted(aws, "2011-02-02", "SPRING10", placedOrders=1, placedItems=1, placedRevenue=Decimal(1))
+    counted(aws, "2011-02-03", **cancelled)
+    counted(aws, "2011-02-04", **cancelled)
+    answer = office.call("GET", "/admin/sales", query={"from": "2011-01-31", "to": "2011-02-03"})
     assert answer.status == HTTPStatus.OK
     none = tally(0, 0, 0)
     assert answer.body == {
-        "from": "2031-01-31",
-        "to": "2031-02-03",
+        "from": "2011-01-31",
+        "to": "2011-02-03",
         "totals": {
             "confirmed": tally(4, 10, 201),
             "cancelled": tally(2, 4, 80.5),
             "net": tally(2, 6, 120.5),
         },
         "items": [
-            {"day": "2031-01-31", "confirmed": tally(2, 5, 100.5), "cancelled": none},
+            {"day": "2011-01-31", "confirmed": tally(2, 5, 100.5), "cancelled": none},
             {
-                "day": "2031-02-01",
+                "day": "2011-02-01",
                 "promotionCode": "SPRING10",
                 "confirmed": tally(2, 5, 100.5),
                 "cancelled": tally(1, 2, 40.25),
             },
-            {"day": "2031-02-03", "confirmed": none, "cancelled": tally(1, 2, 40.25)},
+            {"day": "2011-02-03", "confirmed": none, "cancelled": tally(1, 2, 40.25)},
         ],
     }
 
 
 def test_promotions_are_added_up_over_the_days(office: Api, aws: Aws) -> None:
     placed: dict[str, Any] = {"placedOrders": 2, "placedItems": 3, "placedRevenue": Decimal("30.10")}
-    counted(aws, "2032-05-01", "SUMMER", **placed)
-    counted(aws, "2032-05-01", confirmedOrders=7, confirmedItems=7, confirmedRevenue=Decimal(7))
-    counted(aws, "2032-05-02", "SUMMER", **placed, confirmedOrders=1, confirmedItems=2, confirmedRevenue=Decimal("20"))
-    counted(aws, "2032-05-02", "EARLY", cancelledOrders=1, cancelledItems=1, cancelledRevenue=Decimal("9.99"))
-    answer = office.call("GET", "/admin/promotions", query={"from": "2032-05-01", "to": "2032-05-02"})
+    counted(aws, "2012-05-01", "SUMMER", **placed)
+    counted(aws, "2012-05-01", confirmedOrders=7, confirmedItems=7, confirmedRevenue=Decimal(7))
+    counted(aws, "2012-05-02", "SUMMER", **placed, confirmedOrders=1, confirmedItems=2, confirmedRevenue=Decimal("20"))
+    counted(aws, "2012-05-02", "EARLY", cancelledOrders=1, cancelledItems=1, cancelledRevenue=Decimal("9.99"))
+    answer = office.call("GET", "/admin/promotions", query={"from": "2012-05-01", "to": "2012-05-02"})
     none = tally(0, 0, 0)
     assert answer.body == {
-        "from": "2032-05-01",
-        "to": "2032-05-02",
+        "from": "2012-05-01",
+        "to": "2012-05-02",
         "items": [
             {"promotionCode": "EARLY", "placed": none, "confirmed": none, "cancelled": tally(1, 1, 9.99)},
             {"promotionCode": "SUMMER", "placed": tally(4, 6, 60.2), "confirmed": tally(1, 2, 20), "cancelled": none},
