@@ -9,10 +9,9 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from local.runtime import FunctionConfig, InvocationResult, Throttled
+from local.runtime import FunctionConfig, InvocationResult, Throttled, timestamp
 
 Action = Callable[[], None]
 
@@ -325,9 +324,3 @@ def _invocation_record(event: _Event, condition: str, result: InvocationResult |
         }
         record["responsePayload"] = json.loads(result.payload)
     return record
-
-
-def timestamp(moment: float | None = None) -> str:
-    """A time in seconds of the epoch (now, by default) as Lambda's records have it: `2026-11-21T18:36:00.123Z`."""
-    when = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -523,6 +523,12 @@ def _new_trace_id() -> str:
     return f"Root={root};Parent={secrets.token_hex(8)};Sampled=1"
 
 
+def timestamp(moment: float | None = None) -> str:
+    """A time in seconds of the epoch (now, by default) as Lambda's records have it: `2026-11-21T18:36:00.123Z`."""
+    when = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _init_failure(message: _Message, exit_code: int) -> str:
     """Why a process was not ready, in one line."""
     if message.kind == "init/error":
@@ -541,8 +547,9 @@ def _status(exit_code: int) -> str:
 
 
 def _timed_out(request_id: str, timeout: float, started: float) -> InvocationResult:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return _failed(f"{now} {request_id} Task timed out after {timeout:.2f} seconds", "Sandbox.Timedout", started)
+    return _failed(
+        f"{timestamp()} {request_id} Task timed out after {timeout:.2f} seconds", "Sandbox.Timedout", started
+    )
 
 
 def _failed(message: str, error_type: str, started: float) -> InvocationResult:

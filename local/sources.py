@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from local.delivery import Clock, timestamp
+from local.delivery import Clock
 from local.patterns import EventPattern
-from local.runtime import InvocationResult
+from local.runtime import InvocationResult, timestamp
 from local.store import SHARD_ID
 
 FIRST_PAUSE = 0.1

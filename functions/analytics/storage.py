@@ -1,7 +1,5 @@
 """Facts and counters in DynamoDB. What is counted together is one transaction."""
 
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -11,14 +9,12 @@ from boto3.dynamodb.conditions import Key
 from botocore.exceptions import BotoCoreError, ClientError
 
 from analytics.facts import Counter, Fact, Figures, Kind, Tally, months, totals
+from orderflow.conflicts import ATTEMPTS, pause_after
 from orderflow.wire import timestamp
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
 
-ATTEMPTS = 8
-PAUSE = 0.05
-"""Seconds; the longest pause before attempt n is n times as long, so all of them together stay below two seconds."""
 
 COUNTED = "ConditionalCheckFailed"
 PASSING = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
@@ -35,21 +31,18 @@ class Analytics:
     Args:
         dynamodb: the DynamoDB resource.
         table: the table's name.
-        pause: waits for so many seconds.
-        jitter: a random number between its arguments.
+        pause: waits after so many failed attempts.
     """
 
     def __init__(
         self,
         dynamodb: "DynamoDBServiceResource",
         table: str,
-        pause: Callable[[float], None] = time.sleep,
-        jitter: Callable[[float, float], float] = random.uniform,
+        pause: Callable[[int], None] = pause_after,
     ) -> None:
         self._client = dynamodb.meta.client
         self._table = table
         self._pause = pause
-        self._jitter = jitter
 
     def count(self, facts: Sequence[Fact], now: datetime) -> int:
         """Count those facts that have not been counted before; all of them or none.
@@ -83,7 +76,7 @@ class Analytics:
                     attempt += 1
                     if attempt == ATTEMPTS or PASSING.isdisjoint(codes):
                         raise NotCounted(", ".join(sorted({code for code in codes if code != "None"}))) from error
-                    self._pause(self._jitter(0, PAUSE * attempt))
+                    self._pause(attempt)
                 facts = new
             else:
                 break

@@ -11,6 +11,7 @@ from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from dlq_processor.failures import Failure, Kind
+from orderflow.pages import Page, Position, read_limit, read_page
 from orderflow.wire import timestamp
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 INDEX = "by-status"
 INDEX_KEY = ("id", "status", "lastFailedAt")
-READS_PER_PAGE = 10
-"""A filtered list reads on until its page is full, but not for ever: then a short page has a cursor too."""
-ITEMS_PER_FILTERED_READ = 100
 KEEP_RESOLVED = timedelta(days=90)
 WRITE_ATTEMPTS = 5
 """How often a failure is counted anew because its record was changed meanwhile."""
@@ -128,14 +126,6 @@ ATTRIBUTES = {field.name: _attribute(field.name) for field in fields(FailedEvent
 HIDDEN = {"payload", "messageIds", "version", "expiration"}
 
 
-@dataclass(frozen=True)
-class Page:
-    """Part of a list as the API shows it, and where it goes on; None at its end."""
-
-    items: list[dict[str, Any]]
-    last: dict[str, str] | None
-
-
 class FailedEvents:
     """The failed-events table.
 
@@ -219,7 +209,7 @@ class FailedEvents:
         """
         return self._save(replace(record, status=Status.PARKED))
 
-    def page(self, status: Status | None, consumer: str | None, limit: int, start: Mapping[str, Any] | None) -> Page:
+    def page(self, status: Status | None, consumer: str | None, limit: int, start: Position | None) -> Page:
         """Records, newest first within a status.
 
         Args:
@@ -228,20 +218,14 @@ class FailedEvents:
             limit: the most to return.
             start: where an earlier page ended.
         """
-        found: list[dict[str, Any]] = []
-        position = start or {"status": status or ORDER[0]}
-        for _ in range(READS_PER_PAGE):
+
+        def read(start: Position | None) -> tuple[list[dict[str, Any]], Position | None]:
+            position = start or {"status": status or ORDER[0]}
             answer = self._table.query(**_query(consumer, limit, position))
-            found += answer["Items"]
             following = answer.get("LastEvaluatedKey") or (None if status else _next_status(position))
-            if len(found) >= limit or following is None:
-                break
-            position = following
-        last = found[limit - 1] if len(found) > limit else following
-        return Page(
-            [_shown(item) for item in found[:limit]],
-            {name: str(last[name]) for name in INDEX_KEY if name in last} if last else None,
-        )
+            return [_shown(item) for item in answer["Items"]], following
+
+        return read_page(read, start, limit, INDEX_KEY)
 
     def _save(self, record: FailedEvent) -> FailedEvent:
         """Write a record whole, if nobody has written it since it was read."""
@@ -293,17 +277,17 @@ def _counted(known: FailedEvent | None, failure: Failure, message_id: str, now: 
     )
 
 
-def _next_status(position: Mapping[str, Any]) -> dict[str, Any] | None:
+def _next_status(position: Position) -> dict[str, Any] | None:
     following = ORDER[ORDER.index(position["status"]) + 1 :]
     return {"status": following[0]} if following else None
 
 
-def _query(consumer: str | None, limit: int, position: Mapping[str, Any]) -> dict[str, Any]:
+def _query(consumer: str | None, limit: int, position: Position) -> dict[str, Any]:
     query: dict[str, Any] = {
         "IndexName": INDEX,
         "KeyConditionExpression": Key("status").eq(str(position["status"])),
         "ScanIndexForward": False,
-        "Limit": ITEMS_PER_FILTERED_READ if consumer else limit,  # DynamoDB counts before it filters
+        "Limit": read_limit(limit, filtered=consumer is not None),
     }
     if consumer:
         query["FilterExpression"] = Attr("consumer").eq(consumer)

@@ -1,7 +1,5 @@
 """Stock and reservations in DynamoDB. A change of both is one transaction."""
 
-import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,15 +8,13 @@ from botocore.exceptions import ClientError
 
 from inventory.reservations import Shortage, Status
 from orderflow.batch_read import read_batch
+from orderflow.conflicts import ATTEMPTS, pause_after
 from orderflow.event_store import EventStore, Stream, from_error
 from orderflow.events import Item, StoredEvent
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
 
-CONFLICT_ATTEMPTS = 8
-CONFLICT_PAUSE = 0.05
-"""Seconds; the longest pause before attempt n is n times as long, so all of them together stay below two seconds."""
 SHOWN_CHANGES = 10
 
 
@@ -96,22 +92,19 @@ class Inventory:
     Args:
         dynamodb: the DynamoDB resource.
         table: the table's name.
-        pause: waits for so many seconds.
-        jitter: a random number between its arguments.
+        pause: waits after so many failed attempts.
     """
 
     def __init__(
         self,
         dynamodb: "DynamoDBServiceResource",
         table: str,
-        pause: Callable[[float], None] = time.sleep,
-        jitter: Callable[[float, float], float] = random.uniform,
+        pause: Callable[[int], None] = pause_after,
     ) -> None:
         self._client = dynamodb.meta.client
         self._table = table
         self._store = EventStore(self._client, table, "pk")
         self._pause = pause
-        self._jitter = jitter
 
     def load(self, order_id: str) -> Stream | None:
         """An order's reservation, or None."""
@@ -243,15 +236,15 @@ class Inventory:
         Raises:
             Contention: see there.
         """
-        for attempt in range(1, CONFLICT_ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._client.transact_write_items(TransactItems=writes)
             except self._client.exceptions.TransactionCanceledException as error:
                 raise_if_decided(error)
-                self._pause(self._jitter(0, CONFLICT_PAUSE * attempt))
+                self._pause(attempt)
             else:
                 return
-        raise Contention(f"{writes[0]['Update']['Key']['pk']}: {CONFLICT_ATTEMPTS} transactions in conflict")
+        raise Contention(f"{writes[0]['Update']['Key']['pk']}: {ATTEMPTS} transactions in conflict")
 
     def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Those of the items that exist, by key, read consistently."""

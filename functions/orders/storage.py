@@ -1,13 +1,13 @@
 """Orders and products in DynamoDB."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, Key
 
 from orderflow.batch_read import read_batch
 from orderflow.event_store import EventStore, Stream
+from orderflow.pages import Page, Position, read_limit, read_page
 from orders.order import Order, Product, Status, advance, fold
 
 if TYPE_CHECKING:
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 INDEX = "customer-orders"
 LIST_FIELDS = ("orderId", "status", "placedAt", "totalAmount", "currency", "version")
 POSITION = ("orderId", "placedAt")
-READS_PER_PAGE = 10
-"""A filtered list reads on until its page is full, but not for ever: then a short page has a cursor too."""
-ITEMS_PER_FILTERED_READ = 100
-
-
-@dataclass(frozen=True)
-class Page:
-    """Part of a list, and where it goes on; None at its end."""
-
-    items: list[dict[str, Any]]
-    last: dict[str, str] | None
 
 
 class Orders:
@@ -74,34 +63,30 @@ class Orders:
             limit: the most to return.
             after: where an earlier page ended.
         """
-        found: list[dict[str, Any]] = []
-        start: dict[str, Any] | None = {**after, "customerId": customer_id} if after else None
-        for _ in range(READS_PER_PAGE):
+
+        def read(start: Position | None) -> tuple[list[dict[str, Any]], Position | None]:
             answer = self._table.query(**_query(customer_id, status, limit, start))
-            found += answer["Items"]
-            start = answer.get("LastEvaluatedKey")
-            if len(found) >= limit or start is None:
-                break
-        shown = found[:limit]
-        last = shown[-1] if len(found) > limit else start
-        return Page(
-            [{name: item[name] for name in LIST_FIELDS} for item in shown],
-            {name: str(last[name]) for name in POSITION} if last else None,
-        )
+            return _selected(answer["Items"], LIST_FIELDS), answer.get("LastEvaluatedKey")
+
+        return read_page(read, {**after, "customerId": customer_id} if after else None, limit, POSITION)
 
 
-def _query(customer_id: str, status: Status | None, limit: int, start: dict[str, Any] | None) -> dict[str, Any]:
+def _query(customer_id: str, status: Status | None, limit: int, start: Position | None) -> dict[str, Any]:
     query: dict[str, Any] = {
         "IndexName": INDEX,
         "KeyConditionExpression": Key("customerId").eq(customer_id),
         "ScanIndexForward": False,
-        "Limit": ITEMS_PER_FILTERED_READ if status else limit,  # DynamoDB counts before it filters
+        "Limit": read_limit(limit, filtered=status is not None),
     }
     if status:
         query["FilterExpression"] = Attr("status").eq(status.value)
     if start:
         query["ExclusiveStartKey"] = start
     return query
+
+
+def _selected(items: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
+    return [{name: item[name] for name in names} for item in items]
 
 
 def is_order_position(position: Mapping[str, str]) -> bool:
@@ -157,7 +142,7 @@ class Products:
         answer = self._table.scan(**scan)
         last = answer.get("LastEvaluatedKey")
         return Page(
-            [{name: item[name] for name in ("productId", "name", "price")} for item in answer["Items"]],
+            _selected(answer["Items"], ("productId", "name", "price")),
             {"productId": str(last["productId"])} if last else None,
         )
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from analytics import storage
 from analytics.facts import MAX_FACTS, Figures, Tally, fact_of
+from orderflow.conflicts import ATTEMPTS
 from orderflow.ids import derived_ulid
 from orderflow.wire import with_decimals
 from tests.integration.support import Aws, Context, module, order_event
@@ -112,11 +113,11 @@ class Refusing:
 
 
 @pytest.fixture
-def refuse(counting: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
-    """Lets transactions fail. Gives the list of the pauses between attempts, which take no time."""
+def refuse(counting: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Lets transactions fail. Gives the attempts after which it paused, which takes no time."""
 
-    def refusing(*errors: Exception | None, written: bool = False) -> list[float]:
-        pauses: list[float] = []
+    def refusing(*errors: Exception | None, written: bool = False) -> list[int]:
+        pauses: list[int] = []
         client = Refusing(counting.analytics._client, list(errors), written=written)
         monkeypatch.setattr(counting.analytics, "_client", client)
         monkeypatch.setattr(counting.analytics, "_pause", pauses.append)
@@ -139,7 +140,7 @@ def denied() -> Exception:
     return ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "TransactWriteItems")
 
 
-def measured(output: str, name: str) -> list[float]:
+def measured(output: str, name: str) -> list[int]:
     """The values of a metric in what the function has printed."""
     lines = [json.loads(text) for text in output.splitlines()]
     return [value for line in lines if name in line for value in line[name]]
@@ -221,7 +222,7 @@ def test_of_a_batch_that_was_counted_in_part_the_rest_is_counted(counting: Modul
 
 
 def test_a_batch_whose_answer_was_lost_is_reported_and_counted_once(
-    counting: ModuleType, day: date, refuse: Callable[..., list[float]]
+    counting: ModuleType, day: date, refuse: Callable[..., list[int]]
 ) -> None:
     records = [message(sales_event(CONFIRMED, day))]
     refuse(EndpointConnectionError(endpoint_url="http://127.0.0.1"), written=True)
@@ -296,7 +297,7 @@ def test_a_message_that_cannot_be_read_is_reported_alone_and_kept_out_of_the_log
 
 
 def test_a_transaction_that_fails_fails_its_own_messages_and_no_others(
-    counting: ModuleType, day: date, refuse: Callable[..., list[float]], output: Callable[[], str]
+    counting: ModuleType, day: date, refuse: Callable[..., list[int]], output: Callable[[], str]
 ) -> None:
     events = [sales_event(CONFIRMED, day) for _ in range(MAX_FACTS + 8)]
     records = [message(event) for event in events]
@@ -319,31 +320,29 @@ def test_a_transaction_that_meets_another_one_is_tried_again_after_a_growing_pau
     aws: Aws,
     counting: ModuleType,
     day: date,
-    refuse: Callable[..., list[float]],
-    monkeypatch: pytest.MonkeyPatch,
+    refuse: Callable[..., list[int]],
     code: str,
 ) -> None:
     pauses = refuse(*(cancelled(aws, "None", code) for _ in range(3)))
-    monkeypatch.setattr(counting.analytics, "_jitter", lambda _, longest: longest)
     assert deliver(counting, [message(sales_event(CONFIRMED, day))]) == []
     assert confirmed_on(counting, day) == tally(1, 1)
-    assert pauses == pytest.approx([storage.PAUSE, 2 * storage.PAUSE, 3 * storage.PAUSE])
+    assert pauses == [1, 2, 3]
 
 
 def test_a_conflict_that_does_not_end_is_left_to_the_queue(
-    aws: Aws, counting: ModuleType, day: date, refuse: Callable[..., list[float]], output: Callable[[], str]
+    aws: Aws, counting: ModuleType, day: date, refuse: Callable[..., list[int]], output: Callable[[], str]
 ) -> None:
     records = [message(sales_event(CONFIRMED, day))]
-    pauses = refuse(*(cancelled(aws, "None", "TransactionConflict") for _ in range(storage.ATTEMPTS)))
+    pauses = refuse(*(cancelled(aws, "None", "TransactionConflict") for _ in range(ATTEMPTS)))
     assert deliver(counting, records) == ids(records)
-    assert len(pauses) == storage.ATTEMPTS - 1
+    assert pauses == list(range(1, ATTEMPTS))
     assert '"error":"TransactionConflict"' in output()
     assert deliver(counting, records) == []
     assert confirmed_on(counting, day) == tally(1, 1)
 
 
 def test_a_transaction_that_no_retry_mends_is_not_tried_again(
-    aws: Aws, counting: ModuleType, day: date, refuse: Callable[..., list[float]], output: Callable[[], str]
+    aws: Aws, counting: ModuleType, day: date, refuse: Callable[..., list[int]], output: Callable[[], str]
 ) -> None:
     records = [message(sales_event(CONFIRMED, day))]
     pauses = refuse(cancelled(aws, "None", "ValidationError"))

@@ -15,6 +15,7 @@ import pytest
 from inventory import storage
 from local.store import ServiceError
 from orderflow import batch_read, cursors
+from orderflow.conflicts import ATTEMPTS
 from tests.integration.support import Answer, Api, Aws, Context, module, order_event
 
 ROUTES = [
@@ -660,9 +661,9 @@ def test_a_conflict_with_a_reservation_is_tried_again_but_not_for_ever(
     office: Api, aws: Aws, in_the_way: InTheWay
 ) -> None:
     product = aws.add_product(stock=5)
-    in_the_way.conflicts = storage.CONFLICT_ATTEMPTS - 1
+    in_the_way.conflicts = ATTEMPTS - 1
     assert set_stock(office, product, 6, version=0).status == HTTPStatus.OK
-    in_the_way.conflicts = storage.CONFLICT_ATTEMPTS
+    in_the_way.conflicts = ATTEMPTS
     answer = set_stock(office, product, 7, version=1)
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
     assert aws.stock(product) == (6, 0)

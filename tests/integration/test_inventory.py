@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from inventory import storage
+from orderflow.conflicts import ATTEMPTS
 from orderflow.ids import derived_ulid
 from tests.integration.support import Aws, Context, module, order_event
 
@@ -185,8 +186,8 @@ class Conflicting:
         return self._client.transact_write_items(TransactItems=TransactItems)
 
 
-def conflicting(stock: ModuleType, monkeypatch: pytest.MonkeyPatch, times: int) -> list[float]:
-    pauses: list[float] = []
+def conflicting(stock: ModuleType, monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    pauses: list[int] = []
     monkeypatch.setattr(stock.inventory, "_client", Conflicting(stock.inventory._client, times))
     monkeypatch.setattr(stock.inventory, "_pause", pauses.append)
     return pauses
@@ -199,14 +200,14 @@ def test_a_conflict_is_no_shortage_and_is_tried_again(
     pauses = conflicting(stock, monkeypatch, 3)
     tell(stock, PLACED, order_id, [(product, 2)])
     assert aws.stock(product) == (3, 2)
-    assert len(pauses) == 3
+    assert pauses == [1, 2, 3]
 
 
 def test_a_conflict_that_does_not_end_is_left_to_lambdas_retries(
     aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product, order_id = aws.add_product(stock=5), new_order()
-    conflicting(stock, monkeypatch, storage.CONFLICT_ATTEMPTS)
+    conflicting(stock, monkeypatch, ATTEMPTS)
     with pytest.raises(storage.Contention):
         tell(stock, PLACED, order_id, [(product, 2)])
     assert aws.stock(product) == (5, 0)

@@ -13,8 +13,9 @@ import pytest
 from orderflow import cursors
 from orderflow.event_store import as_stream
 from orderflow.events import Cause
+from orderflow.pages import READS_PER_PAGE
 from orders import order as rules
-from orders.storage import READS_PER_PAGE, beside
+from orders.storage import beside
 from tests.integration.support import ADDRESS, Answer, Api, Aws, Context, line
 
 
@@ -290,7 +291,7 @@ def test_a_customers_orders_are_listed_newest_first_in_pages(api: Api, aws: Aws)
 
 
 def test_a_status_is_searched_beyond_the_first_read(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orders.storage.ITEMS_PER_FILTERED_READ", 2)
+    monkeypatch.setattr("orderflow.pages.ITEMS_PER_FILTERED_READ", 2)
     product = aws.add_product()
     placed = [api.place(line(product)).body["orderId"] for _ in range(6)]
     for order_id in (placed[0], placed[2]):
@@ -304,7 +305,7 @@ def test_a_status_is_searched_beyond_the_first_read(api: Api, aws: Aws, monkeypa
 def test_a_search_ends_after_a_bounded_number_of_reads_and_can_go_on(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orders.storage.ITEMS_PER_FILTERED_READ", 1)
+    monkeypatch.setattr("orderflow.pages.ITEMS_PER_FILTERED_READ", 1)
     product = aws.add_product()
     oldest = api.place(line(product)).body["orderId"]
     api.call("POST", f"/orders/{oldest}/cancellation")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orderflow import cursors
+from orderflow import conflicts, cursors
 from orderflow.ids import derived_ulid, new_ulid
 from orderflow.settings import MissingSettings, from_environment
 from orderflow.wire import timestamp, to_json, with_decimals
@@ -117,3 +117,11 @@ def test_a_forged_position_that_dynamodb_would_refuse_is_refused(position: str) 
 def test_json_that_is_no_cursor_is_refused(content: str) -> None:
     with pytest.raises(cursors.BadCursor, match="not one of this list"):
         cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW)
+
+
+def test_the_pause_after_a_conflict_grows_and_is_at_most_two_seconds_for_all_attempts() -> None:
+    pauses: list[float] = []
+    for attempt in range(1, conflicts.ATTEMPTS):
+        conflicts.pause_after(attempt, pauses.append, lambda shortest, longest: shortest + longest)
+    assert pauses == sorted(set(pauses))
+    assert sum(pauses) < 2
