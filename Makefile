@@ -12,7 +12,7 @@ SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
-.PHONY: help run demo load chaos seed republish replay books unpark schemas catalogue openapi test lint format validate build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
+.PHONY: help run demo load chaos seed republish replay books unpark schemas catalogue openapi test lint audit format validate build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,11 @@ lint: .venv/dev .venv-sam/done ## ruff, mypy --strict, cfn-lint and sam validate
 	$(BIN)/cfn-lint template.yaml infrastructure/*.yaml
 	$(SAM) validate --lint --region us-east-1
 
+audit: .venv-audit/done ## checkov on templates and workflows, and known holes in the dependencies (asks PyPI)
+	.venv-audit/bin/checkov --config-file .checkov.yaml
+	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  $(addprefix -r ,$(wildcard requirements/*.txt layers/dependencies/*.txt))
+
 format: .venv/dev ## let ruff format and mend the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -95,7 +100,7 @@ lock: .venv/uv ## pin the newest versions of everything, with hashes
 	$(BIN)/python -m tools.lock
 
 clean: ## remove what these commands made
-	rm -rf .venv .venv-sam .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .venv-sam .venv-audit .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/uv: requirements/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
@@ -112,6 +117,12 @@ clean: ## remove what these commands made
 .venv/dev: .venv/run requirements/dev.txt
 	@echo "installing what tests and lint need …"
 	@$(INSTALL) requirements/dev.txt
+	@touch $@
+
+.venv-audit/done: .venv/uv requirements/audit.txt
+	@echo "installing checkov and pip-audit …"
+	@$(PYTHON) -m venv .venv-audit
+	@VIRTUAL_ENV=.venv-audit $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements/audit.txt
 	@touch $@
 
 .venv-sam/done: .venv/uv requirements/sam.txt

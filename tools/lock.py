@@ -29,6 +29,7 @@ def main() -> None:
     compile_requirements(REQUIREMENTS / "run.in")
     compile_requirements(REQUIREMENTS / "dev.in", "--constraint", str(run))
     compile_requirements(REQUIREMENTS / "sam.in")
+    compile_requirements(REQUIREMENTS / "audit.in")
     leave_out = [option for package in IN_THE_RUNTIME for option in ("--no-emit-package", package)]
     compile_requirements(LAYER / "requirements.in", "--constraint", str(run), *leave_out)
 

@@ -53,7 +53,7 @@ def named(given: dict[str, Any], parameter: str) -> str:
     match given.get(parameter):
         case {"Ref": logical_id} | {"Fn::GetAtt": [logical_id, _]}:
             return f"{{{logical_id}}}"
-        case str() as text:
+        case {"Fn::Sub": str() as text} | (str() as text):
             return text
     return f"{{{parameter}}}"
 
@@ -186,7 +186,7 @@ def test_every_business_metric_that_is_looked_at_comes_from_its_service(
     for function in functions(template).values():
         module = function["Handler"].rpartition(".")[0].replace(".", "/")
         sources[function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]] = ROOT / f"functions/{module}.py"
-    business = [(name, dict(rest)) for namespace, name, rest in metrics if namespace == given["MetricsNamespace"]]
+    business = [(name, dict(rest)) for namespace, name, rest in metrics if namespace == named(given, "MetricsNamespace")]
     assert business
     for name, dimensions in business:
         assert set(dimensions) == {"service"}, name
