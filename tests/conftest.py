@@ -1,10 +1,12 @@
 """Options of all tests, and what the shared layer reads when it is imported."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("orderflow", deadline=None)  # a busy machine is no failure
 settings.load_profile("orderflow")
@@ -19,13 +21,29 @@ os.environ.update(
 )
 
 
+CALLERS, PERMISSIONS = ("tests/e2e/*", "tests/integration/*"), "tests/contract/test_permissions.py"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stack", help="run the e2e tests against the deployed stack of this name")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What compares the other tests' calls of AWS with the template comes last."""
-    items.sort(key=lambda item: item.path.name == "test_permissions.py")
+    items.sort(key=lambda item: item.path.match(PERMISSIONS))
+
+
+class SideBySide(LoadScopeScheduling):
+    """Runs files side by side, but one after the other those whose calls of AWS are compared at last."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = PurePath(nodeid.partition("::")[0])
+        return "calls" if any(map(file.match, (*CALLERS, PERMISSIONS))) else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    """How `--numprocesses` shares the tests out."""
+    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")

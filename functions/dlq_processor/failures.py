@@ -19,6 +19,8 @@ Message = Mapping[str, Any]
 MAX_PAYLOAD = 350_000
 """Bytes. A larger one would not fit a DynamoDB item (400 KB) together with all that stands beside it."""
 MAX_CODE = 100
+MAX_REPLAY_NAME = 64
+"""Characters (StartReplay, EventBridge API reference)."""
 MAX_SENTENCE = 1000
 PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 """What goes into a record's id, and so into a path, as it is."""
@@ -154,15 +156,21 @@ def _undelivered(message: Message, attributes: Mapping[str, str], event: Any, co
     if consumers.is_analytics_queue(target):
         payload = _queue_record({**message, "messageAttributes": {}}, target)
         return _storable(consumer=ANALYTICS, payload=payload, transient=transient, **known)
-    return Failure(consumer=rule, mend=_replay(rule, event, known["event_id"]), **known)
+    return Failure(consumer=rule, mend=_command(rule, target, event, known["event_id"]), **known)
 
 
-def _replay(rule: str, event: Any, event_id: str) -> str:
-    """The command that replays the event to its rule alone. A replay's name must be new in its account."""
+def _command(rule: str, target: str, event: Any, event_id: str) -> str:
+    """What sends the event to its rule's target again: a replay to that rule alone, if it takes replays.
+
+    A replay's name must be new in its account. The rule takes names that begin like this one's, or with `redrive-`.
+    """
     begin = _moment(event, "time")
-    end = begin + timedelta(seconds=1)  # an event's time is cut to the second
-    name = derived_ulid(rule, event_id)[-12:].lower()
-    return f"make replay FROM={_second(begin)} TO={_second(end)} RULE={rule} NAME=redrive-{name}"
+    window = f"FROM={_second(begin)} TO={_second(begin + timedelta(seconds=1))}"  # an event's time is cut to the second
+    if ":logs:" in target:  # replays are no news, so the log takes none
+        return f"make republish {window}"
+    replay = code(_text(event, "replay-name") or "redrive")
+    unique = f"-{derived_ulid(rule, event_id)[-12:].lower()}"
+    return f"make replay {window} RULE={rule} NAME={replay[: MAX_REPLAY_NAME - len(unique)]}{unique}"
 
 
 def _received_too_often(message: Message, queue: str) -> Failure:

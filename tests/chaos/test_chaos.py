@@ -3,8 +3,6 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +12,6 @@ from tests.changed_copy import ROOT, Change, changed_copy
 
 SEED, ORDERS = "27", "25"
 """A seed whose faults strike early, each kind of them at least three times."""
-SIDE_BY_SIDE = 2
-"""As many as a small machine has processors."""
 
 
 class Mutant(NamedTuple):
@@ -58,8 +54,6 @@ MUTANTS = {
     ),
 }
 
-Runs = dict[str, Future["subprocess.CompletedProcess[str]"]]
-
 
 def chaos(template: Path, evidence: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "tools.chaos", "--seed", SEED, "--orders", ORDERS]
@@ -67,28 +61,16 @@ def chaos(template: Path, evidence: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """All runs by name, side by side; the one of the code as it is has an empty name."""
-    folders = {name: tmp_path_factory.mktemp("run") for name in ("", *MUTANTS)}
-    templates = {name: changed_copy(folders[name], [mutant.change]) for name, mutant in MUTANTS.items()}
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield {
-            name: pool.submit(chaos, templates.get(name, ROOT / "template.yaml"), folder / "evidence")
-            for name, folder in folders.items()
-        }
-
-
-def test_nothing_is_lost_under_random_faults(runs: Runs) -> None:
-    run = runs[""].result()
+def test_nothing_is_lost_under_random_faults(tmp_path: Path) -> None:
+    run = chaos(ROOT / "template.yaml", tmp_path / "evidence")
 
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("name", MUTANTS)
-def test_code_without_its_safeguard_fails_the_same_run(runs: Runs, name: str) -> None:
-    run = runs[name].result()
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_code_without_its_safeguard_fails_the_same_run(mutant: Mutant, tmp_path: Path) -> None:
+    run = chaos(changed_copy(tmp_path, [mutant.change]), tmp_path / "evidence")
 
     assert run.returncode == 1, run.stdout + run.stderr
-    assert re.search(MUTANTS[name].violation, run.stdout), run.stdout + run.stderr
+    assert re.search(mutant.violation, run.stdout), run.stdout + run.stderr
     assert f"seed {SEED}: " in run.stdout

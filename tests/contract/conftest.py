@@ -1,13 +1,12 @@
 """The template as SAM makes it, which the tests of this folder look at and leave as it is."""
 
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import pytest
 from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
 
-ROOT = Path(__file__).parents[2]
+from tests.contract.source import source
 
 
 class NoManagedPolicies:
@@ -19,14 +18,14 @@ class NoManagedPolicies:
 
 def translated(stage: str = "sandbox") -> dict[str, Any]:
     """The template as CloudFormation gets it for a stage."""
-    source = yaml_parse((ROOT / "template.yaml").read_text())  # type: ignore[no-untyped-call]
-    source["Globals"]["Function"]["CodeUri"] = "s3://a-bucket/functions.zip"
-    for resource in source["Resources"].values():
+    written = deepcopy(source())
+    written["Globals"]["Function"]["CodeUri"] = "s3://a-bucket/functions.zip"
+    for resource in written["Resources"].values():
         if resource["Type"] == "AWS::Serverless::LayerVersion":
             resource["Properties"]["ContentUri"] = "s3://a-bucket/layer.zip"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        result: dict[str, Any] = transform(source, {"Stage": stage}, NoManagedPolicies())  # type: ignore[arg-type]
+        result: dict[str, Any] = transform(written, {"Stage": stage}, NoManagedPolicies())  # type: ignore[arg-type]
     return result
 
 

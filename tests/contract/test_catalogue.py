@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from orderflow.contracts import DETAILS
+from tests.contract.source import source
 from tests.contract.test_rules import RULES
 from tools.catalogue import PAGE, STORED_BY, Rule, conditions, current, fields, main, replays, rules
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())  # type: ignore[no-untyped-call]
-FOUND = {rule.name: rule for rule in rules(TEMPLATE)}
+FOUND = {rule.name: rule for rule in rules(source())}
 TEXT = current(ROOT)
 DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
 
@@ -49,7 +48,7 @@ def test_an_event_has_a_section_with_its_source_and_who_stores_it(source: str, d
 
 
 def test_events_are_stored_by_functions_of_the_template() -> None:
-    functions = {name for name, resource in TEMPLATE["Resources"].items() if "Handler" in resource["Properties"]}
+    functions = {name for name, resource in source()["Resources"].items() if "Handler" in resource["Properties"]}
     assert set(STORED_BY.values()) <= functions
     assert set(STORED_BY) == {detail_type for _, detail_type in DETAILS}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from analytics.facts import fact_of
 from event_publisher.outbox import Outgoing, Publisher, outgoing
@@ -18,6 +17,7 @@ from orderflow.contracts import DETAILS
 from orders import published as orders
 from orders.order import order_id_for_key
 from orders.requests import PlaceOrderRequest
+from tests.contract.source import source
 
 ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "events"
@@ -40,8 +40,9 @@ def read(name: str) -> Any:
 
 
 def functions() -> Mapping[str, Any]:
-    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
-    return {name: found for name, found in resources.items() if found["Type"] == "AWS::Serverless::Function"}
+    return {
+        name: found for name, found in source()["Resources"].items() if found["Type"] == "AWS::Serverless::Function"
+    }
 
 
 def logical_id(folder: str) -> str:

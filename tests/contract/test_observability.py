@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools import Logger
-from samtranslator.yaml_helper import yaml_parse
 
 from dlq_processor.retries import DELAYS
+from tests.contract.source import source
 from tests.contract.test_template import functions, mappings, of_type
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ Metric = tuple[str, str, tuple[tuple[str, str], ...]]
 @pytest.fixture(scope="module")
 def observability() -> dict[str, Any]:
     """The nested template."""
-    return dict(yaml_parse((ROOT / "infrastructure/observability.yaml").read_text()))  # type: ignore[no-untyped-call]
+    return source("infrastructure/observability.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,9 @@ def test_every_business_metric_that_is_looked_at_comes_from_its_service(
     for function in functions(template).values():
         module = function["Handler"].rpartition(".")[0].replace(".", "/")
         sources[function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]] = ROOT / f"functions/{module}.py"
-    business = [(name, dict(rest)) for namespace, name, rest in metrics if namespace == named(given, "MetricsNamespace")]
+    business = [
+        (name, dict(rest)) for namespace, name, rest in metrics if namespace == named(given, "MetricsNamespace")
+    ]
     assert business
     for name, dimensions in business:
         assert set(dimensions) == {"service"}, name

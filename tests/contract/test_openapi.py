@@ -12,10 +12,10 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic.alias_generators import to_camel
-from samtranslator.yaml_helper import yaml_parse
 
 from backoffice import answers as backoffice
 from orders import answers as orders
+from tests.contract.source import source
 from tests.documented import COMPONENTS, DOCUMENT, assert_documented
 
 ROOT = Path(__file__).parents[2]
@@ -60,10 +60,9 @@ def test_the_document_is_an_openapi_document() -> None:
 
 
 def test_every_route_of_the_template_is_documented_with_its_authorizer_and_no_other() -> None:
-    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]  # type: ignore[no-untyped-call]
     deployed = {
         (event["Properties"]["Method"], nameless(event["Properties"]["Path"])): event["Properties"].get("Auth")
-        for resource in resources.values()
+        for resource in source()["Resources"].values()
         for event in resource["Properties"].get("Events", {}).values()
         if event["Type"] == "HttpApi"
     }

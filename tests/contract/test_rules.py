@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
+from tests.contract.source import source
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())  # type: ignore[no-untyped-call]
-RESOURCES = TEMPLATE["Resources"]
+RESOURCES = source()["Resources"]
 # Of high value and with a promotion, so that every rule that wants its event wants this one.
 DETAIL = json.loads((ROOT / "events/email/high_value_order_placed.json").read_text())["detail"]
 DETAIL["metadata"]["promotionCode"] = "SPRING10"
@@ -111,7 +110,7 @@ def _explicit() -> dict[str, Rule]:
         (target,) = rule["Targets"]
         (named,) = [
             name
-            for name in (*RESOURCES, *TEMPLATE["Parameters"])
+            for name in (*RESOURCES, *source()["Parameters"])
             if target["Arn"] in ({"Fn::GetAtt": [name, "Arn"]}, {"Ref": name}) or f"${{{name}}}" in str(target["Arn"])
         ]
         found[rule["Name"]] = Rule(

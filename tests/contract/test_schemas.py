@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from jsonschema import Draft4Validator  # type: ignore[import-untyped]
-from samtranslator.yaml_helper import yaml_parse
 
 from local.patterns import EventPattern
 from orderflow.events import Item, OrderMetadata, StoredEvent
+from tests.contract.source import source
 from tests.contract.test_producers import PRODUCERS, items, last_detail, metadata, placed
 from tests.contract.test_rules import RULES, rules
 from tools.schemas import FOLDER, TEMPLATE, Schema, committed, from_models, refusals, stale
@@ -28,7 +28,7 @@ def errors(schema: Schema, event: Any) -> list[str]:
 
 
 def resources() -> dict[str, Any]:
-    found: dict[str, Any] = yaml_parse((ROOT / TEMPLATE).read_text())["Resources"]  # type: ignore[no-untyped-call]
+    found: dict[str, Any] = source(str(TEMPLATE))["Resources"]
     return found
 
 
@@ -103,7 +103,9 @@ def test_what_is_published_is_valid(
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_matches_the_samples_of_its_events_and_no_others(name: str) -> None:
-    pattern = EventPattern(rules()[name].pattern)
-    matched = {sample_name for sample_name, sample in SAMPLES.items() if pattern.matches(sample)}
-    wanted = RULES[name].events
-    assert matched == {key for key, sample in SAMPLES.items() if (sample["source"], sample["detail-type"]) in wanted}
+    pattern, wanted = EventPattern(rules()[name].pattern), RULES[name]
+    replay = {} if None in wanted.replays else {"replay-name": next(iter(wanted.replays))}
+    matched = {key for key, sample in SAMPLES.items() if pattern.matches(sample | replay)}
+    assert matched == {
+        key for key, sample in SAMPLES.items() if (sample["source"], sample["detail-type"]) in wanted.events
+    }

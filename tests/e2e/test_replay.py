@@ -4,12 +4,10 @@ import json
 import os
 import shlex
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from tests.changed_copy import Change, changed_copy
 from tests.e2e.conftest import ADDRESS, Shop, eventually
 from tests.e2e.runner import running
+from tests.webhook import Webhook, webhook
 from tools.books import BusRecord, read_table, scanner
 from tools.http import Api
 from tools.replay import start, wait
@@ -54,39 +53,19 @@ CHANGES = [
 ]
 
 
-class Webhook(HTTPServer):
-    """The warehouse, which notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), _Telling)
-
-
-class _Telling(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing."""
-
-
 @dataclass
 class Replaying:
     """The application with an archive, as its users, its operators and its neighbours see it.
 
     Args:
         shop: as its users see it.
-        webhook: the warehouse.
+        warehouse: its endpoint.
         record: what was on the bus.
         begun: before the first order.
     """
 
     shop: Shop
-    webhook: Webhook
+    warehouse: Webhook
     record: BusRecord
     begun: datetime
 
@@ -149,8 +128,9 @@ class Replaying:
 
     def told(self, order_id: str) -> list[tuple[str, str]]:
         """What the warehouse was told of an order, sorted: detail-type, and the replay's name or nothing."""
-        events = [event for event in self.webhook.told if event["detail"]["orderId"] == order_id]
-        return sorted((event["detail-type"], event.get("replay-name", "")) for event in events)
+        events = [json.loads(call.body) for call in self.warehouse.calls]
+        ours = (event for event in events if event["detail"]["orderId"] == order_id)
+        return sorted((event["detail-type"], event.get("replay-name", "")) for event in ours)
 
     def received(self, queue: str) -> list[dict[str, Any]]:
         """The messages of a neighbour's queue, which holds them no longer then."""
@@ -177,11 +157,8 @@ class Replaying:
 
 @pytest.fixture(scope="module")
 def replaying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaying]:
-    webhook = Webhook()
-    threading.Thread(target=webhook.serve_forever, daemon=True).start()
     parameters = {
         "SenderEmail": "shop@example.com",
-        "FulfilmentWebhookUrl": f"http://127.0.0.1:{webhook.server_port}/orders",
         "FulfilmentWebhookApiKey": "made-up",
         "StagingEventBusArn": STAGING,
     }
@@ -189,11 +166,11 @@ def replaying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaying]:
     prepare = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
     folder = tmp_path_factory.mktemp("replaying")
     begun = datetime.now(UTC).replace(microsecond=0)  # an event's time is cut to the second
-    with running(changed_copy(folder, CHANGES), "--quiet", "--prepare", prepare, *options):
-        stack = local_stack(folder / "state" / "stack.json")
-        yield Replaying(Shop(stack, Api(stack, connections=4)), webhook, BusRecord(stack), begun)
-    webhook.shutdown()
-    webhook.server_close()
+    with webhook() as warehouse:
+        options += ["--parameter", f"FulfilmentWebhookUrl={warehouse.url}/orders"]
+        with running(changed_copy(folder, CHANGES), "--quiet", "--prepare", prepare, *options):
+            stack = local_stack(folder / "state" / "stack.json")
+            yield Replaying(Shop(stack, Api(stack, connections=4)), warehouse, BusRecord(stack), begun)
 
 
 def test_a_consumer_that_had_the_events_counts_none_twice(replaying: Replaying) -> None:

@@ -226,7 +226,7 @@ def test_what_no_invocation_mends_is_parked_with_its_command(aws: Aws, processor
     process(processor, a_message(event, attributes))
     found = record_of(processor, "all-events-log", event)
     assert (found.status, found.redrivable) == (Status.PARKED, False)
-    assert (found.mend or "").startswith("make replay FROM=2026-11-21T18:36:00Z")
+    assert (found.mend or "").startswith("make republish FROM=2026-11-21T18:36:00Z")
     assert aws.dlq() == []
 
 

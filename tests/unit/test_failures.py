@@ -135,6 +135,28 @@ def test_any_event_that_did_not_reach_something_else_is_for_a_replay_to_that_rul
     assert re.fullmatch(rf"make replay {window} RULE={rule} NAME=redrive-[0-9a-z]{{12}}", found.mend or "")
 
 
+@pytest.mark.parametrize(
+    ("replay", "begins"),
+    [
+        ("to-staging-november", "to-staging-november"),
+        ("redrive-" + "x" * 56, "redrive-" + "x" * 43),
+        ("a b;c", "a_b_c"),
+    ],
+)
+def test_a_replayed_event_is_replayed_again_under_a_name_that_its_rule_takes(replay: str, begins: str) -> None:
+    event = event_of("e") | {"replay-name": replay}
+    attributes = undelivered("arn:aws:events:us-east-1:1:event-bus/staging", "replay-to-staging", "NO_RESOURCE")
+    (name,) = re.findall("NAME=(.*)$", failure(message(event, attributes)).mend or "")
+    assert re.fullmatch(rf"{begins}-[0-9a-z]{{12}}", name)
+    assert len(name) <= 64
+
+
+def test_an_event_that_did_not_reach_the_log_is_published_again() -> None:
+    """The log takes no replays."""
+    found = failure(fixture("undelivered_to_a_log"))
+    assert found.mend == "make republish FROM=2026-11-21T18:36:00Z TO=2026-11-21T18:36:01Z"
+
+
 @given(names, ids, words, sentences, extra)
 def test_any_record_of_a_failed_invocation_is_the_functions_failure_with_what_it_was_given(
     function: str, event_id: str, reason: str, why: str, more: dict[str, Any]
