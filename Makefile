@@ -12,7 +12,7 @@ SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
-.PHONY: help run demo load chaos seed republish replay books unpark schemas catalogue openapi test lint audit format validate build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
+.PHONY: help run demo load chaos seed republish replay books unpark schemas catalogue openapi test lint audit format build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'

@@ -21,7 +21,9 @@ os.environ.update(
 )
 
 
-CALLERS, PERMISSIONS = ("tests/e2e/*", "tests/integration/*"), "tests/contract/test_permissions.py"
+PERMISSIONS = "tests/contract/test_permissions.py"
+CALLERS = ("tests/e2e/*", "tests/integration/*", PERMISSIONS)
+NO_CALLERS = [f"tests/e2e/test_{name}.py" for name in ("faults", "neighbours", "replay", "runner*", "targets")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +40,7 @@ class SideBySide(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = PurePath(nodeid.partition("::")[0])
-        return "calls" if any(map(file.match, (*CALLERS, PERMISSIONS))) else str(file)
+        return "calls" if any(map(file.match, CALLERS)) and not any(map(file.match, NO_CALLERS)) else str(file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
