@@ -58,7 +58,7 @@ unpark: .venv/run ## move what the DLQ processor could not process back to the D
 	@$(BIN)/python -m tools.unpark $(if $(STACK),--stack "$(STACK)")
 
 test: .venv/dev ## run every test
-	@$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder --cov --cov-report=term
 
 lint: .venv/dev .venv-sam/done ## ruff, mypy --strict, cfn-lint and sam validate --lint
 	$(BIN)/ruff format --check .

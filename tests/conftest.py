@@ -24,6 +24,7 @@ os.environ.update(
 PERMISSIONS = "tests/contract/test_permissions.py"
 CALLERS = ("tests/e2e/*", "tests/integration/*", PERMISSIONS)
 NO_CALLERS = [f"tests/e2e/test_{name}.py" for name in ("faults", "neighbours", "replay", "runner*", "targets")]
+"""They run stacks of their own, whose calls of AWS nobody looks at."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,8 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compares the other tests' calls of AWS with the template comes last."""
-    items.sort(key=lambda item: item.path.match(PERMISSIONS))
+    """What takes longest comes first, what compares the other tests' calls of AWS with the template last."""
+    items.sort(key=lambda item: (item.path.match(PERMISSIONS), not _is_caller(item.path)))
+
+
+def _is_caller(file: PurePath) -> bool:
+    return any(map(file.match, CALLERS)) and not any(map(file.match, NO_CALLERS))
 
 
 class SideBySide(LoadScopeScheduling):
@@ -40,7 +45,9 @@ class SideBySide(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = PurePath(nodeid.partition("::")[0])
-        return "calls" if any(map(file.match, CALLERS)) and not any(map(file.match, NO_CALLERS)) else str(file)
+        if _is_caller(file):
+            return "calls"
+        return nodeid if file.match("tests/chaos/*") else str(file)  # a run of chaos takes as long as many files
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:

@@ -1,8 +1,9 @@
 """Runs every fixture through the real SAM CLI and through local/, and compares: `make test-sam-local`.
 
 Two stores stand side by side, each filled from the seed: the containers of `sam local` work on one, the functions of
-local/ on the other. A fixture goes to both. Their answers must be alike, and in the end what is in the tables and on
-the bus. Where no Docker engine answers there is nothing to compare with, and the command says so.
+local/ on the other. A fixture goes to both, so does what `sam local generate-event` makes, and a few requests come in
+by `sam local start-api` and by the HTTP API of local/. The answers must be alike, and in the end what is in the tables
+and on the bus. Where no Docker engine answers there is nothing to compare with, and the command says so.
 
 Environment, besides Docker's own:
     LAMBDA_IMAGE: the image in which functions run; by default the one that the SAM CLI takes.
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import boto3
 from botocore.config import Config
 from samtranslator.yaml_helper import yaml_parse
 
+from tools.http import Api
 from tools.stack import Stack, local_stack
 
 TEMPLATE = Path("template.yaml")
@@ -38,6 +41,7 @@ SAM = Path(".venv-sam/bin/sam").absolute()
 # Apart from what `sam deploy` takes: this is built for the architecture of this machine.
 BUILD = Path(".aws-sam/sam-local")
 BUILT = BUILD / "build/template.yaml"
+BUILT_API = BUILT.with_name("api.json")
 IMAGE = "orderflow/sam-local"
 # `sam local` takes a topic's name for its ARN, which only publishing needs.
 VARIABLES = BUILD / "variables.json"
@@ -65,6 +69,23 @@ FLOW = (
 # One of each function, run a second time through `sam local invoke`, which starts a container for it alone.
 SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6], FLOW[7], FLOW[8], FLOW[9], "backoffice_api/get_stock"
 
+# What others send to functions like these; that it is none of our events is something to say, and nothing to break on.
+GENERATED = {
+    "OrderApiFunction": ("apigateway", "http-api-proxy"),
+    "BackofficeApiFunction": ("apigateway", "http-api-proxy"),
+    "EventPublisherFunction": ("dynamodb", "update"),
+    "InventoryFunction": ("cloudwatch", "scheduled-event"),
+    "OrderStatusFunction": ("cloudwatch", "scheduled-event"),
+    "EmailFunction": ("cloudwatch", "scheduled-event"),
+    "SalesReportFunction": ("cloudwatch", "scheduled-event"),
+    "AnalyticsFunction": ("sqs", "receive-message"),
+    "DlqProcessorFunction": ("sqs", "receive-message"),
+}
+# Sent over HTTP, as what the fixtures say of it.
+SENT_HEADERS = "content-type", "idempotency-key"
+REQUESTS = "order_api/list_products", "order_api/place_order", "order_api/list_orders"
+BEHIND_START_API = Path(__file__).with_name("behind_start_api.py")
+
 # `sam local` gives functions the logical id of what the template leaves CloudFormation to name.
 NAMED = {
     "AWS::DynamoDB::Table": "TableName",
@@ -74,12 +95,14 @@ NAMED = {
 CHANGING = (  # what differs from run to run, and what stands for it in a comparison
     (re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b"), "<ulid>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "<time>"),
+    (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
 )
 SECONDS_TO_START = 60
 SECONDS_TO_SETTLE = 10
 
 Answer = Any
-Invoke = Callable[[str], Answer]
+Invoke = Callable[[str, bytes], Answer]
+"""Gives a function, by its logical id, a payload."""
 
 
 class SamLocalError(Exception):
@@ -114,11 +137,16 @@ def _compare() -> int:
             _image(of_sam, host or "host.docker.internal"),
             _start_lambda(of_sam) as sam,
         ):
-            through_local = _invoker(of_local.client("lambda"))
+            through_sam, through_local = _invoker(sam), _invoker(of_local.client("lambda"))
             print(f"{'fixture':<52}{'answer':<28}same as local")
-            alike = [_same(name, _invoker(sam), through_local) for name in fixtures()]
+            alike = [_same_fixture(name, through_sam, through_local) for name in fixtures()]
+            print("\nwhat sam local generate-event makes")
+            alike += [_same_generated(function, through_sam, through_local) for function in GENERATED]
             print("\nonce more, through sam local invoke")
-            alike += [_same(name, _sam_invoke, through_local) for name in SINGLE]
+            alike += [_same_fixture(name, _sam_invoke, through_local) for name in SINGLE]
+            print("\nthrough sam local start-api")
+            with _start_api(of_sam) as api:
+                alike += [_same_request(name, Api(api), Api(of_local)) for name in REQUESTS]
             print()
             alike += _same_data(of_sam, of_local)
     print(f"\n{alike.count(False)} of {len(alike)} differ" if not all(alike) else f"\nall {len(alike)} alike")
@@ -155,11 +183,43 @@ def quiet_template(template: dict[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ what is compared
 
 
-def _same(name: str, through_sam: Invoke, through_local: Invoke) -> bool:
-    """Run a fixture on both sides and print a line; an error is never right, even if both make the same."""
-    by_sam, by_local = through_sam(name), through_local(name)
-    same = comparable(by_sam) == comparable(by_local) and not _is_error(by_sam)
-    print(f"{name:<52}{_shown(by_sam):<28}{'yes' if same else 'no'}", flush=True)
+def _same_fixture(name: str, through_sam: Invoke, through_local: Invoke) -> bool:
+    """Run a fixture on both sides; an error is never right, even if both make the same."""
+    function, payload = _function(name), _fixture(name).read_bytes()
+    by_sam = through_sam(function, payload)
+    return _same(name, by_sam, through_local(function, payload)) and not _is_error(by_sam)
+
+
+def _same_generated(function: str, through_sam: Invoke, through_local: Invoke) -> bool:
+    """Run what the SAM CLI makes for a function's kind of trigger. The same error on both sides is right."""
+    payload = _run([str(SAM), "local", "generate-event", *GENERATED[function]]).encode()
+    by_sam, by_local = (_without_stack_trace(through(function, payload)) for through in (through_sam, through_local))
+    return _same(f"{function}: {' '.join(GENERATED[function])}", by_sam, by_local)
+
+
+def _same_request(name: str, through_sam: Api, through_local: Api) -> bool:
+    """Send a fixture's request to both APIs, by a signed-in customer."""
+    request = json.loads(_fixture(name).read_text())
+    query = f"?{request['rawQueryString']}" if request["rawQueryString"] else ""
+    by_sam, by_local = (
+        api.call(
+            request["requestContext"]["http"]["method"],
+            request["rawPath"] + query,
+            user="customer",
+            headers={
+                key: value for key, value in request["headers"].items() if key in ("content-type", "idempotency-key")
+            },
+            body=request.get("body"),
+        )
+        for api in (through_sam, through_local)
+    )
+    return _same(name, *({"statusCode": answer.status, "body": answer.body} for answer in (by_sam, by_local)))
+
+
+def _same(what: str, by_sam: Answer, by_local: Answer) -> bool:
+    """Whether two answers are alike; prints a line that says so."""
+    same = comparable(by_sam) == comparable(by_local)
+    print(f"{what:<52}{_shown(by_sam):<28}{'yes' if same else 'no'}", flush=True)
     if not same:
         print(f"  sam:   {json.dumps(by_sam)}\n  local: {json.dumps(by_local)}")
     return same
@@ -196,6 +256,11 @@ def _without_traces(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_traces(member) for name, member in value.items() if name != "traceHeader"}
     return [_without_traces(member) for member in value] if isinstance(value, list) else value
+
+
+def _without_stack_trace(answer: Answer) -> Answer:
+    """An answer without the lines of code, whose paths are another machine's in a container."""
+    return {name: answer[name] for name in answer if name != "stackTrace"} if _is_error(answer) else answer
 
 
 def _orders(stack: Stack) -> list[str]:
@@ -252,16 +317,16 @@ def _fixture(name: str) -> Path:
 def _invoker(client: Any) -> Invoke:
     """Invokes through Lambda's API, which the SAM CLI and local/ both offer."""
 
-    def invoke(name: str) -> Answer:
-        answer = client.invoke(FunctionName=_function(name), Payload=_fixture(name).read_bytes())
+    def invoke(function: str, payload: bytes) -> Answer:
+        answer = client.invoke(FunctionName=function, Payload=payload)
         return _parsed(answer["Payload"].read().decode())
 
     return invoke
 
 
-def _sam_invoke(name: str) -> Answer:
+def _sam_invoke(function: str, payload: bytes) -> Answer:
     """Invokes by `sam local invoke`, whose last line is the answer."""
-    output = _run(_sam("local", "invoke", _function(name), "--event", str(_fixture(name)), *_invoking()))
+    output = _run(_sam("local", "invoke", function, "--event", "-", *_invoking(BUILT)), given=payload.decode())
     return _parsed(output.strip().rpartition("\n")[2])
 
 
@@ -281,8 +346,8 @@ def _sam(*arguments: str) -> list[str]:
     return [str(SAM), *arguments, "--parameter-overrides", f"Architecture={_architecture()}"]
 
 
-def _invoking() -> Sequence[str]:
-    return "--template", str(BUILT), "--invoke-image", IMAGE, "--skip-pull-image", "--env-vars", str(VARIABLES)
+def _invoking(template: Path) -> Sequence[str]:
+    return "--template", str(template), "--invoke-image", IMAGE, "--skip-pull-image", "--env-vars", str(VARIABLES)
 
 
 def _build() -> None:
@@ -356,21 +421,40 @@ def _start_lambda(stack: Stack) -> Iterator[Any]:
     topics = {"ALERT_TOPIC_ARN": "AlertTopicArn", "SALES_REPORT_TOPIC_ARN": "SalesReportTopicArn"}
     parameters = {variable: stack.outputs[output] for variable, output in topics.items()}
     VARIABLES.write_text(json.dumps({"Parameters": parameters}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = _sam("local", "start-lambda", "--port", str(port), "--warm-containers", "LAZY", *_invoking())
-    with tempfile.TemporaryDirectory() as folder, _started(command, Path(folder, "log")) as run:
-        run.wait_for(lambda: _listens(port))
+    with _sam_server("start-lambda", BUILT) as url:
         yield boto3.client(
             "lambda",
-            endpoint_url=f"http://127.0.0.1:{port}",
+            endpoint_url=url,
             region_name="us-east-1",
             aws_access_key_id="local",
             aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
             # A function's first call builds an image with its layers
             config=Config(retries={"total_max_attempts": 1}, read_timeout=180),
         )
+
+
+@contextmanager
+def _start_api(stack: Stack) -> Iterator[Stack]:
+    """The stack as `sam local start-api` shows it, whose API is the SAM CLI's."""
+    template = yaml_parse(BUILT.read_text())  # type: ignore[no-untyped-call]
+    function = template["Resources"]["OrderApiFunction"]["Properties"]
+    shutil.copy(BEHIND_START_API, Path(BUILT.parent, function["CodeUri"]))
+    function["Handler"] = f"{BEHIND_START_API.stem}.handler"
+    BUILT_API.write_text(json.dumps(template))
+    with _sam_server("start-api", BUILT_API) as url:
+        yield replace(stack, api_url=url)
+
+
+@contextmanager
+def _sam_server(kind: str, template: Path) -> Iterator[str]:
+    """The URL of `sam local start-lambda` or `start-api`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = _sam("local", kind, "--port", str(port), "--warm-containers", "LAZY", *_invoking(template))
+    with tempfile.TemporaryDirectory() as folder, _started(command, Path(folder, "log")) as run:
+        run.wait_for(lambda: _listens(port))
+        yield f"http://127.0.0.1:{port}"
 
 
 class _Started:
