@@ -33,7 +33,7 @@ from botocore.config import Config
 from samtranslator.yaml_helper import yaml_parse
 
 from tools.http import Api
-from tools.stack import Stack, local_stack
+from tools.stack import Stack, local_stack, sign_in
 
 TEMPLATE = Path("template.yaml")
 EVENTS = Path("events")
@@ -299,7 +299,8 @@ def _is_error(answer: Answer) -> bool:
 def _shown(answer: Answer) -> str:
     if _is_error(answer):
         return str(answer["errorType"])
-    return str(answer["statusCode"]) if isinstance(answer, dict) and "statusCode" in answer else json.dumps(answer)
+    text = str(answer["statusCode"]) if isinstance(answer, dict) and "statusCode" in answer else json.dumps(answer)
+    return text if len(text) < 26 else f"{text[:24]} …"
 
 
 # ------------------------------------------------------------------------------------------ the two sides
@@ -407,12 +408,13 @@ def _image(stack: Stack, host: str) -> Iterator[None]:
 
 @contextmanager
 def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
-    """A stack of local/, seeded."""
+    """A stack of local/, seeded, with a customer who is signed in."""
     command = [sys.executable, "-m", "local", "run", "--template", str(template), "--port", "0", "--store-host", host]
     prepare = f"{sys.executable} -m tools.seed"
     with _started([*command, "--state", str(state), "--quiet", "--prepare", prepare], state.with_suffix(".log")) as run:
         run.wait_for((state / "stack.json").exists)
-        yield local_stack(state / "stack.json")
+        stack = local_stack(state / "stack.json")
+        yield replace(stack, tokens={"customer": sign_in(stack, "customer")})
 
 
 @contextmanager
