@@ -1,9 +1,6 @@
 """Options of all tests, and what the shared layer reads when it is imported."""
 
 import os
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -28,7 +25,6 @@ PERMISSIONS = "tests/contract/test_permissions.py"
 CALLERS = ("tests/e2e/*", "tests/integration/*", PERMISSIONS)
 NO_CALLERS = [f"tests/e2e/test_{name}.py" for name in ("faults", "neighbours", "replay", "runner*", "targets")]
 """They run stacks of their own, whose calls of AWS nobody looks at."""
-NOT_COVERED = [f"tests/{folder}/*" for folder in ("chaos", "e2e", "unit/local", "unit/tools")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,10 +40,6 @@ def _is_caller(file: PurePath) -> bool:
     return any(map(file.match, CALLERS)) and not any(map(file.match, NO_CALLERS))
 
 
-def _is_covered(file: PurePath) -> bool:
-    return not any(map(file.match, NOT_COVERED))
-
-
 class SideBySide(LoadScopeScheduling):
     """Runs files side by side, but one after the other those whose calls of AWS are compared at last."""
 
@@ -61,21 +53,6 @@ class SideBySide(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     """How `--numprocesses` shares the tests out."""
     return SideBySide(config, log)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Runs tests that call no function of ours without coverage's tracer, which makes them half as slow again."""
-    tracer = None if _is_covered(item.path) else sys.gettrace()
-    if tracer:
-        sys.settrace(None)
-        threading.settrace(None)
-    try:
-        return (yield)
-    finally:
-        if tracer:
-            threading.settrace(tracer)
-            sys.settrace(tracer)
 
 
 @pytest.fixture(scope="session")
