@@ -169,11 +169,11 @@ class Failing:
         events = self.shop.call("GET", f"/orders/{order_id}/events").body["items"]
         assert [event["detail-type"] for event in events] == ["Order Placed", "Order Confirmed"]
 
-    def parked_messages(self) -> int:
-        """How many messages the DLQ processor has failed at for good."""
-        url, number = self.shop.stack.outputs["OrderEventsParkingUrl"], "ApproximateNumberOfMessages"
-        answer = self.shop.stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[number])
-        return int(answer["Attributes"][number])
+    def is_parked(self, order_id: str) -> bool:
+        """Whether the DLQ processor has failed for good at a message about an order."""
+        url, sqs = self.shop.stack.outputs["OrderEventsParkingUrl"], self.shop.stack.client("sqs")
+        answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+        return any(order_id in message["Body"] for message in answer.get("Messages", []))
 
     def promoted(self, promotion: str) -> tuple[int, int]:
         """How many orders of a promotion were counted as placed, and as confirmed."""
@@ -290,10 +290,10 @@ def test_the_dlq_processor_itself_fails(failing: Failing) -> None:
     failing.bugs.plant("JAMS")
     product = failing.product("JAMS")
     order = failing.order(product)
-    eventually(lambda: failing.parked_messages() == 1)
+    eventually(lambda: failing.is_parked(order))
     assert failing.records("inventory", order) == []
     failing.bugs.fix("JAMS")
-    assert unpark(failing.shop.stack) == 1
+    assert unpark(failing.shop.stack) >= 1
     record = failing.record("inventory", order, "NEW")
     assert record["reason"] == "ValueError"
     assert failing.redrive(record) == "RESOLVED"
