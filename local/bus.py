@@ -313,12 +313,8 @@ class Bus:
         attributes = {
             "RULE_ARN": self._rule_arn(rule),
             "TARGET_ARN": target.arn,
-            "ERROR_CODE": given_up.error.code,
-            "ERROR_MESSAGE": given_up.error.message,
-            "RETRY_ATTEMPTS": str(given_up.retries),
+            **given_up.attributes,
         }
-        if given_up.condition is not None:
-            attributes["EXHAUSTED_RETRY_CONDITION"] = given_up.condition
         try:
             self._send(target.dead_letters, json.dumps(accepted.event), attributes)
         except Exception as error:  # in AWS too the event is lost then; here somebody is told

@@ -133,6 +133,17 @@ class GivenUp:
     retries: int
     condition: str | None
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What a message of a dead-letter queue says of it, in its attributes."""
+        ended = {} if self.condition is None else {"EXHAUSTED_RETRY_CONDITION": self.condition}
+        return {
+            "ERROR_CODE": self.error.code,
+            "ERROR_MESSAGE": self.error.message,
+            "RETRY_ATTEMPTS": str(self.retries),
+            **ended,
+        }
+
 
 def run_at_once(action: Action) -> None:
     """Run it here and now."""

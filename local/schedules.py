@@ -192,12 +192,8 @@ class Schedules:
             "TARGET_ARN": schedule.target,
             "SCHEDULED_TIME": time,
             "EXECUTION_ID": str(uuid.uuid4()),
-            "ERROR_CODE": given_up.error.code,
-            "ERROR_MESSAGE": given_up.error.message,
-            "RETRY_ATTEMPTS": str(given_up.retries),
+            **given_up.attributes,
             "IS_PAYLOAD_TRUNCATED": "false",
         }
-        if given_up.condition is not None:
-            attributes["EXHAUSTED_RETRY_CONDITION"] = given_up.condition
         self._send(schedule.dead_letters, payload, attributes)
         self._on_failure(f"{what}; sent to {schedule.dead_letters}")

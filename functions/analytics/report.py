@@ -14,9 +14,6 @@ from orderflow import idempotency
 from orderflow.observability import count, logger, metrics, tracer
 from orderflow.settings import from_environment
 
-KEEP_SECONDS = 180 * 24 * 60 * 60
-"""How long a day's report is not sent again; as long as an e-mail is not (`customer_email.notifications`)."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -54,7 +51,7 @@ def handler(event: Mapping[str, str], context: LambdaContext) -> None:
     @idempotent_function(  # type: ignore[untyped-decorator]
         data_keyword_argument="report",
         persistence_store=persistence,
-        config=idempotency.configuration("day", "", KEEP_SECONDS, context),
+        config=idempotency.configuration("day", "", idempotency.KEEP_SECONDS, context),
         key_prefix="sales-report",
     )
     def once(*, report: dict[str, str]) -> None:

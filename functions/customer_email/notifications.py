@@ -16,9 +16,6 @@ from orderflow.observability import CORRELATION_PATH, count, logger, metrics, tr
 from orderflow.settings import from_environment
 from orderflow.wire import to_json, with_decimals
 
-KEEP_SECONDS = 180 * 24 * 60 * 60
-"""Longer than an event can come back: an archive keeps it 90 days, a queue 14, and a redrive may start at their end."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -74,7 +71,7 @@ def _send_once(mail: Mail, event_id: str, context: LambdaContext) -> None:
     @idempotent_function(  # type: ignore[untyped-decorator]
         data_keyword_argument="told",
         persistence_store=persistence,
-        config=idempotency.configuration("[event_id, kind]", "", KEEP_SECONDS, context),
+        config=idempotency.configuration("[event_id, kind]", "", idempotency.KEEP_SECONDS, context),
         key_prefix="email",  # and not the function's name, which changes sooner than the records expire
     )
     def once(*, told: dict[str, str]) -> str:

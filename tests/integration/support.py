@@ -3,7 +3,8 @@
 import importlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import ModuleType
@@ -215,3 +216,22 @@ def order_event(detail_type: str, order_id: str, items: list[tuple[str, int]]) -
             },
         },
     }
+
+
+@contextmanager
+def subscribed(topic: str) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Gives what subscribers of a topic, by its ARN, have got since it was last asked."""
+    topics, queues = boto3.client("sns"), boto3.client("sqs")
+    url = queues.create_queue(QueueName=f"subscriber-{uuid.uuid4().hex}")["QueueUrl"]
+    arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    subscription = topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
+
+    def received() -> list[dict[str, str]]:
+        messages = queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        for message in messages:
+            queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return [json.loads(message["Body"]) for message in messages]
+
+    yield received
+    topics.unsubscribe(SubscriptionArn=subscription)
+    queues.delete_queue(QueueUrl=url)

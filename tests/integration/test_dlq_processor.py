@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from dlq_processor.failures import Failure, Kind
 from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
 from local.store import SHARD_ID, ServiceError
-from tests.integration.support import Api, Aws, Context, line, module, order_event
+from tests.integration.support import Api, Aws, Context, line, module, order_event, subscribed
 
 FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
@@ -71,21 +71,8 @@ def consumers(aws: Aws) -> Iterator[Consumers]:
 @pytest.fixture
 def alerts(aws: Aws) -> Iterator[Callable[[], list[dict[str, str]]]]:
     """Gives what the alert topic's subscribers have got since it was last asked."""
-    queue, topics = boto3.client("sqs"), boto3.client("sns")
-    url = queue.create_queue(QueueName=f"alerts-{uuid.uuid4().hex}")["QueueUrl"]
-    arn = queue.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    topic = aws.stack.outputs["AlertTopicArn"]
-    subscription = topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
-
-    def received() -> list[dict[str, str]]:
-        messages = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-        for message in messages:
-            queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return [json.loads(message["Body"]) for message in messages]
-
-    yield received
-    topics.unsubscribe(SubscriptionArn=subscription)
-    queue.delete_queue(QueueUrl=url)
+    with subscribed(aws.stack.outputs["AlertTopicArn"]) as received:
+        yield received
 
 
 def as_delivered(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,16 @@
 """SalesReportFunction against moto."""
 
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from types import ModuleType
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from analytics.facts import Fact, Kind, Tally
-from tests.integration.support import Aws, Context, module
+from tests.integration.support import Aws, Context, module, subscribed
 
 # Days of this file's own: analytics' tests count for the first days of months
 DAYS = (date(2029, 1, 1) + timedelta(days=number) for number in count())
@@ -31,21 +29,8 @@ def day() -> date:
 @pytest.fixture
 def published(aws: Aws) -> Iterator[Callable[[], list[dict[str, str]]]]:
     """Gives what was published to the report's topic since it was last asked."""
-    topics, queues = boto3.client("sns"), boto3.client("sqs")
-    url = queues.create_queue(QueueName="sales-reports")["QueueUrl"]
-    arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    topic = aws.stack.outputs["SalesReportTopicArn"]
-    subscription = topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
-
-    def receive() -> list[dict[str, str]]:
-        messages = queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-        for message in messages:
-            queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return [json.loads(message["Body"]) for message in messages]
-
-    yield receive
-    topics.unsubscribe(SubscriptionArn=subscription)
-    queues.delete_queue(QueueUrl=url)
+    with subscribed(aws.stack.outputs["SalesReportTopicArn"]) as received:
+        yield received
 
 
 def count_sale(report: ModuleType, day: date, event_id: str) -> None:

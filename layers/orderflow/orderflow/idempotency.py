@@ -8,6 +8,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
+KEEP_SECONDS = 180 * 24 * 60 * 60
+"""For what is told once. Longer than an event can come back: an archive keeps it 90 days, a queue 14, and a redrive may
+start at their end."""
+
 
 def persistence(table: str, client: "DynamoDBClient") -> DynamoDBPersistenceLayer:
     """The store of idempotency records; the attribute names are the template's.
