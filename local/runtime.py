@@ -30,6 +30,7 @@ from local.faults import NO_FAULTS, Caller, Faults
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 INIT_LIMIT = 10.0  # s that importing a function may take: Lambda's own limit of the init phase
+STARTS = (os.cpu_count() or 1) + 1  # functions that are imported at a time; one of them may wait for the disk
 EXIT_GRACE = 2.0  # s between asking a process to end and killing it
 REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
 EVENT_LIMIT = 1024**2  # bytes of an asynchronous one's, since January 2026
@@ -119,11 +120,11 @@ class Runtime:
         }
 
     def start(self) -> None:
-        """Starts one process of each function, side by side.
+        """Starts one process of each function: few at a time, so that each has about the core that Lambda gives it.
 
         Raises: HandlerImportError, after all processes were stopped.
         """
-        with ThreadPoolExecutor() as executor:
+        with ThreadPoolExecutor(STARTS) as executor:
             starts = [executor.submit(pool.warm) for pool in self._pools.values()]
         for error in filter(None, (start.exception() for start in starts)):
             self.stop()

@@ -17,7 +17,7 @@ from tools.seed import seed
 from tools.stack import USERS, Stack, deployed_stack, sign_in
 
 ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which an outcome counts as lost."""
 
 
