@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from local.archives import Archive
-from local.delivery import Action, GivenUp, RetryPolicy, Scheduler, Undelivered, deliver, run_at_once
+from local.delivery import Action, GivenUp, RetryPolicy, Scheduler, Undelivered, deliver, put_aside, run_at_once
 from local.faults import NO_FAULTS, Faults
 from local.inputs import Input, InvalidInput, Match, read_input, whole_event
 from local.patterns import EventPattern, InvalidEventPattern
@@ -307,20 +307,13 @@ class Bus:
     def _bury(self, rule: Rule, target: Target, accepted: Accepted, given_up: GivenUp) -> None:
         """Send an event that was not delivered to its target's DLQ, with the attributes that say why."""
         what = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}: {given_up.error}"
-        if target.dead_letters is None:
-            self._on_failure(f"{what}; lost, the target has no DLQ")
-            return
+        body = json.dumps(accepted.event)
         attributes = {
             "RULE_ARN": self._rule_arn(rule),
             "TARGET_ARN": target.arn,
             **given_up.attributes,
         }
-        try:
-            self._send(target.dead_letters, json.dumps(accepted.event), attributes)
-        except Exception as error:  # in AWS too the event is lost then; here somebody is told
-            self._on_failure(f"{what}; lost, not sent to {target.dead_letters}: {error}")
-        else:
-            self._on_failure(f"{what}; sent to {target.dead_letters}")
+        put_aside(what, target.dead_letters, lambda queue: self._send(queue, body, attributes), self._on_failure)
 
     def _rule_arn(self, rule: Rule) -> str:
         return self._arn(f"rule/{rule.name if rule.bus == 'default' else f'{rule.bus}/{rule.name}'}")

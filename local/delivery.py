@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from local.runtime import FunctionConfig, InvocationResult, Throttled, timestamp
@@ -143,6 +144,28 @@ class GivenUp:
             "RETRY_ATTEMPTS": str(self.retries),
             **ended,
         }
+
+
+def put_aside(
+    what: str, destination: str | None, send: Callable[[str], None], on_failure: Callable[[str], None]
+) -> None:
+    """Send what was given up to its failure destination, and tell what became of it.
+
+    Args:
+        what: what was given up, and why, in a line.
+        destination: the ARN of its DLQ or OnFailure destination; without one it is lost.
+        send: sends it there; it may raise.
+        on_failure: is told, in a line.
+    """
+    if destination is None:
+        on_failure(f"{what}; lost, it has no failure destination")
+        return
+    try:
+        send(destination)
+    except Exception as error:  # in AWS too it is lost then; here somebody is told
+        on_failure(f"{what}; lost, not sent to {destination}: {error}")
+    else:
+        on_failure(f"{what}; sent to {destination}")
 
 
 def run_at_once(action: Action) -> None:
@@ -299,16 +322,15 @@ class AsynchronousInvocations:
         self._scheduler.after(pause, lambda: self._run(event))
 
     def _give_up(self, event: _Event, condition: str, result: InvocationResult | None) -> None:
-        destination = self._config(event).on_failure
-        if destination is None:
-            self._on_failure(event.function.name, f"event lost, {condition} and no OnFailure destination")
-            return
-        try:
+        def send(destination: str) -> None:
             self._send(destination, json.dumps(_invocation_record(event, condition, result)))
-        except Exception as error:  # in AWS too the event is lost then; here somebody is told
-            self._on_failure(event.function.name, f"event lost, {condition}; not sent to {destination}: {error}")
-        else:
-            self._on_failure(event.function.name, f"event given up, {condition}; sent to {destination}")
+
+        put_aside(
+            f"event given up, {condition}",
+            self._config(event).on_failure,
+            send,
+            partial(self._on_failure, event.function.name),
+        )
 
     def _config(self, event: _Event) -> InvokeConfig:
         return self._configs.get(event.function.name, InvokeConfig())

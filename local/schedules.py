@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from local.bus import UnsupportedTarget, service_of
-from local.delivery import GivenUp, RetryPolicy, Scheduler, deliver
+from local.delivery import GivenUp, RetryPolicy, Scheduler, deliver, put_aside
 
 TARGETS = ("lambda", "sns", "sqs")
 """The services that a schedule delivers to."""
@@ -184,9 +184,6 @@ class Schedules:
     def _bury(self, schedule: Schedule, time: str, payload: str, given_up: GivenUp) -> None:
         """Send what was not delivered to the schedule's DLQ, with the attributes that say why."""
         what = f"schedule {schedule.arn} at {time}: {given_up.error}"
-        if schedule.dead_letters is None:
-            self._on_failure(f"{what}; lost, it has no DLQ")
-            return
         attributes = {
             "SCHEDULE_ARN": schedule.arn,
             "TARGET_ARN": schedule.target,
@@ -195,5 +192,4 @@ class Schedules:
             **given_up.attributes,
             "IS_PAYLOAD_TRUNCATED": "false",
         }
-        self._send(schedule.dead_letters, payload, attributes)
-        self._on_failure(f"{what}; sent to {schedule.dead_letters}")
+        put_aside(what, schedule.dead_letters, lambda queue: self._send(queue, payload, attributes), self._on_failure)

@@ -6,10 +6,11 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from local.delivery import Clock
+from local.delivery import Clock, put_aside
 from local.patterns import EventPattern
 from local.runtime import InvocationResult, timestamp
 from local.store import SHARD_ID
@@ -219,16 +220,15 @@ class _Shard:
         return fresh
 
     def _give_up(self, records: list[Record], condition: str, attempts: int) -> None:
-        what = f"{len(records)} records given up, {condition}"
-        if self.mapping.on_failure is None:
-            self._on_failure(self.mapping.function, f"{what}, and no OnFailure destination")
-            return
-        try:
-            self._send(self.mapping.on_failure, json.dumps(_pointer(self.mapping, records, condition, attempts)))
-        except Exception as error:  # in AWS too they are lost then; here somebody is told
-            self._on_failure(self.mapping.function, f"{what}; not sent to {self.mapping.on_failure}: {error}")
-        else:
-            self._on_failure(self.mapping.function, f"{what}; sent to {self.mapping.on_failure}")
+        def send(destination: str) -> None:
+            self._send(destination, json.dumps(_pointer(self.mapping, records, condition, attempts)))
+
+        put_aside(
+            f"{len(records)} records given up, {condition}",
+            self.mapping.on_failure,
+            send,
+            partial(self._on_failure, self.mapping.function),
+        )
 
 
 def _written(record: Record) -> float:

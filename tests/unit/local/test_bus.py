@@ -240,7 +240,7 @@ def test_an_event_that_is_lost_is_told(world: Make) -> None:
     for shop in (without, gone):
         shop.bus.put_events([entry()])
     wait_until(lambda: without.failures and gone.failures)
-    assert "lost, the target has no DLQ" in without.failures[0]
+    assert "lost, it has no failure destination" in without.failures[0]
     assert "lost, not sent to" in gone.failures[0]
 
 

@@ -208,4 +208,5 @@ def test_a_run_that_is_lost_is_told(world: Make) -> None:
 
     due = world(properties("at(2026-11-21T18:38:00)", DeadLetterConfig={}), take=refuse)
     wait_until(lambda: due.failures)
-    assert due.failures == [f"schedule {ARN} at 2026-11-21T18:38:00Z: NO_RESOURCE: gone; lost, it has no DLQ"]
+    run = f"schedule {ARN} at 2026-11-21T18:38:00Z"
+    assert due.failures == [f"{run}: NO_RESOURCE: gone; lost, it has no failure destination"]

@@ -187,7 +187,7 @@ def test_a_record_that_is_too_old_is_given_up_and_a_younger_one_is_not(world: Ma
 def test_records_that_are_lost_are_told(world: Make) -> None:
     taker = world(poisoned(1), MaximumRetryAttempts=0, DestinationConfig={}).feed(record(1))
     wait_until(lambda: taker.failures)
-    assert taker.failures == ["taker: 1 records given up, RetryAttemptsExhausted, and no OnFailure destination"]
+    assert taker.failures == ["taker: 1 records given up, RetryAttemptsExhausted; lost, it has no failure destination"]
 
 
 @settings(max_examples=25, deadline=None)
