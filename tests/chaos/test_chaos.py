@@ -58,7 +58,7 @@ MUTANTS = {
 def chaos(template: Path, evidence: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "tools.chaos", "--seed", SEED, "--orders", ORDERS]
     command += ["--template", str(template), "--evidence", str(evidence)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_nothing_is_lost_under_random_faults(tmp_path: Path) -> None:
