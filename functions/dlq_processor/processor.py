@@ -1,6 +1,5 @@
 """DlqProcessorFunction: stores what failed, tells people of it, and tries again what may pass by itself."""
 
-import traceback
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from dlq_processor.redrive import CLIENT, Redriver, settle
 from dlq_processor.retries import DELAYS
 from dlq_processor.streams import read
 from orderflow import idempotency
-from orderflow.observability import count, logger, metrics, tracer
+from orderflow.observability import count, logger, metrics, stack, tracer
 from orderflow.settings import from_environment
 
 
@@ -66,9 +65,8 @@ def _processed(message: dict[str, Any], context: LambdaContext) -> bool:
         for failure in failures:
             _take(failure, message["messageId"], context)
     except Exception as error:
-        # An exception's text may quote the message, so the log gets where it was raised instead
-        stack = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("message not processed", message_id=message["messageId"], error=_name_of(error), stack=stack)
+        name = _name_of(error)
+        logger.error("message not processed", message_id=message["messageId"], error=name, stack=stack(error))
         return False
     return True
 

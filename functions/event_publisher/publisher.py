@@ -14,7 +14,7 @@ from event_publisher.delivery import deliver
 from event_publisher.outbox import MAX_BYTES, Outgoing, Publisher, outgoing
 from inventory import published as inventory
 from orderflow.dead_letters import set_aside
-from orderflow.observability import count, logger, metrics, tracer
+from orderflow.observability import count, logger, metrics, stack, tracer
 from orderflow.settings import from_environment
 from orderflow.wire import to_json
 from orders import published as orders
@@ -70,9 +70,9 @@ def _read(record: dict[str, Any]) -> list[Outgoing]:
     try:
         entries = outgoing(record, PUBLISHERS[table], settings.event_bus_name)
     except Exception as error:  # whatever a corrupt item leads to; the same record would fail for ever
-        log: dict[str, Any] = {"record_id": record["eventID"]}
-        logger.exception("stream record without readable events", **log)
-        _set_aside(to_json(record), log, "UnreadableRecord", f"{type(error).__name__}: {error}")
+        name, log = type(error).__name__, {"record_id": record["eventID"]}
+        logger.error("stream record without readable events", error=name, stack=stack(error), **log)
+        _set_aside(to_json(record), log, "UnreadableRecord", f"{name}: {error}")
         return []
     fitting = [entry for entry in entries if entry.size <= MAX_BYTES]
     for entry in entries:

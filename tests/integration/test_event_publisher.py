@@ -131,6 +131,21 @@ def test_a_record_that_no_service_can_have_written_goes_to_the_dlq_and_the_batch
     assert json.loads(message["Body"]) == corrupt
 
 
+def test_what_an_unreadable_record_contains_stays_out_of_the_log(
+    aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
+) -> None:
+    (record,) = aws.records_of(order_id)
+    record["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["time"]["S"] = "ada@example.com"  # which the error quotes
+    assert publish(publisher, [record]) == []
+    printed = output()
+    (logged,) = [json.loads(text) for text in printed.splitlines() if "without readable events" in text]
+    assert (logged["record_id"], logged["error"]) == (record["eventID"], "ValueError")
+    assert "outbox.py" in logged["stack"]
+    assert "ada@" not in printed
+    (message,) = aws.dlq()
+    assert "ada@example.com" in message["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
+
+
 def test_a_record_without_events_has_nothing_to_say(aws: Aws, publisher: ModuleType) -> None:
     product = aws.add_product(stock=5)
     assert publish(publisher, aws.records_of(f"PRODUCT#{product}")) == []

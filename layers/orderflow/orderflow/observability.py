@@ -1,6 +1,7 @@
 """Logs, traces and metrics of a function: Powertools, set up once. The service's name comes from the template."""
 
 import os
+import traceback
 import warnings
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
@@ -31,6 +32,11 @@ def amount(name: str, value: float) -> None:
 def duration(name: str, seconds: float) -> None:
     """Add to a business metric how long something took."""
     metrics.add_metric(name=name, unit=MetricUnit.Seconds, value=seconds)
+
+
+def stack(error: Exception) -> str:
+    """Where an error was raised: what a log may tell of one whose text may quote what an event contains."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 def cause(correlation_id: str, causation_id: str) -> Cause:
