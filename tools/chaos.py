@@ -47,7 +47,7 @@ ENOUGH_ORDERS = 25
 
 ANSWER_SECONDS = 60.0
 """How long a client repeats a request."""
-SETTLED_SECONDS = 600.0
+CANCEL_SECONDS = 600.0
 """On the stack's clock: how long a client waits for an order to be settled before it cancels it all the same. Whatever
 goes by itself is over by then: Lambda's retries come after 60 and 120 s, the DLQ processor's after 15, 60 and 300 s."""
 QUIET_SECONDS = 180.0
@@ -197,7 +197,7 @@ class Clients:
 
     def cancel_later(self, placed: Placed) -> Placed:
         """Cancel an order once it is settled, or has taken too long for that."""
-        deadline = time.monotonic() + SETTLED_SECONDS / TIME_SCALE
+        deadline = time.monotonic() + CANCEL_SECONDS / TIME_SCALE
         while not self._is_settled(placed) and time.monotonic() < deadline:
             time.sleep(1)
         return self._cancel(placed)

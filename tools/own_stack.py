@@ -14,6 +14,8 @@ from typing import IO, NoReturn
 
 from tools.stack import Stack, local_stack
 
+PREPARE = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
+"""The runner's `--prepare` for a stack of a program's own: without the text for those who use one by hand."""
 START_SECONDS = 120
 STOP_SECONDS = 30
 STDERR = 2
@@ -42,15 +44,13 @@ def local_stack_of_own(*more: str | Path, output: int | IO[str] = STDERR) -> Ite
 
 @contextmanager
 def _runner(state: Path, more: Iterable[str | Path], output: int | IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    python = shlex.quote(sys.executable)
-    prepare = f"{python} -m tools.prepare > {os.devnull}"  # its text is for those who use the stack by hand
     command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet"]
     command += ["--parameter", "SenderEmail=shop@example.com", "--parameter", "SalesEmail=sales@example.com"]
     command += map(str, more)
     before = signal.signal(signal.SIGTERM, _leave)
     # A session of its own: Ctrl-C reaches this process alone, which then stops the runner in an orderly way
     process = subprocess.Popen(
-        [*command, "--state", str(state), "--prepare", prepare], stdout=output, start_new_session=True
+        [*command, "--state", str(state), "--prepare", PREPARE], stdout=output, start_new_session=True
     )
     try:
         yield process

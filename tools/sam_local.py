@@ -32,8 +32,10 @@ import boto3
 from botocore.config import Config
 from samtranslator.yaml_helper import yaml_parse
 
+from tools.demo import request_of
 from tools.http import Api
-from tools.stack import Stack, local_stack, sign_in
+from tools.own_stack import PREPARE
+from tools.stack import Stack, local_stack
 
 TEMPLATE = Path("template.yaml")
 EVENTS = Path("events")
@@ -81,8 +83,7 @@ GENERATED = {
     "AnalyticsFunction": ("sqs", "receive-message"),
     "DlqProcessorFunction": ("sqs", "receive-message"),
 }
-# Sent over HTTP, as what the fixtures say of it.
-SENT_HEADERS = "content-type", "idempotency-key"
+# Sent over HTTP, as the request that the fixture came from.
 REQUESTS = "order_api/list_products", "order_api/place_order", "order_api/list_orders"
 BEHIND_START_API = Path(__file__).with_name("behind_start_api.py")
 
@@ -199,18 +200,9 @@ def _same_generated(function: str, through_sam: Invoke, through_local: Invoke) -
 
 def _same_request(name: str, through_sam: Api, through_local: Api) -> bool:
     """Send a fixture's request to both APIs, by a signed-in customer."""
-    request = json.loads(_fixture(name).read_text())
-    query = f"?{request['rawQueryString']}" if request["rawQueryString"] else ""
+    request = request_of(json.loads(_fixture(name).read_text()))
     by_sam, by_local = (
-        api.call(
-            request["requestContext"]["http"]["method"],
-            request["rawPath"] + query,
-            user="customer",
-            headers={
-                key: value for key, value in request["headers"].items() if key in ("content-type", "idempotency-key")
-            },
-            body=request.get("body"),
-        )
+        api.call(request.method, request.path, user="customer", headers=request.headers, body=request.body)
         for api in (through_sam, through_local)
     )
     return _same(name, *({"statusCode": answer.status, "body": answer.body} for answer in (by_sam, by_local)))
@@ -408,13 +400,11 @@ def _image(stack: Stack, host: str) -> Iterator[None]:
 
 @contextmanager
 def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
-    """A stack of local/, seeded, with a customer who is signed in."""
+    """A stack of local/, seeded, with tokens for both users."""
     command = [sys.executable, "-m", "local", "run", "--template", str(template), "--port", "0", "--store-host", host]
-    prepare = f"{sys.executable} -m tools.seed"
-    with _started([*command, "--state", str(state), "--quiet", "--prepare", prepare], state.with_suffix(".log")) as run:
+    with _started([*command, "--state", str(state), "--quiet", "--prepare", PREPARE], state.with_suffix(".log")) as run:
         run.wait_for((state / "stack.json").exists)
-        stack = local_stack(state / "stack.json")
-        yield replace(stack, tokens={"customer": sign_in(stack, "customer")})
+        yield local_stack(state / "stack.json")
 
 
 @contextmanager

@@ -5,9 +5,6 @@ until it is fixed. Local only: it needs fast time.
 """
 
 import json
-import os
-import shlex
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from tests.changed_copy import Change, changed_copy
 from tests.e2e.conftest import ADDRESS, Shop, eventually
 from tests.e2e.runner import running
 from tools.http import Api
+from tools.own_stack import PREPARE
 from tools.seed import seed
 from tools.stack import local_stack
 from tools.unpark import unpark
@@ -194,8 +192,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[F
     (folder / "functions" / "bugs.py").write_text(BUGS.format(flags=str(flags)))
     down = {"call": "sesv2.SendEmail", "kind": "error", "probability": 1}
     faults.write_text(json.dumps({"seed": 1, "faults": [down]}))
-    prepare = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
-    options = ["--quiet", "--time-scale", str(TIME_SCALE), "--fault", str(faults), "--prepare", prepare]
+    options = ["--quiet", "--time-scale", str(TIME_SCALE), "--fault", str(faults), "--prepare", PREPARE]
     options += ["--calls", str(calls / "failures.jsonl")]
     with running(template, *options, "--parameter", "SenderEmail=shop@example.com"):
         stack = local_stack(folder / "state" / "stack.json")

@@ -1,9 +1,6 @@
 """Who hears of orders outside the application: the warehouse's webhook, the sales feed, a partner's bus. Local only."""
 
 import json
-import os
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
 from tests.webhook import Answer, Webhook, webhook
 from tools.http import Api
+from tools.own_stack import PREPARE
 from tools.stack import local_stack
 
 # In AWS it would be in another account.
@@ -67,8 +65,7 @@ class Neighbours:
 def neighbours(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Neighbours]:
     folder = tmp_path_factory.mktemp("neighbours")
     template = changed_copy(folder, [Change("template.yaml", "\nOutputs:\n", PARTNER)])
-    prepare = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
-    options = ["--quiet", "--prepare", prepare, "--calls", str(calls / "neighbours.jsonl")]
+    options = ["--quiet", "--prepare", PREPARE, "--calls", str(calls / "neighbours.jsonl")]
     with webhook() as warehouse:
         for name, value in {
             "FulfilmentWebhookUrl": f"{warehouse.url}/orders",

@@ -1,9 +1,6 @@
 """Replays from the archive: who gets what happened before, and who does not. Local only: with neighbours of its own."""
 
 import json
-import os
-import shlex
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from tests.e2e.runner import running
 from tests.webhook import Webhook, webhook
 from tools.books import BusRecord, read_table, scanner
 from tools.http import Api
+from tools.own_stack import PREPARE
 from tools.replay import start, wait
 from tools.stack import local_stack
 
@@ -163,12 +161,11 @@ def replaying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaying]:
         "StagingEventBusArn": STAGING,
     }
     options = [option for name, value in parameters.items() for option in ("--parameter", f"{name}={value}")]
-    prepare = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
     folder = tmp_path_factory.mktemp("replaying")
     begun = datetime.now(UTC).replace(microsecond=0)  # an event's time is cut to the second
     with webhook() as warehouse:
         options += ["--parameter", f"FulfilmentWebhookUrl={warehouse.url}/orders"]
-        with running(changed_copy(folder, CHANGES), "--quiet", "--prepare", prepare, *options):
+        with running(changed_copy(folder, CHANGES), "--quiet", "--prepare", PREPARE, *options):
             stack = local_stack(folder / "state" / "stack.json")
             yield Replaying(Shop(stack, Api(stack, connections=4)), warehouse, BusRecord(stack), begun)
 

@@ -218,6 +218,16 @@ def order_event(detail_type: str, order_id: str, items: list[tuple[str, int]]) -
     }
 
 
+def log_lines(output: str) -> list[dict[str, Any]]:
+    """What functions have printed: a JSON object per line."""
+    return [json.loads(text) for text in output.splitlines()]
+
+
+def measured(output: str, name: str) -> list[float]:
+    """The values of a metric in what functions have printed."""
+    return [value for line in log_lines(output) if name in line for value in line[name]]
+
+
 @contextmanager
 def subscribed(topic: str) -> Iterator[Callable[[], list[dict[str, str]]]]:
     """Gives what subscribers of a topic, by its ARN, have got since it was last asked."""

@@ -20,7 +20,7 @@ from analytics.facts import MAX_FACTS, Figures, Tally, fact_of
 from orderflow.conflicts import ATTEMPTS
 from orderflow.ids import derived_ulid
 from orderflow.wire import with_decimals
-from tests.integration.support import Aws, Context, module, order_event
+from tests.integration.support import Aws, Context, log_lines, measured, module, order_event
 
 PLACED, CONFIRMED, CANCELLED = "Order Placed", "Order Confirmed", "Order Cancelled"
 SEQUENCES = {PLACED: 1, CONFIRMED: 2, CANCELLED: 3}
@@ -140,12 +140,6 @@ def denied() -> Exception:
     return ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "TransactWriteItems")
 
 
-def measured(output: str, name: str) -> list[int]:
-    """The values of a metric in what the function has printed."""
-    lines = [json.loads(text) for text in output.splitlines()]
-    return [value for line in lines if name in line for value in line[name]]
-
-
 def test_orders_are_counted_by_day_promotion_and_what_became_of_them(counting: ModuleType, day: date) -> None:
     events = [
         sales_event(PLACED, day, "SPRING10", 2),
@@ -190,8 +184,7 @@ def test_an_event_that_is_not_counted_leaves_nothing_and_does_not_come_again(
     assert deliver(counting, [message(never_sold), message(unknown)]) == []
     assert list(counting.analytics.figures(day, day)) == []
     assert fact_item(aws, never_sold) is None
-    lines = [json.loads(text) for text in output().splitlines()]
-    ignored = [line["detail_type"] for line in lines if line.get("message") == "nothing to count"]
+    ignored = [line["detail_type"] for line in log_lines(output()) if line.get("message") == "nothing to count"]
     assert ignored == [CANCELLED, "Order Returned"]
 
 
@@ -291,7 +284,7 @@ def test_a_message_that_cannot_be_read_is_reported_alone_and_kept_out_of_the_log
     assert deliver(counting, records) == ids([poison])
     assert confirmed_on(counting, day) == tally(2, 2)
     printed = output()
-    (line,) = [line for text in printed.splitlines() if (line := json.loads(text)).get("level") == "ERROR"]
+    (line,) = [line for line in log_lines(printed) if line.get("level") == "ERROR"]
     assert (line["message"], line["message_id"]) == ("message cannot be read", poison["messageId"])
     assert "ada@example.com" not in printed
 
@@ -308,7 +301,7 @@ def test_a_transaction_that_fails_fails_its_own_messages_and_no_others(
     assert confirmed_on(counting, day) == tally(8, 8)
     printed = output()
     assert (measured(printed, "EventsCounted"), measured(printed, "DuplicatesSkipped")) == ([8.0], [1.0])
-    (line,) = [line for text in printed.splitlines() if (line := json.loads(text)).get("level") == "ERROR"]
+    (line,) = [line for line in log_lines(printed) if line.get("level") == "ERROR"]
     assert line["error"] == "AccessDeniedException"
     assert line["event_ids"] == [event["detail"]["metadata"]["eventId"] for event in events[:MAX_FACTS]]
     assert deliver(counting, records) == []

@@ -16,7 +16,7 @@ from inventory import storage
 from local.store import ServiceError
 from orderflow import batch_read, cursors
 from orderflow.conflicts import ATTEMPTS
-from tests.integration.support import Answer, Api, Aws, Context, module, order_event
+from tests.integration.support import Answer, Api, Aws, Context, log_lines, module, order_event
 
 ROUTES = [
     ("GET", "/admin/sales"),
@@ -693,7 +693,7 @@ def test_logs_say_who_of_the_staff_did_what_and_show_nobodys_data(
     office.call("POST", "/admin/failed-events/redrive", {"consumer": "email", "status": "RETRYING"})
     set_stock(office, product, 6, version=0)
     printed = output()
-    lines = {entry["message"]: entry for entry in map(json.loads, printed.splitlines()) if "message" in entry}
+    lines = {entry["message"]: entry for entry in log_lines(printed) if "message" in entry}
     done = ("failed event redriven", "failed event parked", "failed events redriven", "stock set")
     assert {lines[message]["staff_id"] for message in done} == {"staff-1"}
     assert (lines[done[0]]["failed_event"], lines[done[3]]["product_id"]) == (failure_id, product)

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from dlq_processor.failures import Failure, Kind
 from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
 from local.store import SHARD_ID, ServiceError
-from tests.integration.support import Api, Aws, Context, line, module, order_event, subscribed
+from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event, subscribed
 
 FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
@@ -144,14 +144,6 @@ def record_of(processor: ModuleType, consumer: str, event: dict[str, Any]) -> Fa
     return found
 
 
-def lines(output: str) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in output.splitlines()]
-
-
-def measured(output: str, name: str) -> float:
-    return float(sum(value for entry in lines(output) if name in entry for value in entry[name]))
-
-
 # ------------------------------------------------------------------------------------------ records
 
 
@@ -224,7 +216,7 @@ def test_a_message_that_says_nothing_is_reported_alone_and_its_content_stays_out
     assert process(processor, strange, failed_invocation(aws, event, "KeyError", CUSTOMER)) == [strange["messageId"]]
     assert record_of(processor, "email", event).failures == 1
     printed = output()
-    (logged,) = [entry for entry in lines(printed) if entry.get("message") == "message not processed"]
+    (logged,) = [entry for entry in log_lines(printed) if entry.get("message") == "message not processed"]
     assert (logged["message_id"], logged["error"]) == (strange["messageId"], "Unclassified: the body is no JSON")
     assert "failures.py" in logged["stack"]
     assert CUSTOMER not in printed
@@ -238,8 +230,8 @@ def test_failures_are_counted_and_logged_with_their_event(
     process(processor, message)
     process(processor, message)
     printed = output()
-    assert measured(printed, "FailedEvents") == 1
-    (logged,) = [entry for entry in lines(printed) if entry.get("message") == "event failed"]
+    assert sum(measured(printed, "FailedEvents")) == 1
+    (logged,) = [entry for entry in log_lines(printed) if entry.get("message") == "event failed"]
     event_id = event["detail"]["metadata"]["eventId"]
     names = ("failed_event", "consumer", "reason", "order_id", "event_id", "correlation_id")
     expected = [f"email:{event_id}", "email", "KeyError", "ORD-1", event_id, "correlation-1"]
@@ -384,7 +376,7 @@ def test_what_passes_by_itself_is_tried_again_after_a_while_and_resolved(
     assert consumers.invoked == [(function(aws, "EmailFunction"), event)]
     found = record_of(processor, "email", event)
     assert (found.status, found.attempts) == (Status.RESOLVED, 1)
-    assert measured(output(), "FailedEventsResolved") == 1
+    assert sum(measured(output(), "FailedEventsResolved")) == 1
     assert aws.dlq() == []
 
 
@@ -412,7 +404,7 @@ def test_after_three_retries_a_record_is_parked_and_left_alone(
     assert len(consumers.invoked) == 3
     assert (found.reason, found.message) == ("Sandbox.Timedout", f"no mail to {CUSTOMER}")
     printed = output()
-    assert measured(printed, "FailedEventsParked") == 1
+    assert sum(measured(printed, "FailedEventsParked")) == 1
     assert CUSTOMER not in printed
 
 

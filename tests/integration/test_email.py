@@ -14,7 +14,7 @@ import pytest
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
 from botocore.exceptions import ClientError
 
-from tests.integration.support import Aws, Context, module, order_event
+from tests.integration.support import Aws, Context, log_lines, measured, module, order_event
 
 SENDER, SALES, CUSTOMER = "shop@example.com", "sales@example.com", "ada@example.com"
 ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
@@ -43,12 +43,6 @@ def event_of_type(detail_type: str) -> dict[str, Any]:
     event = order_event(detail_type, ORDER, [("PROD-1", 2)])
     event["detail"]["metadata"]["eventId"] = uuid.uuid4().hex
     return event
-
-
-def measured(output: str, name: str) -> list[float]:
-    """The values of a metric in what a function has printed."""
-    lines = [json.loads(text) for text in output.splitlines()]
-    return [value for line in lines if name in line for value in line[name]]
 
 
 class FailingSes:
@@ -233,8 +227,7 @@ def test_mails_are_counted_and_logged_with_their_order_and_never_with_an_address
         function.handler(event_of_type("Order Rejected"), Context())
     printed = output()
     assert (measured(printed, "EmailsSent"), measured(printed, "EmailsRejected")) == ([1.0], [1.0])
-    lines = [json.loads(text) for text in printed.splitlines()]
-    (sent,) = [line for line in lines if line.get("message") == "mail sent"]
+    (sent,) = [line for line in log_lines(printed) if line.get("message") == "mail sent"]
     assert {name: sent[name] for name in ("order_id", "event_id", "correlation_id", "kind")} == {
         "order_id": ORDER,
         "event_id": event["detail"]["metadata"]["eventId"],

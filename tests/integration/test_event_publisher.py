@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orderflow.contracts import DETAILS
-from tests.integration.support import Api, Aws, Context, line, module, order_event
+from tests.integration.support import Api, Aws, Context, line, log_lines, module, order_event
 
 
 @pytest.fixture
@@ -138,7 +138,9 @@ def test_what_an_unreadable_record_contains_stays_out_of_the_log(
     record["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["time"]["S"] = "ada@example.com"  # which the error quotes
     assert publish(publisher, [record]) == []
     printed = output()
-    (logged,) = [json.loads(text) for text in printed.splitlines() if "without readable events" in text]
+    (logged,) = [
+        entry for entry in log_lines(printed) if entry.get("message") == "stream record without readable events"
+    ]
     assert (logged["record_id"], logged["error"]) == (record["eventID"], "ValueError")
     assert "outbox.py" in logged["stack"]
     assert "ada@" not in printed
@@ -161,7 +163,7 @@ def test_what_was_published_and_what_failed_is_counted(
         {"ErrorCode": "InternalFailure"} if json.loads(entry["Detail"])["orderId"] == order_id else {}
     )
     publish(publisher, aws.records_of(order_id) + aws.records_of(other))
-    lines = [json.loads(text) for text in output().splitlines()]
+    lines = log_lines(output())
     (measured,) = [entry for entry in lines if "EventsPublished" in entry]
     assert (measured["EventsPublished"], measured["PublishFailures"]) == ([1.0], [1.0])
     (published,) = [entry for entry in lines if entry.get("message") == "event published"]

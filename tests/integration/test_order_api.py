@@ -16,7 +16,7 @@ from orderflow.events import Cause
 from orderflow.pages import READS_PER_PAGE
 from orders import order as rules
 from orders.storage import beside
-from tests.integration.support import ADDRESS, Answer, Api, Aws, Context, line
+from tests.integration.support import ADDRESS, Answer, Api, Aws, Context, line, log_lines
 
 
 def stored(aws: Aws, order_id: str) -> dict[str, Any]:
@@ -435,7 +435,7 @@ def test_logs_lead_from_the_request_to_the_event_and_name_nobody(api: Api, aws: 
     answer = api.place(line(aws.add_product("10.00"), 3))
     api.place(line("PROD-NONE"))
     printed = output()
-    lines = [json.loads(text) for text in printed.splitlines()]
+    lines = log_lines(printed)
     placed = next(entry for entry in lines if entry.get("message") == "order placed")
     assert placed["correlation_id"] == answer.headers["x-correlation-id"]
     assert placed["order_id"] == answer.body["orderId"]

@@ -1,6 +1,5 @@
 """OrderStatusFunction against moto."""
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from types import ModuleType
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from orderflow.event_store import as_stream
 from orders.order import fold
 from orders.storage import beside
-from tests.integration.support import Api, Aws, Context, line, module, order_event
+from tests.integration.support import Api, Aws, Context, line, log_lines, module, order_event
 
 RESERVED, OUT_OF_STOCK = "Inventory Reserved", "Inventory Out-Of-Stock"
 
@@ -121,7 +120,7 @@ def test_a_settled_order_is_counted_by_its_outcome_and_how_long_it_took(
     api: Api, status: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     tell(status, RESERVED, order_id)
-    lines = [json.loads(text) for text in output().splitlines()]
+    lines = log_lines(output())
     assert [entry["OrdersConfirmed"] for entry in lines if "OrdersConfirmed" in entry] == [[1.0]]
     order = api.call("GET", f"/orders/{order_id}").body
     took = datetime.fromisoformat(order["updatedAt"]) - datetime.fromisoformat(order["placedAt"])
