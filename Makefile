@@ -2,11 +2,28 @@
 # Tools are installed into .venv and .venv-sam here, never anywhere else.
 
 PYTHON ?= python3
-PORT ?= 3000
-STACK ?=
-STAGE ?= sandbox
+
+# These values come from the command line only (`make token AS=staff`). The assignments hide variables of the same names
+# that make predefines, such as AS, or that the environment holds for other programs, such as NAME or PORT.
+AS :=
+CONFIRM :=
+DATA :=
+FROM :=
+NAME :=
+ORDER :=
+ORDERS :=
+PORT := 3000
+RULE :=
+SEED :=
+SPEED :=
+STACK :=
+STAGE := sandbox
+TO :=
+
 BIN := .venv/bin
 SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
+# The SAM CLI reads AWS_DEFAULT_REGION and the profile's region, but not AWS_REGION.
+REGION := $(if $(AWS_REGION),--region "$(AWS_REGION)")
 
 # One environment: `run` installs what the application and the runner need, `dev` the rest on top of it.
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
@@ -80,7 +97,7 @@ build: .venv-sam/done ## sam build (needs python3.13 on the PATH)
 	$(SAM) build
 
 deploy: build ## sam build, sam deploy: [STAGE=sandbox|staging|prod] [CONFIRM=yes: don't ask]
-	$(SAM) deploy --config-env $(STAGE:sandbox=default) $(if $(filter yes,$(CONFIRM)),--no-confirm-changeset)
+	$(SAM) deploy $(REGION) --config-env $(patsubst sandbox,default,$(STAGE)) $(if $(filter yes,$(CONFIRM)),--no-confirm-changeset)
 
 token: .venv/run ## an ID token of a test user, who is made if there is none: [AS=staff] [STACK=name]
 	@$(BIN)/python -m tools.token $(if $(AS),--as "$(AS)") $(if $(STACK),--stack "$(STACK)")
@@ -91,7 +108,7 @@ test-e2e: .venv/dev ## the end-to-end tests against a deployed stack: STACK=name
 
 destroy: .venv-sam/done ## delete a deployed stack with all its data: STACK=name [CONFIRM=yes: don't ask]
 	@test -n "$(STACK)" || { echo "error: name a stack: make destroy STACK=name" >&2; exit 2; }
-	$(SAM) delete --stack-name "$(STACK)" $(if $(filter yes,$(CONFIRM)),--no-prompts)
+	$(SAM) delete $(REGION) --stack-name "$(STACK)" $(if $(filter yes,$(CONFIRM)),--no-prompts)
 
 test-sam-local: .venv/dev .venv-sam/done ## every fixture through the real SAM CLI (needs Docker)
 	@$(BIN)/python -m tools.sam_local

@@ -1,0 +1,85 @@
+"""Make passes on the values of its command line, and none that it predefines or that the environment holds."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+VARIABLES = (
+    *("AS", "CONFIRM", "DATA", "FROM", "NAME", "ORDER", "ORDERS", "PORT", "RULE", "SEED", "SPEED", "STACK", "STAGE"),
+    *("TO", "BIN", "INSTALL", "REGION", "SAM"),
+)
+COMMANDS = {
+    "run": '.venv/bin/python -m local run --port 3000 --prepare ".venv/bin/python -m tools.prepare" '
+    "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com",
+    "load": '.venv/bin/python -m tools.load ""',
+    "chaos": ".venv/bin/python -m tools.chaos",
+    "seed": ".venv/bin/python -m tools.seed",
+    "republish": ".venv/bin/python -m tools.republish",
+    "replay": ".venv/bin/python -m tools.replay",
+    "books": ".venv/bin/python -m tools.books",
+    "unpark": ".venv/bin/python -m tools.unpark",
+    "token": ".venv/bin/python -m tools.token",
+    "test-e2e": '.venv/bin/python -m pytest tests/e2e --stack ""',
+    "deploy": "SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam deploy --config-env default",
+    "destroy": 'SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam delete --stack-name ""',
+}
+"""What runs without a value on the command line. Commands that need one then refuse to start."""
+
+
+def commands(*arguments: str, **environment: str) -> list[str]:
+    """The commands that `make` would run, with single spaces."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [" ".join(line.split()) for line in done.stdout.replace("\\\n", " ").splitlines()]
+
+
+@pytest.mark.parametrize("target", COMMANDS)
+def test_no_value_comes_from_the_environment_or_from_make_itself(target: str) -> None:
+    assert COMMANDS[target] in commands(target)
+    assert COMMANDS[target] in commands(target, **dict.fromkeys(VARIABLES, "hostile"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["token", "AS=staff", "STACK=shop"], "tools.token --as staff --stack shop"),
+        (["seed", "STACK=shop"], "tools.seed --stack shop"),
+        (["republish", "ORDER=ORD-1", "STACK=shop"], "tools.republish --order ORD-1 --stack shop"),
+        (["republish", "FROM=a", "TO=b"], "tools.republish --from a --to b"),
+        (
+            ["replay", "FROM=a", "TO=b", "RULE=c,d", "NAME=redrive-1", "STACK=shop"],
+            "tools.replay --from a --to b --rule c,d --name redrive-1 --stack shop",
+        ),
+        (["load", "DATA=invoices.csv", "SPEED=60"], "tools.load invoices.csv --speed 60"),
+        (["chaos", "SEED=7", "ORDERS=500"], "tools.chaos --seed 7 --orders 500"),
+        (["test-e2e", "STACK=shop"], "pytest tests/e2e --stack shop"),
+        (["deploy", "STAGE=prod", "CONFIRM=yes"], "sam deploy --config-env prod --no-confirm-changeset"),
+        (["destroy", "STACK=shop", "CONFIRM=yes"], "sam delete --stack-name shop --no-prompts"),
+    ],
+)
+def test_values_of_the_command_line_are_passed_on(arguments: list[str], command: str) -> None:
+    found = [line.replace('"', "") for line in commands(*arguments, **dict.fromkeys(VARIABLES, "hostile"))]
+
+    assert any(line.endswith(command) for line in found), found
+
+
+@pytest.mark.parametrize("arguments", [["deploy"], ["destroy", "STACK=shop"]])
+def test_the_sam_cli_gets_the_region_of_aws_region(arguments: list[str]) -> None:
+    found = commands(*arguments, AWS_REGION="eu-west-1")
+
+    assert any(line.startswith("SAM_CLI_TELEMETRY=0") and '--region "eu-west-1"' in line for line in found), found
+
+
+def test_the_python_of_the_environment_makes_the_virtual_environment() -> None:
+    found = commands("--what-if", "requirements/uv.txt", ".venv/uv", PYTHON="python3.12")
+
+    assert "python3.12 -m venv .venv" in found
