@@ -1,15 +1,27 @@
 """What the commands' arguments have in common."""
 
 import argparse
+import os
+import re
 from datetime import datetime
 from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Reports a bad argument in one line.
+
+    Under `make`, which sets MAKELEVEL, the line names the variable of the Makefile (`FROM=`) instead of the option
+    (`--from`). Each option has the name of its variable in lower case.
+    """
 
     def error(self, message: str) -> NoReturn:
+        if "MAKELEVEL" in os.environ:
+            message = re.sub(r"--([a-z]+)", lambda option: f"{option[1].upper()}=", message)
         self.exit(1, f"error: {message}\n")
+
+    def add_stack(self) -> None:
+        """Add `--stack`, which `tools.stack.find` takes."""
+        self.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
 
 
 def moment(text: str) -> datetime:

@@ -1,6 +1,5 @@
 """The check of the books: stock, orders, reservations and the bus's record must agree once a stack is idle."""
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -10,7 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from tools.stack import Stack, StackNotFound, find
+from tools.arguments import Parser
+from tools.errors import one_line_errors
+from tools.stack import Stack, find
 
 Item = Mapping[str, Any]
 
@@ -168,16 +169,12 @@ def report(differences: Sequence[str], orders: int, events: int) -> int:
     return 0
 
 
-def main() -> int:
+@one_line_errors
+def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.books [--stack NAME]`, on a stack where nothing is on its way."""
-    parser = argparse.ArgumentParser(prog="python -m tools.books", description=__doc__)
-    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
-    options = parser.parse_args()
-    try:
-        stack = find(options.stack)
-    except StackNotFound as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    parser = Parser(prog="python -m tools.books", description=__doc__)
+    parser.add_stack()
+    stack = find(parser.parse_args(arguments).stack)
     orders, inventory = read_tables(stack)
     events = BusRecord(stack).new()
     return report(check(orders, inventory, events, None), len(orders), len(events))

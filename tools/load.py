@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tools import books
+from tools.arguments import Parser
 from tools.http import Answer, Api
 from tools.own_stack import StackDidNotStart, local_stack_of_own
 from tools.retail import BadFile, Cancellation, NewOrder, Plan, Step, plan, read_rows
@@ -288,7 +289,7 @@ def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.load FILE.csv [--speed N] [--limit N] [--concurrency N]`."""
-    parser = argparse.ArgumentParser(prog="python -m tools.load", description=__doc__)
+    parser = Parser(prog="python -m tools.load", description=__doc__)
     parser.add_argument("file", type=Path, help="a CSV file")
     parser.add_argument("--speed", type=_positive(float), help="times faster than in the file; default: at full speed")
     parser.add_argument("--limit", type=_positive(int), help="only so many invoices")

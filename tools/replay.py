@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from tools.arguments import Parser, moment
-from tools.stack import Stack, StackNotFound, find
+from tools.errors import CommandError, one_line_errors
+from tools.stack import Stack, find
 
 MAX_NAME = 64
 """Of a replay (StartReplay, EventBridge API reference)."""
@@ -20,7 +19,7 @@ LONGEST_PAUSE = 5.0
 """Seconds between two looks at a replay, which takes minutes in AWS."""
 
 
-class ReplayError(Exception):
+class ReplayError(CommandError):
     """Nothing, or not everything, was replayed; the message says why."""
 
 
@@ -95,26 +94,23 @@ def _options(arguments: list[str] | None) -> Namespace:
     parser.add_argument("--to", dest="end", type=moment, metavar="TIME", required=True, help="… to before here")
     parser.add_argument("--rule", dest="rules", required=True, type=lambda text: text.split(","), help="one, or a,b")
     parser.add_argument("--name", help="the replay's; by default a new one that begins with the rule's")
-    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
+    parser.add_stack()
     options = parser.parse_args(arguments)
     if options.begin >= options.end:
         parser.error("--from is not before --to")
     return options
 
 
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.replay --from TIME --to TIME --rule NAME[,NAME] [--name NAME] [--stack NAME]`."""
     options = _options(arguments)
     unique = f"-{uuid.uuid4().hex[:12]}"
     name = options.name or options.rules[0][: MAX_NAME - len(unique)] + unique
-    try:
-        stack = find(options.stack)
-        start(stack, options.begin, options.end, options.rules, name)
-        print(f"replay {name} is under way", flush=True)
-        last = wait(stack, name)
-    except (StackNotFound, ReplayError, ClientError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    stack = find(options.stack)
+    start(stack, options.begin, options.end, options.rules, name)
+    print(f"replay {name} is under way", flush=True)
+    last = wait(stack, name)
     print("done: no event was in the archive for this time" if last is None else f"done: the last event was of {last}")
     return 0
 

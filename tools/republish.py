@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tools.arguments import Parser, moment
-from tools.stack import Stack, StackNotFound, find
+from tools.errors import CommandError, one_line_errors
+from tools.stack import Stack, find
 
 Image = dict[str, Any]
 """An item in DynamoDB's own notation, as it stands in a stream record."""
@@ -23,7 +24,7 @@ MAX_BYTES = 5_000_000
 RESERVATION = "RESERVATION#"
 
 
-class RepublishError(Exception):
+class RepublishError(CommandError):
     """Nothing, or not everything, was sent again; the message says what."""
 
 
@@ -210,7 +211,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--order", metavar="ORD-…", help="all events of this order and of its reservation")
     parser.add_argument("--from", dest="begin", type=moment, metavar="TIME", help="events from here on …")
     parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="… up to here, both included")
-    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
+    parser.add_stack()
     options = parser.parse_args(arguments)
     if bool(options.order) == bool(options.begin or options.end):
         parser.error("name either --order, or --from and --to")
@@ -221,15 +222,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.republish (--order ORD-… | --from TIME --to TIME) [--stack NAME]`."""
     options = _options(arguments)
     window = EVER if options.order else Window(options.begin, options.end)
-    try:
-        sent = republish(find(options.stack), options.order, window)
-    except (StackNotFound, RepublishError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    sent = republish(find(options.stack), options.order, window)
     print(f"{sent} events sent again")
     return 0
 

@@ -1,12 +1,14 @@
 """Fills a stack's catalogue and stock from events/seed.json. What exists is left as it is."""
 
-import argparse
 import json
+import sys
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tools.arguments import Parser
+from tools.errors import one_line_errors
 from tools.stack import Stack, find
 
 SEED = Path("events/seed.json")
@@ -49,16 +51,18 @@ def read_seed(path: Path = SEED) -> list[dict[str, Any]]:
     return products
 
 
-def main() -> None:
+@one_line_errors
+def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.seed [--stack NAME]`."""
-    parser = argparse.ArgumentParser(prog="python -m tools.seed", description=__doc__)
-    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
+    parser = Parser(prog="python -m tools.seed", description=__doc__)
+    parser.add_stack()
     parser.add_argument("--file", type=Path, default=SEED)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     products = read_seed(options.file)
     new = seed(find(options.stack), products)
     print(f"{new} of {len(products)} products were new")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,12 +9,15 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tools.errors import CommandError
 
 LOCAL = Path(".local/stack.json")
 USERS = {"customer": "ada@example.com", "staff": "staff@example.com"}
 
 
-class StackNotFound(Exception):
+class StackNotFound(CommandError):
     """There is no such stack; the message says how to get one."""
 
 
@@ -83,18 +86,28 @@ def local_stack(description: Path | None = None) -> Stack:
 
 
 def deployed_stack(name: str) -> Stack:
-    """A stack in the account and region of the AWS credentials in use.
+    """Find a stack by its name, in the account and region that the environment selects.
+
+    The region is AWS_REGION, as in the AWS CLI, although boto3 does not read that variable. Without it, boto3 takes
+    AWS_DEFAULT_REGION or the region of the profile.
 
     Raises:
-        StackNotFound: there is none of this name.
+        StackNotFound: there is no stack of this name, or it has no API.
+        BotoCoreError: the region or the credentials are missing.
+        ClientError: AWS refuses the request.
     """
-    session = boto3.Session()
+    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
     cloudformation = session.client("cloudformation")
+    where = f"in {session.region_name}"
     try:
         found = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-    except cloudformation.exceptions.ClientError as error:
-        raise StackNotFound(f"no stack {name} in {session.region_name}: {error}") from error
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise StackNotFound(f"no stack {name} {where}: check STACK, AWS_REGION and AWS_PROFILE ({error})") from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    if "ApiUrl" not in outputs:
+        raise StackNotFound(f"stack {name} {where} has no output ApiUrl; its status is {found['StackStatus']}")
     return Stack(outputs["ApiUrl"], outputs, session.region_name)
 
 

@@ -1,18 +1,22 @@
 """Prints an ID token of a test user of a stack; whoever asks for it needs the stack's AWS credentials."""
 
-import argparse
+import sys
 
+from tools.arguments import Parser
+from tools.errors import one_line_errors
 from tools.stack import USERS, find, sign_in
 
 
-def main() -> None:
+@one_line_errors
+def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.token [--as staff] [--stack NAME]`."""
-    parser = argparse.ArgumentParser(prog="python -m tools.token", description=__doc__)
+    parser = Parser(prog="python -m tools.token", description=__doc__)
     parser.add_argument("--as", dest="user", choices=USERS, default="customer")
-    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
-    options = parser.parse_args()
+    parser.add_stack()
+    options = parser.parse_args(arguments)
     print(sign_in(find(options.stack), options.user))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,11 @@
 """Moves the messages of the parking queue back to the DLQ, once the DLQ processor can process them."""
 
-import argparse
 import sys
 from typing import Any
 
-from tools.stack import Stack, StackNotFound, find
+from tools.arguments import Parser
+from tools.errors import one_line_errors
+from tools.stack import Stack, find
 
 
 def unpark(stack: Stack) -> int:
@@ -34,16 +35,13 @@ def _receive(queue: Any, url: str) -> list[dict[str, Any]]:
     return messages
 
 
-def main() -> int:
+@one_line_errors
+def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.unpark [--stack NAME]`."""
-    parser = argparse.ArgumentParser(prog="python -m tools.unpark", description=__doc__)
-    parser.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
-    options = parser.parse_args()
-    try:
-        moved = unpark(find(options.stack))
-    except StackNotFound as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    parser = Parser(prog="python -m tools.unpark", description=__doc__)
+    parser.add_stack()
+    options = parser.parse_args(arguments)
+    moved = unpark(find(options.stack))
     print(f"{moved} messages moved back to the DLQ")
     return 0
 

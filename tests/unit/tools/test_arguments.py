@@ -1,0 +1,46 @@
+"""Under make, a message about a bad argument names the variable of the Makefile."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools import load, replay, republish, token
+
+ROOT = Path(__file__).parents[3]
+WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T12:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (replay.main, [], "the following arguments are required: FROM=, TO=, RULE="),
+        (replay.main, [*WINDOW, "--rule", "x"], "FROM= is not before TO="),
+        (republish.main, [], "name either ORDER=, or FROM= and TO="),
+        (token.main, ["--as", "x"], "argument AS=: invalid choice: 'x'"),
+        (load.main, ["a.csv", "--speed", "0"], "argument SPEED=: 0 is not above 0"),
+    ],
+)
+def test_under_make_a_message_names_the_variable(
+    main: Callable[[list[str]], int],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MAKELEVEL", "1")
+
+    with pytest.raises(SystemExit):
+        main(arguments)
+
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_make_tells_a_command_that_it_has_started_it() -> None:
+    makefile = f"all:\n\t@{sys.executable} -m tools.replay --from noon --to noon --rule x\n"
+
+    done = subprocess.run(["make", "--file", "-"], cwd=ROOT, input=makefile, capture_output=True, text=True)
+
+    assert done.stderr.startswith("error: argument FROM=: 'noon' is not a time like ")
