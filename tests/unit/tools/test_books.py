@@ -1,11 +1,21 @@
 """The check of the books finds each kind of error."""
 
 import copy
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
-from tools.books import check
+from orderflow.contracts import DETAILS
+from tools import books as command
+from tools.books import SOURCES, check
 
 INITIAL = {"PEN": 10, "BOOK": 5}
 
@@ -172,3 +182,155 @@ def test_a_published_event_that_is_not_stored_is_found(books: Books) -> None:
     books.bus.append({"detail-type": "Order Placed", "detail": {"metadata": {"eventId": "x1"}}})
 
     assert books.differences() == ["event x1: Order Placed was on the bus, but is not stored"]
+
+
+# ------------------------------------------------------------------------------- the command, against an account
+
+LOG = "/aws/events/shop"
+RETENTION_DAYS = 14
+
+
+@dataclass
+class Account:
+    """A deployed stack in moto, with one order that has come to its end."""
+
+    logged: int = 0
+
+    def log(self, *messages: str) -> None:
+        """Add lines to the log of all events."""
+        self.logged += 1
+        stream, logs = f"stream-{self.logged}", boto3.client("logs")
+        logs.create_log_stream(logGroupName=LOG, logStreamName=stream)
+        now = int(time.time() * 1000)
+        logs.put_log_events(
+            logGroupName=LOG,
+            logStreamName=stream,
+            logEvents=[{"timestamp": now, "message": message} for message in messages],
+        )
+
+    def store(self, stored_at: datetime) -> list[str]:
+        """Store an order and its reservation at a time. Returns the lines that the log gets of their events."""
+        made = order("A", "CONFIRMED", "a1", "a2"), reservation("A", "RESERVED", "ra", items={"PEN": 3})
+        items = json.loads(json.dumps(made), parse_float=Decimal)
+        for table, item in zip(("orders", "inventory"), items, strict=True):
+            for event in item["events"]:
+                event["time"] = stored_at.isoformat()
+            boto3.resource("dynamodb").Table(table).put_item(Item=item)
+        pens: dict[str, str | int] = {"pk": "PRODUCT#PEN", "available": 7, "reserved": 3}
+        boto3.resource("dynamodb").Table("inventory").put_item(Item=pens)
+        return [
+            published("orders.service", "a1"),
+            published("orders.service", "a2"),
+            published("inventory.service", "ra"),
+        ]
+
+
+def published(source: str, event_id: str) -> str:
+    """A line of the log, as EventBridge writes it."""
+    address = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
+    metadata = {"source": "web", "eventId": event_id}
+    detail = {"orderId": "A", "customerEmail": "ada@example.com", "shippingAddress": address, "metadata": metadata}
+    return json.dumps({"version": "0", "detail-type": "Some Event", "source": source, "detail": detail})
+
+
+def masked(line: str, first: str, last: str) -> str:
+    """A line whose text from one word to another one is replaced by as many asterisks, as data protection does."""
+    begin, end = line.index(first), line.index(last) + len(last)
+    return line[:begin] + "*" * (end - begin) + line[end:]
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with mock_aws():
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        logs, dynamodb = boto3.client("logs"), boto3.client("dynamodb")
+        logs.create_log_group(logGroupName=LOG)
+        logs.create_log_group(logGroupName=f"{LOG}-staging")
+        logs.put_retention_policy(logGroupName=LOG, retentionInDays=RETENTION_DAYS)
+        for table, key in (("orders", "orderId"), ("inventory", "pk")):
+            dynamodb.create_table(
+                TableName=table,
+                BillingMode="PAY_PER_REQUEST",
+                AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            )
+        outputs = {
+            "ApiUrl": "https://api",
+            "OrdersTableName": "orders",
+            "InventoryTableName": "inventory",
+            "EventLogGroupName": LOG,
+        }
+        template = {
+            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+        }
+        boto3.client("cloudformation").create_stack(StackName="shop", TemplateBody=json.dumps(template))
+        yield Account()
+
+
+def run(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines that `make books STACK=shop` prints."""
+    command.main(["--stack", "shop"])
+    return capsys.readouterr().out.splitlines()
+
+
+BALANCED = ["The books balance: 1 orders, 3 events on the bus"]
+
+
+def test_masks_that_span_fields_do_not_hide_the_events(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    placed, confirmed, reserved = account.store(datetime.now(UTC))
+    account.log(
+        masked(placed, "ada@example", "1 Main"),  # begins and ends within strings: valid JSON without shippingAddress
+        masked(confirmed, '"1 Main', "98101"),  # an odd number of quotes: not valid JSON
+        reserved,
+    )
+
+    assert run(capsys) == BALANCED
+
+
+def test_an_event_whose_id_is_masked_is_mentioned(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    placed, confirmed, reserved = account.store(datetime.now(UTC))
+    account.log(placed, masked(confirmed, '"1 Main', '"a2'), reserved)
+
+    assert run(capsys) == [
+        "note: masking hides the source or eventId of 1 events in the log; they count as never on the bus",
+        "difference event a2: stored, but never on the bus",
+        "The books don't balance: 1 differences",
+    ]
+
+
+def test_events_of_other_sources_are_skipped(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    account.log(*account.store(datetime.now(UTC)))
+    account.log(json.dumps({"source": "partner.shop", "detail-type": "Sold", "detail": {"n": 1}}))
+    account.log(published("partner.shop", "p1"))
+
+    assert run(capsys) == BALANCED
+
+
+def test_events_older_than_the_logs_retention_are_not_looked_for(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.store(datetime.now(UTC) - timedelta(days=RETENTION_DAYS, minutes=1))
+
+    assert run(capsys) == ["The books balance: 1 orders, 0 events on the bus"]
+
+
+def test_events_within_the_logs_retention_must_have_been_on_the_bus(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.store(datetime.now(UTC) - timedelta(days=RETENTION_DAYS - 1))
+
+    assert run(capsys)[-1] == "The books don't balance: 3 differences"
+
+
+def test_a_log_without_retention_has_every_event(account: Account, capsys: pytest.CaptureFixture[str]) -> None:
+    account.store(datetime.now(UTC) - timedelta(days=5000))
+    boto3.client("logs").delete_retention_policy(logGroupName=LOG)
+
+    assert run(capsys)[-1] == "The books don't balance: 3 differences"
+
+
+def test_every_source_of_our_events_is_known() -> None:
+    assert {source for source, _ in DETAILS} == SOURCES
