@@ -16,10 +16,8 @@ os.environ.update(
         "POWERTOOLS_METRICS_NAMESPACE": "Orderflow",
         "POWERTOOLS_SERVICE_NAME": "test",
         "AWS_SAM_LOCAL": "true",  # no traces
-        "AWS_DEFAULT_REGION": "us-east-1",
     }
 )
-
 
 PERMISSIONS = "tests/contract/test_permissions.py"
 CALLERS = ("tests/e2e/*", "tests/integration/*", PERMISSIONS)
@@ -29,6 +27,12 @@ NO_CALLERS = [f"tests/e2e/test_{name}.py" for name in ("faults", "neighbours", "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stack", help="run the e2e tests against the deployed stack of this name")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the local tests a region. A deployed stack is in the region that the caller's environment selects."""
+    if not config.getoption("--stack"):
+        os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ class Answer:
 
     Args:
         status: the HTTP status.
-        body: the parsed JSON.
+        body: the parsed JSON; if it is not a JSON object, `message` with the beginning of the text.
         sent_at: when the request was sent, in seconds since the epoch.
         seconds: how long the answer took.
     """
@@ -71,4 +71,13 @@ class Api:
             method, self._stack.api_url + path, body=body, headers={**token, **(headers or {})}
         )
         seconds = time.perf_counter() - begun
-        return Answer(response.status, json.loads(response.data or b"{}"), sent_at, seconds)
+        return Answer(response.status, _body_in(response.data or b"{}"), sent_at, seconds)
+
+
+def _body_in(data: bytes) -> dict[str, Any]:
+    """Read a body. Only this application always answers with JSON; a proxy in front of it need not."""
+    try:
+        body = json.loads(data)
+    except ValueError:
+        body = None
+    return body if isinstance(body, dict) else {"message": data[:200].decode(errors="replace")}

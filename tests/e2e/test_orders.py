@@ -3,20 +3,9 @@
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from tests.e2e.conftest import Shop, eventually
+from tests.e2e.conftest import Shop
 from tools import republish
-
-
-def events_on_the_bus(shop: Shop, order_id: str) -> list[dict[str, Any]]:
-    """Every event about an order that the bus has logged, so far."""
-    logs = shop.stack.client("logs")
-    pages = logs.get_paginator("filter_log_events").paginate(
-        logGroupName=shop.stack.outputs["EventLogGroupName"], filterPattern=f'"{order_id}"'
-    )
-    events = [json.loads(line["message"]) for page in pages for line in page["events"]]
-    return [event for event in events if event["detail"]["orderId"] == order_id]
 
 
 def test_an_order_in_stock_is_confirmed_and_its_items_are_reserved(shop: Shop) -> None:
@@ -52,7 +41,7 @@ def test_a_cancelled_order_gives_its_items_back(shop: Shop) -> None:
     shop.outcome(order_id)
     cancelled = shop.call("POST", f"/orders/{order_id}/cancellation")
     assert (cancelled.status, cancelled.body["status"]) == (202, "CANCELLED")
-    eventually(lambda: shop.stock(product) == (5, 0))
+    shop.eventually(lambda: shop.stock(product) == (5, 0))
 
 
 def test_orders_at_once_never_sell_more_than_there_is(shop: Shop) -> None:
@@ -67,8 +56,8 @@ def test_orders_at_once_never_sell_more_than_there_is(shop: Shop) -> None:
 def test_every_event_of_an_order_reaches_the_bus_with_its_correlation(shop: Shop) -> None:
     order_id = shop.place((shop.product(stock=5), 1)).body["orderId"]
     shop.outcome(order_id)
-    eventually(lambda: len(events_on_the_bus(shop, order_id)) == 3)
-    events = {event["detail-type"]: event["detail"]["metadata"] for event in events_on_the_bus(shop, order_id)}
+    shop.eventually(lambda: len(shop.events_on_the_bus(order_id)) == 3)
+    events = {event["detail-type"]: event["detail"]["metadata"] for event in shop.events_on_the_bus(order_id)}
     placed, reserved, confirmed = (events[name] for name in ("Order Placed", "Inventory Reserved", "Order Confirmed"))
     assert placed["correlationId"] == reserved["correlationId"] == confirmed["correlationId"]
     assert (reserved["causationId"], confirmed["causationId"]) == (placed["eventId"], reserved["eventId"])
@@ -79,8 +68,8 @@ def test_the_audit_trail_shows_what_was_published(shop: Shop) -> None:
     shop.outcome(order_id)
     trail = shop.call("GET", f"/orders/{order_id}/events").body["items"]
     assert [event["detail-type"] for event in trail] == ["Order Placed", "Order Confirmed"]
-    eventually(lambda: len(events_on_the_bus(shop, order_id)) == 3)
-    published = {event["detail-type"]: event["detail"] for event in events_on_the_bus(shop, order_id)}
+    shop.eventually(lambda: len(shop.events_on_the_bus(order_id)) == 3)
+    published = {event["detail-type"]: event["detail"] for event in shop.events_on_the_bus(order_id)}
     assert all(published[event["detail-type"]] == event["detail"] for event in trail)
 
 
@@ -88,9 +77,9 @@ def test_events_sent_again_change_nothing(shop: Shop) -> None:
     product = shop.product(stock=5)
     order_id = shop.place((product, 2)).body["orderId"]
     order = shop.outcome(order_id)
-    eventually(lambda: len(events_on_the_bus(shop, order_id)) == 3)
+    shop.eventually(lambda: len(shop.events_on_the_bus(order_id)) == 3)
     assert republish.republish(shop.stack, order_id, republish.EVER) == 3
-    eventually(lambda: len(events_on_the_bus(shop, order_id)) == 6)
+    shop.eventually(lambda: len(shop.events_on_the_bus(order_id)) == 6)
     follow_up = shop.place((product, 1)).body["orderId"]  # comes to inventory behind the repeated events
     shop.outcome(follow_up)
     assert shop.call("GET", f"/orders/{order_id}").body == order

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Shop, eventually
+from tests.e2e.conftest import Shop
 
 CUSTOMER = "ada@example.com"
 
@@ -66,7 +66,7 @@ def fail(shop: Shop, reason: str) -> str:
     )
     failure_id = f"a-function-that-is-gone:{event_id}"
     listed = "/admin/failed-events?consumer=a-function-that-is-gone&limit=100"
-    eventually(lambda: failure_id in ids(shop.call("GET", listed, user="staff").body))
+    shop.eventually(lambda: failure_id in ids(shop.call("GET", listed, user="staff").body))
     return failure_id
 
 
@@ -87,7 +87,7 @@ def test_a_parked_event_is_told_of_once_and_no_later_change_of_it(shop: Shop, al
     assert (act(shop, failed, "redrive")["outcome"], act(shop, failed, "park")["status"]) == ("FAILED", "PARKED")
     act(shop, later, "park")
 
-    eventually(lambda: any(later in alert for alert in alerts()))
+    shop.eventually(lambda: any(later in alert for alert in alerts()))
     (alert,) = [each for each in alerts() if failed in each]
     assert "consumer: a-function-that-is-gone | reason: Refused | order: ORD-0 |" in alert
     assert f"POST /admin/failed-events/{failed}/redrive" in alert
