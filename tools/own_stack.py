@@ -16,8 +16,8 @@ from tools.stack import Stack, local_stack
 
 PREPARE = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
 """The runner's `--prepare` for a stack of a program's own: without the text for those who use one by hand."""
-START_SECONDS = 120
-STOP_SECONDS = 30
+START_SECONDS = 300
+STOP_SECONDS = 120
 STDERR = 2
 
 

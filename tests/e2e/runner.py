@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.conftest import eventually
+from tests.e2e.conftest import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,4 +39,4 @@ def running(template: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(PATIENCE)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.documented import COMPONENTS, DOCUMENT
 from tests.e2e.conftest import Shop
+from tools.http import TIMEOUT
 from tools.stack import Stack
 
 CONFIGURATION = """
@@ -55,7 +56,7 @@ def test_no_request_gets_an_undocumented_answer_or_a_server_error(
         [
             *(str(Path(sys.executable).with_name("schemathesis")), "run", str(document), "--no-color"),
             *("--url", local.api_url, "--header", f"Authorization: Bearer {local.tokens[user]}"),
-            *(operations, "^/admin/", "--continue-on-failure"),
+            *(operations, "^/admin/", "--continue-on-failure", "--request-timeout", str(TIMEOUT)),
         ],
         cwd=tmp_path,  # where it finds its configuration, and leaves files
         capture_output=True,

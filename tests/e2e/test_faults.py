@@ -42,6 +42,7 @@ QUEUE = """
       CodeUri: code/
       Handler: taker.handler
       Runtime: python3.13
+      Timeout: 30 # for as long the queue hides a message
       Events:
         Job: {Type: SQS, Properties: {Queue: !GetAtt JobsQueue.Arn}}
 Outputs:

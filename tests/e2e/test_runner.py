@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import eventually
+from tests.e2e.conftest import PATIENCE, eventually
 from tests.e2e.runner import ROOT, command, running
 
 FUNCTION = """
@@ -19,6 +19,7 @@ Resources:
       CodeUri: {code}
       Handler: {handler}
       Runtime: python3.13
+      Timeout: 60
       Events:
         Get:
           Type: HttpApi
@@ -54,7 +55,7 @@ def template(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=ROOT, text=True, input=text, capture_output=True, timeout=60)
+    return subprocess.run(command(*arguments), cwd=ROOT, text=True, input=text, capture_output=True, timeout=PATIENCE)
 
 
 def children(process: subprocess.Popen[bytes]) -> list[int]:
@@ -136,7 +137,7 @@ def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on(temp
 def test_the_description_of_a_killed_stack_does_not_stand_in_the_way(template: Path) -> None:
     with running(template) as killed:
         killed.kill()
-        killed.wait(30)
+        killed.wait()
     with running(template) as process:
         assert process.poll() is None
 

@@ -17,7 +17,7 @@ Globals:
   Function:
     CodeUri: code/
     Runtime: python3.13
-    Timeout: 100
+    Timeout: 200 # 2 seconds; each of three attempts to sleep takes as long
 Resources:
   Dlq:
     Type: AWS::SQS::Queue
@@ -69,6 +69,7 @@ Resources:
     Type: AWS::Serverless::Function
     Properties:
       Handler: taker.of_records
+      Timeout: 900 # 9 seconds: it makes clients
       Environment: {Variables: {SEEN: !Ref Seen}}
       Events:
         Stream:

@@ -39,6 +39,7 @@ Resources:
       CodeUri: code/
       Handler: called.handler
       Runtime: python3.13
+      Timeout: 60
       Environment: {Variables: {CALLED: !Ref Called}}
       Events:
         Feed:

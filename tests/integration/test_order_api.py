@@ -141,8 +141,8 @@ def test_a_key_whose_request_is_still_running_is_refused(api: Api, aws: Aws) -> 
     api.place(line(product), key="key-1")
     table = aws.idempotency_table()
     (record,) = table.scan()["Items"]
-    in_a_minute = int(time.time() * 1000) + 60_000
-    table.put_item(Item={**record, "status": "INPROGRESS", "in_progress_expiration": in_a_minute})
+    in_an_hour = int((time.time() + 3600) * 1000)
+    table.put_item(Item={**record, "status": "INPROGRESS", "in_progress_expiration": in_an_hour})
     answer = api.place(line(product), key="key-1")
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "request-in-progress")
 
