@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stack", help="run the e2e tests against the deployed stack of this name")
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests/e2e/conftest.py looks for the stack
 def pytest_configure(config: pytest.Config) -> None:
     """Give the local tests a region. A deployed stack is in the region that the caller's environment selects."""
     if not config.getoption("--stack"):

@@ -1,5 +1,6 @@
 """Under make, a message about a bad argument names the variable of the Makefile."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +42,13 @@ def test_under_make_a_message_names_the_variable(
 def test_make_tells_a_command_that_it_has_started_it() -> None:
     makefile = f"all:\n\t@{sys.executable} -m tools.replay --from noon --to noon --rule x\n"
 
-    done = subprocess.run(["make", "--file", "-"], cwd=ROOT, input=makefile, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "--file", "-"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},  # without the flags of a `make` that runs the tests
+        input=makefile,
+        capture_output=True,
+        text=True,
+    )
 
     assert done.stderr.startswith("error: argument FROM=: 'noon' is not a time like ")
