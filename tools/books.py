@@ -119,7 +119,7 @@ def _event_differences(
     yield from (f"event {event_id}: stored {times} times" for event_id, times in ids.items() if times > 1)
     yield from (f"event {event_id}: stored, but never on the bus" for event_id in sorted(expected - published.keys()))
     for event_id in sorted(published.keys() - ids.keys()):
-        yield f"event {event_id}: {published[event_id]['detail-type']} was on the bus, but is not stored"
+        yield f"event {event_id}: {published[event_id].get('detail-type')} was on the bus, but is not stored"
 
 
 class BusRecord:
@@ -163,9 +163,9 @@ def _event_in(message: str) -> dict[str, Any]:
     try:
         event: dict[str, Any] = json.loads(message)
     except ValueError:
-        found = {name: re.search(rf'"{name}":\s*"([^"*]+)"', message) for name in ("source", "detail-type", "eventId")}
-        source, detail_type, event_id = (match and match[1] for match in found.values())
-        event = {"source": source, "detail-type": detail_type, "detail": {"metadata": {"eventId": event_id}}}
+        names = ("source", "detail-type", "eventId")
+        found = {name: match[1] for name in names if (match := re.search(rf'"{name}":\s*"([^"*]+)"', message))}
+        event = {**found, "detail": {"metadata": found}}
     return event
 
 
@@ -178,8 +178,8 @@ def identified(events: Iterable[Item]) -> tuple[list[Item], int]:
     Returns:
         The application's events, and the number of events whose source or eventId is masked.
     """
-    ours = [event for event in events if event["source"] is None or event["source"] in SOURCES]
-    known = [event for event in ours if event["source"] and event["detail"].get("metadata", {}).get("eventId")]
+    ours = [event for event in events if event.get("source") in (None, *SOURCES)]
+    known = [event for event in ours if "source" in event and event["detail"].get("metadata", {}).get("eventId")]
     return known, len(ours) - len(known)
 
 
