@@ -9,16 +9,11 @@ from boto3.dynamodb.conditions import Key
 from botocore.exceptions import BotoCoreError, ClientError
 
 from analytics.facts import Counter, Fact, Figures, Kind, Tally, months, totals
-from orderflow.conflicts import ATTEMPTS, pause_after
+from orderflow.conflicts import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, reason_codes
 from orderflow.wire import timestamp
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
-
-
-COUNTED = "ConditionalCheckFailed"
-PASSING = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
-"""Reasons of a cancelled transaction that a retry may mend (DynamoDB API reference, TransactionCanceledException)."""
 
 
 class NotCounted(Exception):
@@ -70,12 +65,13 @@ class Analytics:
             try:
                 self._client.transact_write_items(TransactItems=self._writes(facts, now))
             except self._client.exceptions.TransactionCanceledException as error:
-                codes = [reason.get("Code", "None") for reason in error.response["CancellationReasons"]]
-                new = [fact for fact, code in zip(facts, codes, strict=False) if code != COUNTED]
+                codes = reason_codes(error)
+                # A failed condition means that the fact is stored already
+                new = [fact for fact, code in zip(facts, codes, strict=False) if code != CONDITION_FAILED]
                 if len(new) == len(facts):
                     attempt += 1
-                    if attempt == ATTEMPTS or PASSING.isdisjoint(codes):
-                        raise NotCounted(", ".join(sorted({code for code in codes if code != "None"}))) from error
+                    if attempt == ATTEMPTS or not is_retryable(codes):
+                        raise NotCounted(", ".join(sorted(set(codes) - {NO_ERROR}))) from error
                     self._pause(attempt)
                 facts = new
             else:

@@ -43,6 +43,8 @@ TRANSIENT = frozenset(
         "ThrottledException",
         "ThrottlingException",
         "TooManyRequestsException",
+        # A single write met a transaction on its item (DynamoDB), which the SDK does not retry
+        "TransactionConflictException",
         "TransactionInProgressException",
         "500",
         "502",

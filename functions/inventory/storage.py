@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from inventory.reservations import Shortage, Status
 from orderflow.batch_read import read_batch
-from orderflow.conflicts import ATTEMPTS, pause_after
+from orderflow.conflicts import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, reason_codes
 from orderflow.event_store import EventStore, Stream, from_error
 from orderflow.events import Item, StoredEvent
 
@@ -83,7 +83,14 @@ class StockChanged(Exception):
 
 
 class Contention(Exception):
-    """Other writers of the same items kept coming first; nothing was changed, and a retry is worth while."""
+    """Every attempt conflicted with other writers or was throttled; nothing was changed. A later retry can succeed."""
+
+
+class TransactionRejected(Exception):
+    """DynamoDB cancelled a transaction for a reason that no retry clears; nothing was changed.
+
+    The text names the items that caused it, each with its reason code.
+    """
 
 
 class Inventory:
@@ -116,10 +123,17 @@ class Inventory:
         Raises:
             AlreadyDecided: the order has a reservation.
             OutOfStock: with every product of which there is not enough.
-            Contention: see there.
+            Contention: every attempt conflicted with other writers or was throttled.
+            TransactionRejected: a product's item is malformed, for example without `reserved`.
         """
         first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})
-        self._move(first, items, "SET available = available - :n, reserved = reserved + :n", "available >= :n")
+        moves = self._moves(items, "SET available = available - :n, reserved = reserved + :n", "available >= :n")
+
+        def raise_if_decided(error: ClientError) -> None:
+            _raise_if_reservation_changed(error)
+            _raise_if_out_of_stock(error, items)
+
+        self._transact([{"Update": write} for write in (first, *moves)], raise_if_decided)
 
     def release(self, order_id: str, event: StoredEvent, version: int, items: Sequence[Item]) -> None:
         """Give every item back to stock and store the release; all of it or nothing.
@@ -132,10 +146,12 @@ class Inventory:
 
         Raises:
             AlreadyDecided: the reservation has changed since.
-            Contention: see there.
+            Contention: every attempt conflicted with other writers or was throttled.
+            TransactionRejected: a product's item is malformed, or has fewer pieces reserved than the reservation holds.
         """
         first = self._store.update(_reservation(order_id), [event], version, {"status": Status.RELEASED.value})
-        self._move(first, items, "SET available = available + :n, reserved = reserved - :n", "reserved >= :n")
+        moves = self._moves(items, "SET available = available + :n, reserved = reserved - :n", "reserved >= :n")
+        self._transact([{"Update": write} for write in (first, *moves)], _raise_if_reservation_changed)
 
     def record(self, order_id: str, event: StoredEvent, status: Status) -> None:
         """Store the first event of a reservation that holds nothing: a shortage, or a release ahead of the order.
@@ -211,9 +227,9 @@ class Inventory:
         self._transact([{"Update": update}, {"Put": put}], raise_if_changed)
         return changed
 
-    def _move(self, first: dict[str, Any], items: Sequence[Item], update: str, condition: str) -> None:
-        """Store a reservation's event, and move its items between `available` and `reserved`."""
-        moves = [
+    def _moves(self, items: Sequence[Item], update: str, condition: str) -> list[dict[str, Any]]:
+        """The UpdateItems that move a reservation's items between `available` and `reserved`."""
+        return [
             {
                 "TableName": self._table,
                 "Key": {"pk": _product(item["productId"])},
@@ -224,27 +240,30 @@ class Inventory:
             }
             for item in items
         ]
-        self._transact([{"Update": write} for write in (first, *moves)], lambda error: _raise_if_decided(error, items))
 
     def _transact(self, writes: Sequence[Any], raise_if_decided: Callable[[ClientError], None]) -> None:
-        """Write all or nothing, again as long as other transactions are in the way.
+        """Write all or nothing, and retry a transaction that conflicts with another one or is throttled.
 
         Args:
-            writes: what to write.
-            raise_if_decided: raises if a cancellation is more than a conflict.
+            writes: the operations of TransactWriteItems.
+            raise_if_decided: raises the caller's own error if a failed condition explains the cancellation.
 
         Raises:
-            Contention: see there.
+            Contention: every attempt conflicted with other writers or was throttled.
+            TransactionRejected: the transaction was cancelled for any other reason.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._client.transact_write_items(TransactItems=writes)
+                return
             except self._client.exceptions.TransactionCanceledException as error:
                 raise_if_decided(error)
+                codes = reason_codes(error)
+                if not is_retryable(codes):
+                    raise TransactionRejected(_described(writes, codes)) from error
+                if attempt == ATTEMPTS:
+                    raise Contention(f"{_described(writes, codes)}, after {ATTEMPTS} attempts") from error
                 self._pause(attempt)
-            else:
-                return
-        raise Contention(f"{writes[0]['Update']['Key']['pk']}: {ATTEMPTS} transactions in conflict")
 
     def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Those of the items that exist, by key, read consistently."""
@@ -252,26 +271,36 @@ class Inventory:
         return {str(item["pk"]): item for item in items}
 
 
-def _raise_if_decided(error: ClientError, items: Sequence[Item]) -> None:
-    """Tell a failed condition, which decides, from a conflict with another transaction, which says nothing."""
-    first, *products = error.response["CancellationReasons"]
-    if _failed_condition(first):
+def _raise_if_reservation_changed(error: ClientError) -> None:
+    """Tell a reservation that is not as the caller saw it from all other reasons of a cancellation."""
+    if _failed_condition(error.response["CancellationReasons"][0]):
         raise AlreadyDecided from error
+
+
+def _raise_if_out_of_stock(error: ClientError, items: Sequence[Item]) -> None:
+    """Tell a product's failed condition from all other reasons of a cancellation."""
     shortages: list[Shortage] = [
         {
             "productId": item["productId"],
             "asked": item["quantity"],
             "available": int(from_error(reason).get("available", 0)),
         }
-        for item, reason in zip(items, products, strict=True)
+        for item, reason in zip(items, error.response["CancellationReasons"][1:], strict=True)
         if _failed_condition(reason)
     ]
     if shortages:
         raise OutOfStock(shortages) from error
 
 
+def _described(writes: Sequence[Any], codes: Sequence[str]) -> str:
+    """The items that a transaction was cancelled for, each with its reason code."""
+    operations = [next(iter(write.values())) for write in writes]
+    keys = [operation.get("Key", operation.get("Item"))["pk"] for operation in operations]
+    return ", ".join(f"{key}: {code}" for key, code in zip(keys, codes, strict=True) if code != NO_ERROR)
+
+
 def _failed_condition(reason: Mapping[str, Any]) -> bool:
-    return bool(reason.get("Code") == "ConditionalCheckFailed")
+    return bool(reason.get("Code") == CONDITION_FAILED)
 
 
 def _reservation(order_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dlq_processor.retries import is_transient
 from inventory import storage
 from orderflow.conflicts import ATTEMPTS
 from orderflow.ids import derived_ulid
@@ -166,11 +167,12 @@ def test_a_shortage_is_not_recorded_over_a_reservation_that_a_copy_of_the_event_
 
 
 class Conflicting:
-    """A DynamoDB client whose transactions meet another one, so many times, before they get through."""
+    """A DynamoDB client whose first transactions are cancelled, as if by other writers of the same items."""
 
-    def __init__(self, client: Any, times: int) -> None:
+    def __init__(self, client: Any, times: int, code: str) -> None:
         self._client = client
         self.times = times
+        self.code = code
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -178,7 +180,7 @@ class Conflicting:
     def transact_write_items(self, TransactItems: list[Any]) -> Any:  # noqa: N803 - boto3's name
         if self.times:
             self.times -= 1
-            reasons = [{"Code": "None"}, *({"Code": "TransactionConflict"} for _ in TransactItems[1:])]
+            reasons = [{"Code": "None"}, *({"Code": self.code} for _ in TransactItems[1:])]
             raise self._client.exceptions.TransactionCanceledException(
                 {"Error": {"Code": "TransactionCanceledException", "Message": ""}, "CancellationReasons": reasons},
                 "TransactWriteItems",
@@ -186,18 +188,21 @@ class Conflicting:
         return self._client.transact_write_items(TransactItems=TransactItems)
 
 
-def conflicting(stock: ModuleType, monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+def conflicting(
+    stock: ModuleType, monkeypatch: pytest.MonkeyPatch, times: int, code: str = "TransactionConflict"
+) -> list[int]:
     pauses: list[int] = []
-    monkeypatch.setattr(stock.inventory, "_client", Conflicting(stock.inventory._client, times))
+    monkeypatch.setattr(stock.inventory, "_client", Conflicting(stock.inventory._client, times, code))
     monkeypatch.setattr(stock.inventory, "_pause", pauses.append)
     return pauses
 
 
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
 def test_a_conflict_is_no_shortage_and_is_tried_again(
-    aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
+    aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     product, order_id = aws.add_product(stock=5), new_order()
-    pauses = conflicting(stock, monkeypatch, 3)
+    pauses = conflicting(stock, monkeypatch, 3, code)
     tell(stock, PLACED, order_id, [(product, 2)])
     assert aws.stock(product) == (3, 2)
     assert pauses == [1, 2, 3]
@@ -207,11 +212,36 @@ def test_a_conflict_that_does_not_end_is_left_to_lambdas_retries(
     aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product, order_id = aws.add_product(stock=5), new_order()
-    conflicting(stock, monkeypatch, ATTEMPTS)
-    with pytest.raises(storage.Contention):
+    pauses = conflicting(stock, monkeypatch, ATTEMPTS)
+    with pytest.raises(storage.Contention, match=f"PRODUCT#{product}: TransactionConflict, after {ATTEMPTS} attempts"):
         tell(stock, PLACED, order_id, [(product, 2)])
+    assert pauses == list(range(1, ATTEMPTS))
     assert aws.stock(product) == (5, 0)
     assert aws.reservation(order_id) is None
+
+
+def test_a_malformed_product_item_fails_the_reservation_at_once_and_is_named(
+    aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, malformed, order_id = aws.add_product(stock=5), aws.add_product(stock=5), new_order()
+    aws.table("InventoryTableName").update_item(Key={"pk": f"PRODUCT#{malformed}"}, UpdateExpression="REMOVE reserved")
+    pauses = conflicting(stock, monkeypatch, 0)
+    with pytest.raises(storage.TransactionRejected, match=f"^PRODUCT#{malformed}: ValidationError$") as raised:
+        tell(stock, PLACED, order_id, [(sound, 2), (malformed, 2)])
+    assert pauses == []
+    assert aws.stock(sound) == (5, 0)
+    assert aws.reservation(order_id) is None
+    assert not is_transient(raised.typename, str(raised.value))
+
+
+def test_a_release_of_more_than_is_reserved_fails_at_once_and_names_the_product(aws: Aws, stock: ModuleType) -> None:
+    product, order_id = aws.add_product(stock=5), new_order()
+    tell(stock, PLACED, order_id, [(product, 2)])
+    aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 9, "reserved": 1})
+    with pytest.raises(storage.TransactionRejected, match=f"^PRODUCT#{product}: ConditionalCheckFailed$"):
+        tell(stock, CANCELLED, order_id, [(product, 2)])
+    assert aws.stock(product) == (9, 1)
+    assert types(aws, order_id) == ["Inventory Reserved"]
 
 
 def test_a_cancellation_that_meets_the_order_decides_anew(

@@ -125,3 +125,21 @@ def test_the_pause_after_a_conflict_grows_and_is_at_most_two_seconds_for_all_att
         conflicts.pause_after(attempt, pauses.append, lambda shortest, longest: shortest + longest)
     assert pauses == sorted(set(pauses))
     assert sum(pauses) < 2
+
+
+@pytest.mark.parametrize(
+    ("codes", "retryable"),
+    [
+        (["None", "TransactionConflict"], True),
+        (["ThrottlingError", "ProvisionedThroughputExceeded"], True),
+        (["TransactionConflict", "ValidationError"], False),
+        (["ConditionalCheckFailed", "TransactionConflict"], False),
+        (["ItemCollectionSizeLimitExceeded"], False),
+        (["None", "None"], False),
+        ([], False),
+    ],
+)
+def test_only_conflicts_and_throttling_make_a_cancelled_transaction_retryable(
+    codes: list[str], retryable: bool
+) -> None:
+    assert conflicts.is_retryable(codes) is retryable
