@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
 
 SHOWN_CHANGES = 10
+KEYS_PER_READ = 100
+"""The most keys in one request (DynamoDB API reference, BatchGetItem)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class StockChanged(Exception):
     def __init__(self, product_id: str, version: int) -> None:
         super().__init__(f"the stock of {product_id} is at version {version}")
         self.version = version
+
+
+class ChangeNumberTaken(Exception):
+    """The stock change of this number exists already; nothing was changed."""
 
 
 class Contention(Exception):
@@ -185,20 +191,30 @@ class Inventory:
     def set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
         """Set how many of a product are available, and store who did it; both or nothing.
 
+        The changes of a product that was deleted and created again are kept. New ones are numbered after them.
+
         Args:
             stock: as the caller has seen it.
-            available: how many there are to be.
-            by: see StockChange.
-            note: see there.
-            at: see there.
+            available: the new number of available pieces.
+            by: the subject of the token of the person who makes the change.
+            note: the reason for the change.
+            at: the time of the change, RFC 3339.
 
         Returns:
             The stock with the change.
 
         Raises:
             StockChanged: it has changed since.
-            Contention: see there.
+            Contention: every attempt conflicted with other writers or was throttled.
+            IncompleteRead: DynamoDB was too busy to answer.
         """
+        try:
+            return self._set_available(stock, available, by, note, at)
+        except ChangeNumberTaken:
+            renumbered = replace(stock, changes=self._last_change_number(stock))
+            return self._set_available(renumbered, available, by, note, at)
+
+    def _set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
         changed = replace(stock, available=available, version=stock.version + 1, changes=stock.changes + 1)
         change = StockChange(stock.available, available, by, note, at, changed.version)
         update: dict[str, Any] = {
@@ -220,12 +236,24 @@ class Inventory:
         }
 
         def raise_if_changed(error: ClientError) -> None:
-            reason = error.response["CancellationReasons"][0]
-            if _failed_condition(reason):
-                raise StockChanged(stock.product_id, int(from_error(reason).get("version", 0))) from error
+            of_stock, of_change = error.response["CancellationReasons"]
+            if _failed_condition(of_stock):
+                raise StockChanged(stock.product_id, int(from_error(of_stock).get("version", 0))) from error
+            if _failed_condition(of_change):
+                raise ChangeNumberTaken from error
 
         self._transact([{"Update": update}, {"Put": put}], raise_if_changed)
         return changed
+
+    def _last_change_number(self, stock: Stock) -> int:
+        """The number of a product's newest stored change. Their numbers have no gaps."""
+        number = stock.changes
+        while True:
+            keys = [_change(stock.product_id, number + step) for step in range(1, KEYS_PER_READ + 1)]
+            found = len(self._read(keys))
+            number += found
+            if found < len(keys):
+                return number
 
     def _moves(self, items: Sequence[Item], update: str, condition: str) -> list[dict[str, Any]]:
         """The UpdateItems that move a reservation's items between `available` and `reserved`."""

@@ -608,6 +608,33 @@ def test_the_last_ten_changes_are_shown_newest_first(office: Api, aws: Aws) -> N
     assert kept == {f"STOCK_CHANGE#{product}#{number}" for number in range(1, 13)}
 
 
+@pytest.mark.parametrize("earlier", [1, 3])
+def test_stock_of_a_product_that_was_deleted_and_seeded_again_can_be_set_and_its_trail_continues(
+    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    monkeypatch.setattr("inventory.storage.KEYS_PER_READ", 2)
+    product = aws.add_product(stock=5)
+    for number in range(earlier):
+        assert set_stock(office, product, 10 + number, number, note=f"earlier {number}").status == HTTPStatus.OK
+    table = aws.table("InventoryTableName")
+    table.put_item(Item={"pk": f"PRODUCT#{product}", "available": 5, "reserved": 0})
+    for version, note in enumerate(("first", "second")):
+        assert set_stock(office, product, 40 + version, version, note).status == HTTPStatus.OK
+    answer = stock_of(office, product)
+    notes = [change["note"] for change in answer.body["changes"]]
+    assert notes == ["second", "first", *(f"earlier {number}" for number in reversed(range(earlier)))]
+    assert (answer.body["available"], answer.body["version"]) == (41, 2)
+
+
+def test_a_stale_count_of_a_product_that_was_seeded_again_is_refused(office: Api, aws: Aws) -> None:
+    product = aws.add_product(stock=5)
+    assert set_stock(office, product, 10, version=0).status == HTTPStatus.OK
+    aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 5, "reserved": 0})
+    answer = set_stock(office, product, 11, version=1)
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "stock-changed")
+    assert aws.stock(product) == (5, 0)
+
+
 def test_an_unknown_product_has_no_stock(office: Api) -> None:
     for answer in (stock_of(office, "PROD-NONE"), set_stock(office, "PROD-NONE", 1, 0)):
         assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "product-not-found")
