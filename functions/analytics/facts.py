@@ -17,7 +17,7 @@ MAX_OPERATIONS = 100
 MAX_BYTES = 1000
 """Of an id or a code: a sort key has 1024 bytes at most (DynamoDB developer guide, "Constraints")."""
 MAX_NUMBER = 10**12
-"""No order comes near it (`orderflow.wire.to_json`), and sums of such numbers stay within DynamoDB's 38 digits."""
+"""Above the largest total of an order (`orders.order.MAX_TOTAL`). Sums of such numbers fit DynamoDB's 38 digits."""
 
 
 class Kind(StrEnum):

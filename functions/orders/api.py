@@ -137,6 +137,9 @@ def _place(caller: Caller, request: PlaceOrderRequest, order_id: str) -> Order:
             for change in error.changes
         ]
         raise Problem(HTTPStatus.CONFLICT, "price-changed", str(error), errors) from error
+    except rules.TotalTooLarge as error:
+        errors = [{"field": "items", "message": str(error)}]
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "total-too-large", str(error), errors) from error
     request_id = app.current_event.request_context.request_id
     customer_id, customer_email = _customer(caller, request)
     event = rules.place(

@@ -11,6 +11,12 @@ from orderflow.events import Cause, CorruptStream, Item, OrderContent, OrderMeta
 from orderflow.ids import derived_ulid, new_ulid
 
 CURRENCY = "USD"
+MAX_TOTAL = Decimal("1000000000.00")
+"""The largest total of an order.
+
+Event patterns compare numbers up to 5,000,000,000 only (EventBridge user guide, "Comparison operators for use in event
+patterns"), so an order with a larger total would not match the rule for high-value orders. This limit is well below.
+"""
 
 PLACED = "Order Placed"
 CONFIRMED = "Order Confirmed"
@@ -78,6 +84,13 @@ class UnknownProducts(Exception):
     def __init__(self, product_ids: Sequence[str]) -> None:
         super().__init__(f"not in the catalogue: {', '.join(product_ids)}")
         self.product_ids = product_ids
+
+
+class TotalTooLarge(Exception):
+    """The total of the order exceeds MAX_TOTAL."""
+
+    def __init__(self, total: Decimal) -> None:
+        super().__init__(f"the total of {total:.2f} {CURRENCY} exceeds the limit of {MAX_TOTAL:.2f} {CURRENCY}")
 
 
 class PriceChanged(Exception):
@@ -165,6 +178,7 @@ def priced(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list[Item
     Raises:
         UnknownProducts: some are not for sale.
         PriceChanged: the client saw other prices.
+        TotalTooLarge: together they cost more than an order may.
     """
     unknown = [line.product_id for line in lines if not _for_sale(catalogue.get(line.product_id))]
     if unknown:
@@ -176,7 +190,10 @@ def priced(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list[Item
     ]
     if changes:
         raise PriceChanged(changes)
-    return [_item(line, catalogue[line.product_id]) for line in lines]
+    items = [_item(line, catalogue[line.product_id]) for line in lines]
+    if total(items) > MAX_TOTAL:
+        raise TotalTooLarge(total(items))
+    return items
 
 
 def _for_sale(product: Product | None) -> bool:

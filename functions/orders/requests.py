@@ -37,7 +37,7 @@ class AddressRequest(RequestModel):
 
 
 class PlaceOrderRequest(RequestModel):
-    """The body of `POST /orders`."""
+    """The body of `POST /orders`. The total of an order is limited to 1,000,000,000.00."""
 
     items: Annotated[list[OrderLineRequest], Field(min_length=1, max_length=1000)]
     shipping_address: AddressRequest

@@ -10,6 +10,7 @@ import pytest
 
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
+from orders.order import MAX_TOTAL
 from tests.contract.source import source
 
 ROOT = Path(__file__).parents[2]
@@ -156,7 +157,9 @@ def test_a_rule_matches_its_events_and_no_others_and_replays_only_where_they_do_
     assert matched == (RULES[name].events if replay in RULES[name].replays else set())
 
 
-@pytest.mark.parametrize(("total", "matches"), [(999.99, False), (1000, False), (1000.01, True)])
+@pytest.mark.parametrize(
+    ("total", "matches"), [(999.99, False), (1000, False), (1000.01, True), (float(MAX_TOTAL), True)]
+)
 def test_an_order_is_of_high_value_above_1000(total: float, matches: bool) -> None:
     placed = event("orders.service", "Order Placed")
     pattern = EventPattern(rules()["high-value-order-email"].pattern)

@@ -161,6 +161,17 @@ def test_a_changed_price_is_named(api: Api, aws: Aws) -> None:
     assert orders_of(aws, api) == []
 
 
+@pytest.mark.parametrize("key", [None, "key-1"])
+def test_an_order_above_the_largest_total_is_refused_with_the_limit_and_the_total(
+    api: Api, aws: Aws, key: str | None
+) -> None:
+    answer = api.place(line(aws.add_product("999999.99"), 10_000), key=key)
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "total-too-large")
+    message = "the total of 9999999900.00 USD exceeds the limit of 1000000000.00 USD"
+    assert answer.body["errors"] == [{"field": "items", "message": message}]
+    assert orders_of(aws, api) == []
+
+
 def test_unknown_and_inactive_products_are_named(api: Api, aws: Aws) -> None:
     inactive = aws.add_product(active=False)
     answer = api.place(line("PROD-NONE"), line(inactive))

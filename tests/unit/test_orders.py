@@ -104,6 +104,16 @@ def test_an_order_is_priced_by_the_catalogue_and_its_total_is_exact() -> None:
     assert items[0] == {"productId": "PROD-KEYBOARD", "name": "Keyboard", "quantity": 3, "price": Decimal("79.90")}
 
 
+def test_an_order_costs_at_most_the_limit() -> None:
+    house = Product("PROD-HOUSE", "House", rules.MAX_TOTAL / 1000, active=True)
+    catalogue = {"PROD-HOUSE": house, "PROD-KEYBOARD": KEYBOARD}
+    assert rules.total(rules.priced([Line("PROD-HOUSE", 1000)], catalogue)) == rules.MAX_TOTAL
+    with pytest.raises(
+        rules.TotalTooLarge, match=r"total of 1000000079\.90 USD exceeds the limit of 1000000000\.00 USD"
+    ):
+        rules.priced([Line("PROD-HOUSE", 1000), Line("PROD-KEYBOARD", 1)], catalogue)
+
+
 def test_a_price_that_differs_from_the_one_seen_is_named() -> None:
     with pytest.raises(rules.PriceChanged) as caught:
         rules.priced([Line("PROD-KEYBOARD", 1, Decimal("75.00"))], {"PROD-KEYBOARD": KEYBOARD})

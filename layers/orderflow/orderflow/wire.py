@@ -14,8 +14,8 @@ def timestamp(moment: datetime) -> str:
 def to_json(value: Any) -> str:
     """JSON text, where a Decimal becomes a number.
 
-    A sum of money has 15 significant digits at most (90 lines of 10,000 pieces at less than 1,000,000.00 each stay
-    below 10^12), and for so many a float's shortest form is the decimal itself.
+    A number of at most 15 significant digits is exact: a float's shortest form is then the decimal itself. An order's
+    total has 12 digits at most (`orders.order.MAX_TOTAL`). The sums of the sales figures are exact below 10^13.
     """
     return json.dumps(value, default=_number, separators=(",", ":"), ensure_ascii=False)
 
