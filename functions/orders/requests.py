@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from orderflow.http_api import RequestModel
 from orders.order import Line
@@ -15,7 +15,12 @@ MAX_PRODUCTS = 90
 MAX_QUANTITY = 10_000
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
-Price = Annotated[Decimal, Field(ge=0, max_digits=8, decimal_places=2)]
+# Serialized without trailing zeros or an exponent: the fingerprint of 24.5 is that of "24.50".
+Price = Annotated[
+    Decimal,
+    Field(ge=0, max_digits=8, decimal_places=2),
+    PlainSerializer(lambda price: f"{price.normalize() + 0:f}", return_type=str, when_used="json"),
+]
 
 
 class OrderLineRequest(RequestModel):
@@ -57,7 +62,7 @@ class PlaceOrderRequest(RequestModel):
         return [Line(item.product_id, item.quantity, item.price) for item in self.items]
 
     def fingerprint(self) -> str:
-        """Equal for equal requests, whatever their spelling."""
+        """A hash of the request's values: a price written as 24.5, "24.50" or 24.5e0 gives the same one."""
         content = self.model_dump(mode="json", exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -121,6 +121,15 @@ def test_a_key_with_another_body_is_refused(api: Api, aws: Aws) -> None:
     assert len(orders_of(aws, api)) == 1
 
 
+def test_a_price_may_be_written_in_another_way_when_the_request_is_repeated(api: Api, aws: Aws) -> None:
+    product = aws.add_product("24.50")
+    first = api.place(line(product, price=24.5), key="key-1")
+    second = api.place(line(product, price="24.50"), key="key-1")
+    assert (second.status, second.body) == (HTTPStatus.CREATED, first.body)
+    forget_answers(aws)
+    assert api.place(line(product, price="24.5e0"), key="key-1").body == first.body
+
+
 def test_a_key_belongs_to_its_caller(api: Api, aws: Aws) -> None:
     product = aws.add_product()
     mine = api.place(line(product), key="key-1")

@@ -87,6 +87,23 @@ def test_the_fingerprint_tells_orders_apart_and_not_their_spelling() -> None:
     assert same[0].fingerprint() != parse([line(quantity=3)]).fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("spellings", "other"),
+    [
+        (["24.5", "24.50", "24.5e0", "2.45e1", '"24.5"', '"24.50"', '"24.5e0"', '"2450e-2"', '" 24.5 "'], "24.51"),
+        (["20", "20.0", "2e1", '"20"', '"20.00"', '"2E+1"'], "2"),
+        (["0", "0.00", "-0", '"-0.0"', '"0e5"'], "0.01"),
+    ],
+)
+def test_the_fingerprint_does_not_depend_on_how_a_price_is_written(spellings: list[str], other: str) -> None:
+    def fingerprint(price: str) -> str:
+        body = json.dumps({"items": [line(price="PRICE")], "shippingAddress": ADDRESS}).replace('"PRICE"', price)
+        return PlaceOrderRequest.model_validate_json(body).fingerprint()
+
+    assert len({fingerprint(price) for price in spellings}) == 1
+    assert fingerprint(other) != fingerprint(spellings[0])
+
+
 def test_staff_name_both_the_customer_and_the_address_or_neither() -> None:
     body = {"items": [line()], "shippingAddress": ADDRESS}
     both = {**body, "customerId": "customer-2", "customerEmail": "bob@example.com"}
