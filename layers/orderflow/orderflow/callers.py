@@ -39,9 +39,19 @@ def caller_of(event: APIGatewayProxyEventV2) -> Caller:
     if not claims.get("sub") or claims.get("token_use") != "id":
         raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send the ID token of a signed-in user")
     verified = claims.get("email_verified") == "true"
-    # API Gateway writes a list claim as the text `[a b]`.
-    groups = claims.get("cognito:groups", "").strip("[]").split()
+    groups = _groups(claims.get("cognito:groups", ""))
     return Caller(claims["sub"], claims.get("email") if verified else None, STAFF in groups)
+
+
+def _groups(claim: str) -> list[str]:
+    """The names in a list claim, which API Gateway passes on as the text `[a b]`.
+
+    The name of a group may contain brackets, but no space (Cognito API reference, CreateGroup): the group `[staff]`
+    arrives as `[[staff]]`. Cognito always issues a list, so a claim without brackets names no group.
+    """
+    if not (claim.startswith("[") and claim.endswith("]")):
+        return []
+    return claim[1:-1].split(" ")
 
 
 def _claims(event: APIGatewayProxyEventV2) -> dict[str, str]:

@@ -1,0 +1,34 @@
+"""Who calls the API, as the claims say."""
+
+import pytest
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+
+from orderflow.callers import caller_of
+
+
+def request(**claims: str) -> APIGatewayProxyEventV2:
+    claims = {"sub": "user-1", "token_use": "id", **claims}
+    return APIGatewayProxyEventV2({"requestContext": {"authorizer": {"jwt": {"claims": claims}}}})
+
+
+@pytest.mark.parametrize("groups", ["[staff]", "[other staff]", "[staff other]", "[[staff] staff]"])
+def test_a_member_of_the_group_staff_is_staff(groups: str) -> None:
+    assert caller_of(request(**{"cognito:groups": groups})).is_staff
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        *("", "[]", "[other]", "[nonstaff]", "[STAFF]"),
+        # Groups whose own names contain brackets: `[staff]`, `staff]`, `[staff`, and two groups
+        *("[[staff]]", "[staff]]", "[[staff]", "[[staff staff]]"),
+        # Not a list: Cognito does not issue such a claim
+        *("staff", "staff]", "[staff", "other,staff", "[other,staff]", "[other\nstaff]", "["),
+    ],
+)
+def test_nobody_else_is_staff(groups: str) -> None:
+    assert not caller_of(request(**{"cognito:groups": groups})).is_staff
+
+
+def test_a_caller_without_groups_is_not_staff() -> None:
+    assert not caller_of(request()).is_staff
