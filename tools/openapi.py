@@ -46,6 +46,8 @@ one of the group `staff`.
 - API Gateway's own answers are `{"message": …}`: 401 without a valid token, 404 for a path or method that is not in \
 this document, 413 for bodies that are far too large, 429 when too many requests come, and 500 or 503 when the \
 application fails.
+- Texts in bodies are single lines: control characters, line breaks, and characters that embed, override or isolate \
+the direction of text are refused. White space around a text is removed.
 - Money is a number with two decimals at most. Times are RFC 3339, in UTC.
 - Answers may get further fields in time; bodies with fields that are not in this document are refused."""
 

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from orderflow.http_api import RequestModel
+from orderflow.http_api import PlainText, RequestModel
 
 MAX_AVAILABLE = 1_000_000
 
-Text = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[PlainText, Field(max_length=200)]
 
 
 class RedriveRequest(RequestModel):

@@ -7,14 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainSerializer, field_validator, model_validator
 
-from orderflow.http_api import RequestModel
+from orderflow.http_api import PlainText, RequestModel
+from orderflow.texts import UNSAFE
 from orders.order import Line
 
 MAX_PRODUCTS = 90
 """A reservation is one transaction, of at most 100 writes: the products, the reservation, and room to grow."""
 MAX_QUANTITY = 10_000
 
-Text = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[PlainText, Field(max_length=200)]
+# Of the form name@domain.top, and of the characters that PlainText allows
+Email = Annotated[str, Field(pattern=rf"^[^@\s{UNSAFE}]+@[^@\s{UNSAFE}]+\.[^@\s{UNSAFE}]+$", max_length=254)]
 # Serialized without trailing zeros or an exponent: the fingerprint of 24.5 is that of "24.50".
 Price = Annotated[
     Decimal,
@@ -37,7 +40,7 @@ class AddressRequest(RequestModel):
     street: Text
     city: Text
     state: Text
-    zip_code: Annotated[str, Field(min_length=1, max_length=20)]
+    zip_code: Annotated[PlainText, Field(max_length=20)]
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
 
 
@@ -70,8 +73,8 @@ class PlaceOrderRequest(RequestModel):
 class StaffPlaceOrderRequest(PlaceOrderRequest):
     """The body of `POST /orders` from staff, who may order for a customer."""
 
-    customer_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    customer_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=254)] | None = None
+    customer_id: Annotated[PlainText, Field(max_length=128)] | None = None
+    customer_email: Email | None = None
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "StaffPlaceOrderRequest":

@@ -217,6 +217,15 @@ def test_each_wrong_field_is_named(api: Api) -> None:
     assert {error["field"] for error in answer.body["errors"]} == {"items.0.quantity", "colour"}
 
 
+def test_a_text_with_a_control_character_is_refused_by_its_field(api: Api, aws: Aws) -> None:
+    answer = api.place(line(aws.add_product()), shippingAddress={**ADDRESS, "city": "Seattle\x00"})
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body")
+    ((field, message),) = [(error["field"], error["message"]) for error in answer.body["errors"]]
+    assert field == "shippingAddress.city"
+    assert "U+0000" in message
+    assert orders_of(aws, api) == []
+
+
 def test_a_body_that_is_not_text_is_refused(api: Api) -> None:
     event = {
         "version": "2.0",

@@ -123,6 +123,8 @@ def test_promotions_are_sorted_and_hold_every_order_with_a_code_once(figures: li
         {"note": ""},
         {"note": "   "},
         {"note": "x" * 201},
+        {"note": "counted\r\nby nobody"},
+        {"note": "\u202edetnuoc"},
         {"reserved": 1},
     ],
 )
@@ -133,7 +135,9 @@ def test_a_stock_that_cannot_be_is_refused(body: dict[str, object]) -> None:
         SetStockRequest.model_validate({**right, **body})
 
 
-@pytest.mark.parametrize("body", [{}, {"status": "RESOLVED"}, {"status": None}, {"consumer": ""}])
+@pytest.mark.parametrize(
+    "body", [{}, {"status": "RESOLVED"}, {"status": None}, {"consumer": ""}, {"consumer": "a\x00"}]
+)
 def test_what_to_redrive_must_be_named(body: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RedriveRequest.model_validate(body)

@@ -81,6 +81,53 @@ def test_a_field_that_is_unknown_or_wrong_is_refused(more: dict[str, Any]) -> No
         parse([line()], **more)
 
 
+UNSAFE = [0x00, 0x09, 0x0A, 0x0D, 0x1B, 0x1F, 0x7F, 0x80, 0x85, 0x9F, 0x2028, 0x2029, 0x202A, 0x202E, 0x2066, 0x2069]
+CUSTOMER = {"customerId": "customer-2", "customerEmail": "bob@example.com"}
+
+
+def errors_of(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """The field and the message of each error in a staff member's order."""
+    with pytest.raises(ValidationError) as raised:
+        StaffPlaceOrderRequest.model_validate_json(json.dumps(body))
+    return [(".".join(map(str, error["loc"])), error["msg"]) for error in raised.value.errors()]
+
+
+@pytest.mark.parametrize("code_point", UNSAFE)
+@pytest.mark.parametrize("field", ["street", "city", "state", "zipCode"])
+def test_an_address_with_a_control_or_direction_character_is_refused_by_its_field(field: str, code_point: int) -> None:
+    address = {**ADDRESS, field: f"1{chr(code_point)}2"}
+    ((found, message),) = errors_of({"items": [line()], "shippingAddress": address, **CUSTOMER})
+    assert found == f"shippingAddress.{field}"
+    assert f"U+{code_point:04X}" in message
+
+
+@pytest.mark.parametrize("code_point", UNSAFE)
+@pytest.mark.parametrize(("field", "text"), [("customerId", "customer{}2"), ("customerEmail", "b{}ob@example.com")])
+def test_a_customer_with_a_control_or_direction_character_is_refused_by_its_field(
+    field: str, text: str, code_point: int
+) -> None:
+    customer = {**CUSTOMER, field: text.format(chr(code_point))}
+    ((found, _),) = errors_of({"items": [line()], "shippingAddress": ADDRESS, **customer})
+    assert found == field
+
+
+@pytest.mark.parametrize(
+    "street",
+    [
+        "Côte d'Ivoire 3\u20135",
+        "O\u2019Brien's Ľubľana",
+        "東京都千代田区1-1",
+        "\U0001f469\u200d\U0001f469\u200d\U0001f467 Straße",
+        "שדרות\u200f 5",
+        "شارع\u061c 5",
+        "नई दिल्ली",
+    ],
+)
+def test_an_address_in_any_language_is_taken_as_it_is(street: str) -> None:
+    request = parse([line()], shippingAddress={**ADDRESS, "street": f" {street}\n"})
+    assert request.shipping_address.street == street
+
+
 def test_the_fingerprint_tells_orders_apart_and_not_their_spelling() -> None:
     same = [parse([line(quantity=3, price=1.5)]), parse([line(quantity=1, price=1.50), line(quantity=2, price=1.5)])]
     assert same[0].fingerprint() == same[1].fingerprint()

@@ -4,16 +4,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from orderflow import cursors
 from orderflow.observability import logger
+from orderflow.texts import UNSAFE, unsafe_character
 from orderflow.wire import to_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -24,6 +25,18 @@ MAX_ID_BYTES = 1024
 """Half of what a partition key may have, to leave room for a prefix (DynamoDB developer guide, "Constraints")."""
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
+
+
+def _plain(text: str) -> str:
+    if unsafe := unsafe_character(text):
+        raise ValueError(f"the character {unsafe} is not allowed: it controls the output or the direction of text")
+    return text
+
+
+PlainText = Annotated[
+    str, Field(min_length=1, json_schema_extra={"pattern": f"^[^{UNSAFE}]+$"}), AfterValidator(_plain)
+]
+"""Text of one line, in any language. White space around it, which includes line ends, is removed before the check."""
 
 
 class RequestModel(BaseModel):
