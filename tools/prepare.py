@@ -2,9 +2,10 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
-from tools.seed import read_seed, seed
+from tools.seed import InvalidSeed, read_seed, seed
 from tools.stack import USERS, Stack, local_stack, sign_in
 
 ORDER = {
@@ -17,7 +18,10 @@ def main() -> None:
     """`python -m tools.prepare`, with the stack's description in the file that STACK_FILE names."""
     path = Path(os.environ["STACK_FILE"])
     stack = local_stack(path)
-    products = read_seed()
+    try:
+        products = read_seed()
+    except InvalidSeed as error:
+        sys.exit(f"error: {error}")
     seed(stack, products)
     verify_sender(stack)
     tokens = {user: sign_in(stack, user) for user in USERS}

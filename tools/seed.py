@@ -1,17 +1,50 @@
 """Fills a stack's catalogue and stock from events/seed.json. What exists is left as it is."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from tools.arguments import Parser
-from tools.errors import one_line_errors
+from tools.errors import CommandError, one_line_errors
 from tools.stack import Stack, find
 
 SEED = Path("events/seed.json")
+UNSAFE = re.compile(r"[\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u2069]")
+
+
+class InvalidSeed(CommandError):
+    """A seed file that cannot be used; the text names the file, and each product with what is wrong."""
+
+
+def _decimal(value: Any) -> Any:
+    return Decimal(value) if type(value) is int else value
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the name is blank")
+    if unsafe := UNSAFE.search(text):
+        raise ValueError(f"the character U+{ord(unsafe[0]):04X} is not allowed")
+    return text
+
+
+class SeedProduct(BaseModel):
+    """A product of a seed file. The limits are those of the catalogue (`orders.order`) and of `PUT …/stock`."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
+
+    product_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    name: Annotated[str, AfterValidator(_name)]
+    price: Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, lt=1_000_000, decimal_places=2)]
+    stock: Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 def seed(stack: Stack, products: Iterable[dict[str, Any]]) -> int:
@@ -46,14 +79,35 @@ def _put_new(table: Any, item: dict[str, Any], key: str) -> bool:
 
 
 def read_seed(path: Path = SEED) -> list[dict[str, Any]]:
-    """The products of a seed file."""
-    products: list[dict[str, Any]] = json.loads(path.read_text(), parse_float=Decimal)["products"]
+    """The products of a seed file.
+
+    Raises:
+        InvalidSeed: the file cannot be read, or a product in it cannot be sold.
+    """
+    try:
+        rows = list(json.loads(path.read_text(), parse_float=Decimal)["products"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidSeed(f'{path} is not a JSON file of the form {{"products": […]}}: {error}') from error
+    products: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            products.append(SeedProduct.model_validate(row).model_dump(by_alias=True))
+        except ValidationError as error:
+            product = f"product {number} ({row.get('productId')})" if isinstance(row, dict) else f"product {number}"
+            problems += [f"{path}: {product}: {_described(item)}" for item in error.errors()]
+    if problems:
+        raise InvalidSeed("; ".join(problems))
     return products
+
+
+def _described(error: ErrorDetails) -> str:
+    return ": ".join([*map(str, error["loc"]), error["msg"]])
 
 
 @one_line_errors
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m tools.seed [--stack NAME]`."""
+    """`python -m tools.seed [--stack NAME] [--file PATH]`."""
     parser = Parser(prog="python -m tools.seed", description=__doc__)
     parser.add_stack()
     parser.add_argument("--file", type=Path, default=SEED)

@@ -38,6 +38,7 @@ from orderflow.http_api import (
 from orderflow.observability import count, logger, metrics, tracer
 from orderflow.settings import from_environment
 from orderflow.wire import timestamp
+from orders.order import InvalidProduct
 from orders.storage import Products
 
 ANSWER_SECONDS = 15
@@ -57,11 +58,17 @@ class Settings:
     inventory_table: str
 
 
+def report_invalid_product(invalid: InvalidProduct) -> None:
+    """Log and count a row of the products table that does not describe a product."""
+    logger.warning("invalid product left out", product_id=invalid.product_id, problems=invalid.problems)
+    count("InvalidProducts")
+
+
 settings = from_environment(Settings)
 dynamodb = boto3.resource("dynamodb")
 analytics = Analytics(dynamodb, settings.analytics_table)
 failed_events = FailedEvents(dynamodb, settings.failed_events_table)
-products = Products(dynamodb, settings.products_table)
+products = Products(dynamodb, settings.products_table, report_invalid_product)
 inventory = Inventory(dynamodb, settings.inventory_table)
 functions = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=ANSWER_SECONDS)))
 redriver = Redriver(functions, boto3.client("dynamodb"), from_environment(Consumers))
@@ -219,9 +226,13 @@ def set_stock(product_id: str) -> Response[str]:
 
 
 def _stock(product_id: str) -> Stock:
-    """The stock of a product of the catalogue."""
+    """The stock of a product of the catalogue.
+
+    Raises:
+        Problem: 404, if the catalogue has no such product, or an invalid row of this id.
+    """
     if not (is_id(product_id) and products.get([product_id])):
-        raise Problem(HTTPStatus.NOT_FOUND, "product-not-found", "there is no product of this id")
+        raise Problem(HTTPStatus.NOT_FOUND, "product-not-found", "the catalogue has no valid product of this id")
     return inventory.stock(product_id)
 
 

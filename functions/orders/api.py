@@ -34,7 +34,7 @@ from orderflow.http_api import (
 from orderflow.observability import amount, cause, count, logger, metrics, tracer
 from orderflow.settings import from_environment
 from orders import order as rules
-from orders.order import Order, Status
+from orders.order import InvalidProduct, Order, Status
 from orders.published import SOURCE, compose
 from orders.requests import PlaceOrderRequest, StaffPlaceOrderRequest
 from orders.storage import Orders, Products, is_order_position, is_product_position
@@ -53,10 +53,16 @@ class Settings:
     idempotency_table: str
 
 
+def report_invalid_product(invalid: InvalidProduct) -> None:
+    """Log and count a row of the products table that does not describe a product."""
+    logger.warning("invalid product left out", product_id=invalid.product_id, problems=invalid.problems)
+    count("InvalidProducts")
+
+
 settings = from_environment(Settings)
 dynamodb = boto3.resource("dynamodb")
 orders = Orders(dynamodb, settings.orders_table)
-products = Products(dynamodb, settings.products_table)
+products = Products(dynamodb, settings.products_table, report_invalid_product)
 persistence = idempotency.persistence(settings.idempotency_table, boto3.client("dynamodb"))
 app = new_app()
 

@@ -1,6 +1,7 @@
 """The rules of orders: what an order is, how its events fold to it, what may happen to it next. No input or output."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -9,8 +10,13 @@ from typing import Any
 
 from orderflow.events import Cause, CorruptStream, Item, OrderContent, OrderMetadata, StoredEvent, folded, new_event
 from orderflow.ids import derived_ulid, new_ulid
+from orderflow.texts import unsafe_character
 
 CURRENCY = "USD"
+PRODUCT_ID = r"^[A-Za-z0-9._-]{1,64}$"
+"""The pattern of a product's id, in requests and in the catalogue."""
+MAX_PRICE = Decimal("999999.99")
+"""The largest price of one piece in the catalogue."""
 MAX_TOTAL = Decimal("1000000000.00")
 """The largest total of an order.
 
@@ -86,6 +92,20 @@ class UnknownProducts(Exception):
         self.product_ids = product_ids
 
 
+class InvalidProduct(Exception):
+    """A row of the products table that does not describe a product.
+
+    Attributes:
+        product_id: the row's key.
+        problems: what is wrong, one entry per attribute. They do not quote the row.
+    """
+
+    def __init__(self, product_id: str, problems: Sequence[str]) -> None:
+        super().__init__(f"{product_id}: {', '.join(problems)}")
+        self.product_id = product_id
+        self.problems = problems
+
+
 class TotalTooLarge(Exception):
     """The total of the order exceeds MAX_TOTAL."""
 
@@ -109,6 +129,40 @@ class Product:
     name: str
     price: Decimal
     active: bool
+
+
+def product_of(row: Mapping[str, Any]) -> Product:
+    """The product that a row of the products table describes.
+
+    Args:
+        row: the item, in Python values.
+
+    Raises:
+        InvalidProduct: an attribute is missing or has a value that no product can have.
+    """
+    problems = list(_problems(row))
+    if problems:
+        raise InvalidProduct(row["productId"], problems)
+    return Product(row["productId"], row["name"], row["price"], row["active"])
+
+
+def _problems(row: Mapping[str, Any]) -> Iterator[str]:
+    if not re.fullmatch(PRODUCT_ID, row["productId"]):
+        yield "productId is not 1 to 64 letters, digits, dots, underscores or hyphens"
+    name = row.get("name")
+    if not isinstance(name, str) or not name.strip():
+        yield "name is missing or not a text"
+    elif unsafe := unsafe_character(name):
+        yield f"name contains the character {unsafe}"
+    price = row.get("price")
+    if not isinstance(price, Decimal):
+        yield "price is missing or not a number"
+    elif not 0 <= price <= MAX_PRICE:
+        yield f"price is not from 0 to {MAX_PRICE}"
+    elif price != round(price, 2):
+        yield "price has more than two decimals"
+    if not isinstance(row.get("active"), bool):
+        yield "active is missing or not a boolean"
 
 
 @dataclass(frozen=True)

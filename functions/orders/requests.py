@@ -9,7 +9,7 @@ from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from orderflow.http_api import PlainText, RequestModel
 from orderflow.texts import UNSAFE
-from orders.order import Line
+from orders.order import PRODUCT_ID, Line
 
 MAX_PRODUCTS = 90
 """A reservation is one transaction, of at most 100 writes: the products, the reservation, and room to grow."""
@@ -29,7 +29,7 @@ Price = Annotated[
 class OrderLineRequest(RequestModel):
     """A product, how many, and the price that the client saw, if it wants to be sure of it."""
 
-    product_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    product_id: Annotated[str, Field(pattern=PRODUCT_ID)]
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
     price: Annotated[Price, Field(strict=False)] | None = None
 

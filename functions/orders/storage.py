@@ -1,6 +1,6 @@
 """Orders and products in DynamoDB."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, Key
@@ -8,7 +8,7 @@ from boto3.dynamodb.conditions import Attr, Key
 from orderflow.batch_read import read_batch
 from orderflow.event_store import EventStore, Stream
 from orderflow.pages import Page, Position, read_limit, read_page
-from orders.order import Order, Product, Status, advance, fold
+from orders.order import InvalidProduct, Order, Product, Status, advance, fold, product_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -106,19 +106,23 @@ def beside(order: Order) -> dict[str, Any]:
 
 
 class Products:
-    """The catalogue.
+    """The catalogue. Rows that do not describe a product are left out.
 
     Args:
         dynamodb: the DynamoDB resource.
         table: the table's name.
+        on_invalid: is called for each row that is left out.
     """
 
-    def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
+    def __init__(
+        self, dynamodb: "DynamoDBServiceResource", table: str, on_invalid: Callable[[InvalidProduct], None]
+    ) -> None:
         self._client: DynamoDBClient = dynamodb.meta.client
         self._table = dynamodb.Table(table)
+        self._on_invalid = on_invalid
 
     def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
-        """Those of the products that exist, by id.
+        """Returns the products that exist, by id.
 
         Args:
             product_ids: at most 100, as many as BatchGetItem takes.
@@ -127,7 +131,8 @@ class Products:
             IncompleteRead: DynamoDB was too busy to answer in full.
         """
         keys = [{"productId": product_id} for product_id in product_ids]
-        return {item["productId"]: _product(item) for item in read_batch(self._client, self._table.name, keys)}
+        rows = read_batch(self._client, self._table.name, keys)
+        return {product.product_id: product for product in self._valid(rows)}
 
     def page(self, limit: int, after: dict[str, str] | None) -> Page:
         """Products for sale, in no order.
@@ -136,21 +141,26 @@ class Products:
             limit: the most to read; those not for sale are left out of the page.
             after: where an earlier page ended.
         """
-        scan: Any = {"Limit": limit, "FilterExpression": Attr("active").eq(True)}
+        # Rows without `active` come too, so that they are reported
+        scan: Any = {"Limit": limit, "FilterExpression": Attr("active").ne(False)}
         if after:
             scan["ExclusiveStartKey"] = after
         answer = self._table.scan(**scan)
         last = answer.get("LastEvaluatedKey")
-        return Page(
-            _selected(answer["Items"], ("productId", "name", "price")),
-            {"productId": str(last["productId"])} if last else None,
-        )
+        items = [
+            {"productId": product.product_id, "name": product.name, "price": product.price}
+            for product in self._valid(answer["Items"])
+        ]
+        return Page(items, {"productId": str(last["productId"])} if last else None)
+
+    def _valid(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Product]:
+        for row in rows:
+            try:
+                yield product_of(row)
+            except InvalidProduct as invalid:
+                self._on_invalid(invalid)
 
 
 def is_product_position(position: Mapping[str, str]) -> bool:
     """Whether a page of products can end there."""
     return set(position) == {"productId"}
-
-
-def _product(item: dict[str, Any]) -> Product:
-    return Product(item["productId"], item["name"], item["price"], item["active"])

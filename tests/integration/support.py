@@ -79,6 +79,12 @@ class Aws:
             self.table("InventoryTableName").put_item(Item=item)
         return product_id
 
+    def spoil_product(self, product_id: str, **changes: Any) -> None:
+        """Change attributes of a product's row in the catalogue; None removes one."""
+        table = self.table("ProductsTableName")
+        row = {**table.get_item(Key={"productId": product_id})["Item"], **changes}
+        table.put_item(Item={name: value for name, value in row.items() if value is not None})
+
     def stock(self, product_id: str) -> tuple[int, int]:
         """(available, reserved) of a product."""
         item = self.table("InventoryTableName").get_item(Key={"pk": f"PRODUCT#{product_id}"})["Item"]

@@ -16,7 +16,7 @@ from inventory import storage
 from local.store import ServiceError
 from orderflow import batch_read, cursors
 from orderflow.conflicts import ATTEMPTS
-from tests.integration.support import Answer, Api, Aws, Context, log_lines, module, order_event
+from tests.integration.support import Answer, Api, Aws, Context, log_lines, measured, module, order_event
 
 ROUTES = [
     ("GET", "/admin/sales"),
@@ -638,6 +638,24 @@ def test_a_stale_count_of_a_product_that_was_seeded_again_is_refused(office: Api
 def test_an_unknown_product_has_no_stock(office: Api) -> None:
     for answer in (stock_of(office, "PROD-NONE"), set_stock(office, "PROD-NONE", 1, 0)):
         assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "product-not-found")
+
+
+def test_a_bad_row_of_the_catalogue_has_no_stock_and_the_log_says_why(
+    office: Api, aws: Aws, output: Callable[[], str]
+) -> None:
+    product = aws.add_product(stock=5)
+    aws.spoil_product(product, price="10.00")
+    output()
+    for answer in (stock_of(office, product), set_stock(office, product, 1, 0)):
+        assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "product-not-found")
+    printed = output()
+    aws.table("ProductsTableName").delete_item(Key={"productId": product})
+    logged = [entry for entry in log_lines(printed) if entry.get("message") == "invalid product left out"]
+    assert [(entry["product_id"], entry["problems"]) for entry in logged] == [
+        (product, ["price is missing or not a number"])
+    ] * 2
+    assert measured(printed, "InvalidProducts") == [1, 1]
+    assert aws.stock(product) == (5, 0)
 
 
 def test_a_stock_that_cannot_be_is_refused_field_by_field(office: Api, aws: Aws) -> None:

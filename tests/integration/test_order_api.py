@@ -16,7 +16,7 @@ from orderflow.events import Cause
 from orderflow.pages import READS_PER_PAGE
 from orders import order as rules
 from orders.storage import beside
-from tests.integration.support import ADDRESS, Answer, Api, Aws, Context, line, log_lines
+from tests.integration.support import ADDRESS, Answer, Api, Aws, Context, line, log_lines, measured
 
 
 def stored(aws: Aws, order_id: str) -> dict[str, Any]:
@@ -455,6 +455,60 @@ def test_the_catalogue_is_public_and_shows_what_is_for_sale(api: Api, aws: Aws) 
     assert hidden not in products
 
 
+SPOILED = [
+    ({"name": None}, "name is missing or not a text"),
+    ({"name": ""}, "name is missing or not a text"),
+    ({"name": "Thing\u202e"}, "name contains the character U+202E"),
+    ({"active": None}, "active is missing or not a boolean"),
+    ({"active": "yes"}, "active is missing or not a boolean"),
+    ({"price": None}, "price is missing or not a number"),
+    ({"price": "10.00"}, "price is missing or not a number"),
+    ({"price": Decimal("19.999")}, "price has more than two decimals"),
+    ({"price": Decimal(-5)}, "price is not from 0 to 999999.99"),
+    ({"price": Decimal(1_000_000)}, "price is not from 0 to 999999.99"),
+]
+
+
+def catalogue(api: Api) -> set[str]:
+    """The ids of all products that the API shows."""
+    found: set[str] = set()
+    query = {"limit": "100"}
+    while True:
+        page = api.call("GET", "/products", query=query, claims={})
+        assert page.status == HTTPStatus.OK
+        found |= {product["productId"] for product in page.body["items"]}
+        if "nextCursor" not in page.body:
+            return found
+        query = {"limit": "100", "cursor": page.body["nextCursor"]}
+
+
+@pytest.mark.parametrize(("changes", "problem"), SPOILED)
+def test_a_bad_row_of_the_catalogue_is_left_out_logged_and_counted(
+    api: Api, aws: Aws, output: Callable[[], str], changes: dict[str, Any], problem: str
+) -> None:
+    sound, spoiled = aws.add_product(), aws.add_product()
+    aws.spoil_product(spoiled, **changes)
+    output()
+    shown = catalogue(api)
+    printed = output()
+    aws.table("ProductsTableName").delete_item(Key={"productId": spoiled})
+    assert sound in shown
+    assert spoiled not in shown
+    (logged,) = [entry for entry in log_lines(printed) if entry.get("message") == "invalid product left out"]
+    assert (logged["level"], logged["product_id"], logged["problems"]) == ("WARNING", spoiled, [problem])
+    assert measured(printed, "InvalidProducts") == [1]
+
+
+@pytest.mark.parametrize("changes", [changes for changes, _ in SPOILED])
+def test_a_bad_row_of_the_catalogue_cannot_be_ordered(api: Api, aws: Aws, changes: dict[str, Any]) -> None:
+    spoiled = aws.add_product()
+    aws.spoil_product(spoiled, **changes)
+    answer = api.place(line(spoiled))
+    aws.table("ProductsTableName").delete_item(Key={"productId": spoiled})
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-product")
+    assert answer.body["errors"] == [{"field": "items", "message": f"{spoiled} is not for sale"}]
+
+
 def test_an_unknown_path_is_a_problem_too(api: Api) -> None:
     answer = api.call("GET", "/nothing")
     assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "no-such-route")
@@ -470,9 +524,9 @@ def test_logs_lead_from_the_request_to_the_event_and_name_nobody(api: Api, aws: 
     assert placed["order_id"] == answer.body["orderId"]
     event = stored(aws, answer.body["orderId"])["events"][0]
     assert (event["eventId"], event["correlationId"]) == (placed["event_id"], placed["correlation_id"])
-    measured = next(entry for entry in lines if "OrdersPlaced" in entry)
-    assert (measured["OrdersPlaced"], measured["OrderValue"]) == ([1.0], [30.0])
-    assert "service" in measured
+    metrics = next(entry for entry in lines if "OrdersPlaced" in entry)
+    assert (metrics["OrdersPlaced"], metrics["OrderValue"]) == ([1.0], [30.0])
+    assert "service" in metrics
     for private in ("ada@example.com", ADDRESS["street"]):
         assert private not in printed
 
@@ -499,7 +553,7 @@ def test_a_batch_that_dynamodb_answers_in_part_is_asked_again(api: Api, aws: Aws
     from orderflow.batch_read import IncompleteRead
     from orders.storage import Products
 
-    partial = Products(aws.resource, catalogue._table.name)
+    partial = Products(aws.resource, catalogue._table.name, api.module.report_invalid_product)
     partial._client = Partial(1)  # type: ignore[assignment]
     assert set(partial.get([product])) == {product}
     partial._client = Partial(3)  # type: ignore[assignment]
