@@ -141,8 +141,9 @@ class Products:
             limit: the most to read; those not for sale are left out of the page.
             after: where an earlier page ended.
         """
-        # Rows without `active` come too, so that they are reported
-        scan: Any = {"Limit": limit, "FilterExpression": Attr("active").ne(False)}
+        # Rows without a valid `active` are read too, so that they are reported
+        not_inactive = Attr("active").not_exists() | Attr("active").ne(False)
+        scan: Any = {"Limit": limit, "FilterExpression": not_inactive}
         if after:
             scan["ExclusiveStartKey"] = after
         answer = self._table.scan(**scan)
