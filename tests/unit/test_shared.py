@@ -2,6 +2,8 @@
 
 import base64
 import json
+import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from orderflow import conflicts, cursors
 from orderflow.ids import derived_ulid, new_ulid
 from orderflow.settings import MissingSettings, from_environment
+from orderflow.texts import unsafe_character
 from orderflow.wire import timestamp, to_json, with_decimals
 
 NOW = datetime(2026, 11, 21, 18, 36, 0, 123_000, tzinfo=UTC)
@@ -143,3 +146,13 @@ def test_only_conflicts_and_throttling_make_a_cancelled_transaction_retryable(
     codes: list[str], retryable: bool
 ) -> None:
     assert conflicts.is_retryable(codes) is retryable
+
+
+def test_texts_may_contain_every_character_that_does_not_control_output_or_direction() -> None:
+    embeddings_overrides_and_isolates = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    for character in map(chr, range(sys.maxunicode + 1)):
+        unsafe = (
+            unicodedata.category(character) in {"Cc", "Zl", "Zp"}
+            or unicodedata.bidirectional(character) in embeddings_overrides_and_isolates
+        )
+        assert unsafe_character(f"a{character}b") == (f"U+{ord(character):04X}" if unsafe else None)

@@ -1,12 +1,14 @@
 """A seed file is checked as a whole before anything is written, by the rules that the catalogue is read with."""
 
 import json
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orderflow.texts import unsafe_character
 from orders import order as rules
 from tools import seed
 
@@ -69,6 +71,11 @@ def test_what_the_catalogue_leaves_out_the_seed_refuses_by_file_row_and_field(
     with pytest.raises(rules.InvalidProduct) as left_out:
         rules.product_of(catalogue_row(row))
     assert [text.split()[0] for text in left_out.value.problems] == [problem.partition(":")[0]]
+
+
+def test_the_seed_and_the_catalogue_refuse_the_same_characters() -> None:
+    every = list(map(chr, range(sys.maxunicode + 1)))
+    assert [text for text in every if seed.UNSAFE.search(text)] == [text for text in every if unsafe_character(text)]
 
 
 @pytest.mark.parametrize("stock", [-1, 1.5, "10", True, 1_000_001, None])
