@@ -24,8 +24,10 @@ class InvalidSeed(CommandError):
     """A seed file that cannot be used; the text names the file, and each product with what is wrong."""
 
 
-def _decimal(value: Any) -> Any:
-    return Decimal(value) if type(value) is int else value
+def _decimal(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("not a JSON number")
+    return Decimal(value)
 
 
 def _name(text: str) -> str:

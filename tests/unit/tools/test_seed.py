@@ -27,7 +27,7 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"name": " "}, "name"),
     ({"name": "Mouse\n"}, "name: Value error, the character U+000A is not allowed"),
     ({"name": "\u202eesuoM"}, "name: Value error, the character U+202E is not allowed"),
-    ({"price": "24.50"}, "price"),
+    ({"price": "24.50"}, "price: Value error, not a JSON number"),
     ({"price": True}, "price"),
     ({"price": None}, "price"),
     ({"price": -5}, "price: Input should be greater than or equal to 0"),
@@ -71,6 +71,11 @@ def test_what_the_catalogue_leaves_out_the_seed_refuses_by_file_row_and_field(
     with pytest.raises(rules.InvalidProduct) as left_out:
         rules.product_of(catalogue_row(row))
     assert [text.split()[0] for text in left_out.value.problems] == [problem.partition(":")[0]]
+
+
+def test_a_price_that_dynamodb_cannot_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(seed.InvalidSeed, match=r"product 1 \(PROD-MOUSE\): price: Value error, not a JSON number"):
+        seed.read_seed(written(tmp_path, {**MOUSE, "price": float("nan")}))
 
 
 def test_the_seed_and_the_catalogue_refuse_the_same_characters() -> None:
