@@ -92,7 +92,7 @@ def test_a_stock_that_cannot_be_is_refused(tmp_path: Path, stock: Any) -> None:
 def test_every_problem_of_a_file_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(seed.InvalidSeed) as raised:
         seed.read_seed(written(tmp_path, {"productId": "A", "stok": 1}, "B"))
-    fields = [line.split(": ")[1:3] for line in str(raised.value).splitlines()]
+    fields = [problem.split(": ")[1:3] for problem in str(raised.value).split("; ")]
     assert [field for product, field in fields if product == "product 1 (A)"] == ["name", "price", "stock", "stok"]
     assert [product for product, _ in fields].count("product 2") == 1
 
