@@ -171,3 +171,12 @@ def test_the_repository_holds_no_secrets() -> None:
 )
 def test_a_secret_would_be_found(secret: str) -> None:
     assert SECRETS.search(f"KEY = '{secret}'")
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_a_workflow_uses_actions_of_others_by_commit(path: Path) -> None:
+    jobs = yaml.safe_load(path.read_text())["jobs"].values()
+    used = [part["uses"] for job in jobs for part in (job, *job.get("steps", [])) if "uses" in part]
+    assert used
+    for action in used:
+        assert action.startswith("./") or re.fullmatch(r"[\w-]+/[\w./-]+@[0-9a-f]{40}", action), action
+
+
