@@ -293,3 +293,23 @@ def test_people_hear_of_a_lagging_publisher_long_before_it_gives_records_up(
 ) -> None:
     for name, mapping in mappings(template, "dynamodb").items():
         assert alarms["PublisherLag"]["Threshold"] / 1000 < mapping["MaximumRecordAgeInSeconds"] / 24, name
+
+
+def charged(alarm: dict[str, Any]) -> int:
+    """How many metrics CloudWatch charges an alarm for."""
+    queries = alarm.get("Metrics", [{"MetricStat": alarm}])
+    counted = sum("MetricStat" in query or "SELECT" in str(query.get("Expression")) for query in queries)
+    return 3 * counted if "ThresholdMetricId" in alarm else counted  # anomaly detection: the metric and its band
+
+
+def test_the_costs_page_counts_the_metrics_that_alarms_are_charged_for(
+    template: dict[str, Any], alarms: dict[str, Any]
+) -> None:
+    everywhere = sum(charged(alarm) for name, alarm in alarms.items() if name != "OrderDrop")
+    rollback = sum(charged(alarm) for alarm in of_type(template, "AWS::CloudWatch::Alarm").values())
+    page = " ".join((ROOT / "docs/costs.md").read_text().split())
+    assert f"watch {everywhere} metrics in every stage" in page
+    assert f"add {rollback}, one for each function's rollback alarm: {everywhere + rollback}." in page
+    assert f"`DetectOrderDrop` adds {charged(alarms['OrderDrop'])}." in page
+    assert f"{everywhere} or {everywhere + rollback} alarm metrics" in page
+    assert f"{everywhere + rollback} alarm metrics × 0.10 (see" in page  # noqa: RUF001 - as in the page
