@@ -13,6 +13,7 @@ NAME :=
 ORDER :=
 ORDERS :=
 PORT := 3000
+PROTECT :=
 RULE :=
 SEED :=
 SPEED :=
@@ -22,8 +23,6 @@ TO :=
 
 BIN := .venv/bin
 SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
-# The SAM CLI reads AWS_DEFAULT_REGION and the profile's region, but not AWS_REGION.
-REGION := $(if $(AWS_REGION),--region "$(AWS_REGION)")
 
 # One environment: `run` installs what the application and the runner need, `dev` the rest on top of it.
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
@@ -96,8 +95,9 @@ format: .venv/dev ## let ruff format and mend the code
 build: .venv-sam/done ## sam build (needs python3.13 on the PATH)
 	$(SAM) build
 
-deploy: build ## sam build, sam deploy: [STAGE=sandbox|staging|prod] [CONFIRM=yes: don't ask]
-	$(SAM) deploy $(REGION) --config-env $(patsubst sandbox,default,$(STAGE)) $(if $(filter yes,$(CONFIRM)),--no-confirm-changeset)
+deploy: .venv/run .venv-sam/done ## sam build, sam deploy: [STAGE=sandbox|staging|prod] [CONFIRM=yes: don't ask] [PROTECT=no]
+	@$(BIN)/python -m tools.deploy --stage "$(STAGE)" $(if $(filter yes,$(CONFIRM)),--confirmed) \
+	  $(if $(filter no,$(PROTECT)),--unprotected)
 
 token: .venv/run ## an ID token of a test user, who is made if there is none: [AS=staff] [STACK=name]
 	@$(BIN)/python -m tools.token $(if $(AS),--as "$(AS)") $(if $(STACK),--stack "$(STACK)")
@@ -106,9 +106,9 @@ test-e2e: .venv/dev ## the end-to-end tests against a deployed stack: STACK=name
 	@test -n "$(STACK)" || { echo "error: name a stack: make test-e2e STACK=name" >&2; exit 2; }
 	@$(BIN)/python -m pytest tests/e2e --stack "$(STACK)"
 
-destroy: .venv-sam/done ## delete a deployed stack with all its data: STACK=name [CONFIRM=yes: don't ask]
+destroy: $(if $(STACK),.venv/run .venv-sam/done) ## delete a deployed stack with all its data: STACK=name [CONFIRM=yes: don't ask]
 	@test -n "$(STACK)" || { echo "error: name a stack: make destroy STACK=name" >&2; exit 2; }
-	$(SAM) delete $(REGION) --stack-name "$(STACK)" $(if $(filter yes,$(CONFIRM)),--no-prompts)
+	@$(BIN)/python -m tools.destroy --stack "$(STACK)" $(if $(filter yes,$(CONFIRM)),--confirmed)
 
 test-sam-local: .venv/dev .venv-sam/done ## every fixture through the real SAM CLI (needs Docker)
 	@$(BIN)/python -m tools.sam_local

@@ -88,15 +88,12 @@ def local_stack(description: Path | None = None) -> Stack:
 def deployed_stack(name: str) -> Stack:
     """Find a stack by its name, in the account and region that the environment selects.
 
-    The region is AWS_REGION, as in the AWS CLI, although boto3 does not read that variable. Without it, boto3 takes
-    AWS_DEFAULT_REGION or the region of the profile.
-
     Raises:
         StackNotFound: there is no stack of this name, or it has no API.
         BotoCoreError: the region or the credentials are missing.
         ClientError: AWS refuses the request.
     """
-    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    session = session_of()
     cloudformation = session.client("cloudformation")
     where = f"in {session.region_name}"
     try:
@@ -109,6 +106,20 @@ def deployed_stack(name: str) -> Stack:
     if "ApiUrl" not in outputs:
         raise StackNotFound(f"stack {name} {where} has no output ApiUrl; its status is {found['StackStatus']}")
     return Stack(outputs["ApiUrl"], outputs, session.region_name)
+
+
+def session_of(profile: str | None = None, region: str | None = None) -> boto3.Session:
+    """A boto3 session of the caller's account.
+
+    Args:
+        profile: a profile of the AWS configuration; by default the one that AWS_PROFILE names.
+        region: by default AWS_REGION, as in the AWS CLI, although boto3 does not read that variable; without it, boto3
+            takes AWS_DEFAULT_REGION or the profile's region.
+
+    Raises:
+        ProfileNotFound: there is no such profile.
+    """
+    return boto3.Session(profile_name=profile, region_name=region or os.environ.get("AWS_REGION") or None)
 
 
 def find(name: str | None) -> Stack:

@@ -16,16 +16,22 @@ class NoManagedPolicies:
         return {}
 
 
-def translated(stage: str = "sandbox") -> dict[str, Any]:
-    """The template as CloudFormation gets it for a stage."""
+def translated(stage: str = "sandbox", *, layers: str = "layer", **parameters: str) -> dict[str, Any]:
+    """The template as CloudFormation gets it for a stage.
+
+    Args:
+        layers: the name of the layers' content, which `sam package` derives from the content's hash.
+        parameters: values of further parameters of the template.
+    """
     written = deepcopy(source())
     written["Globals"]["Function"]["CodeUri"] = "s3://a-bucket/functions.zip"
     for resource in written["Resources"].values():
         if resource["Type"] == "AWS::Serverless::LayerVersion":
-            resource["Properties"]["ContentUri"] = "s3://a-bucket/layer.zip"
+            resource["Properties"]["ContentUri"] = f"s3://a-bucket/{layers}.zip"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        result: dict[str, Any] = transform(written, {"Stage": stage}, NoManagedPolicies())  # type: ignore[arg-type]
+        given = {"Stage": stage, **parameters}
+        result: dict[str, Any] = transform(written, given, NoManagedPolicies())  # type: ignore[arg-type]
     return result
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,10 +271,14 @@ def test_only_a_drop_of_orders_is_seen_by_missing_data(alarms: dict[str, Any]) -
     assert set(missing.values()) == {"notBreaching"}
 
 
-def test_a_drop_of_orders_is_looked_for_in_production_alone(observability: dict[str, Any]) -> None:
+def test_a_drop_of_orders_is_looked_for_on_demand_and_in_no_stage_before(
+    template: dict[str, Any], observability: dict[str, Any]
+) -> None:
     assert observability["Resources"]["OrderDrop"]["Condition"] == "WithOrderDrop"
-    stages = (ROOT / "samconfig.toml").read_text().split("[prod.global.parameters]")
-    assert ["DetectOrderDrop=true" in part for part in stages] == [False, True]
+    assert template["Parameters"]["DetectOrderDrop"]["Default"] == "false"
+    stages = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    for name in ("default", "staging", "prod"):
+        assert "DetectOrderDrop" not in str(stages[name]["deploy"]["parameters"]["parameter_overrides"]), name
 
 
 def test_ages_are_no_alarm_while_everything_goes_its_usual_way(

@@ -82,18 +82,23 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def resolved(template: dict[str, Any], value: Any, stage: str) -> Any:
-    """A value with its conditions decided for a stage."""
+def resolved(template: dict[str, Any], value: Any, **parameters: str) -> Any:
+    """A value with its conditions decided: by the parameters given, and else by the template's defaults."""
     match value:
         case {"Fn::If": [name, then, otherwise]}:
-            chosen = then if resolved(template, template["Conditions"][name], stage) else otherwise
-            return resolved(template, chosen, stage)
+            chosen = then if resolved(template, template["Conditions"][name], **parameters) else otherwise
+            return resolved(template, chosen, **parameters)
         case {"Fn::Not": [condition]}:
-            return not resolved(template, condition, stage)
+            return not resolved(template, condition, **parameters)
         case {"Fn::Equals": [left, right]}:
-            return resolved(template, left, stage) == resolved(template, right, stage)
-        case {"Ref": "Stage"}:
-            return stage
+            return resolved(template, left, **parameters) == resolved(template, right, **parameters)
+        case {"Ref": str(name)} if name in template["Parameters"]:
+            return parameters.get(name, template["Parameters"][name].get("Default"))
+        case dict():
+            return {name: resolved(template, member, **parameters) for name, member in value.items()}
+        case list():
+            members = [resolved(template, member, **parameters) for member in value]
+            return [member for member in members if member != {"Ref": "AWS::NoValue"}]
     return value
 
 
@@ -279,8 +284,11 @@ def test_mails_are_sent_by_the_email_function_and_in_the_senders_name_only(templ
     assert statement["Condition"] == {"StringEquals": {"ses:FromAddress": {"Ref": "SenderEmail"}}}
 
 
-def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic(template: dict[str, Any]) -> None:
-    (destination,) = of_type(template, "AWS::SES::ConfigurationSetEventDestination").values()
+def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic_if_mails_are_sent(template: dict[str, Any]) -> None:
+    ((name, destination),) = of_type(template, "AWS::SES::ConfigurationSetEventDestination").items()
+    assert template["Resources"][name]["Condition"] == "SendsEmail"
+    assert resolved(template, template["Conditions"]["SendsEmail"], SenderEmail="shop@example.com") is True
+    assert resolved(template, template["Conditions"]["SendsEmail"]) is False
     variables = functions(template)["EmailFunction"]["Environment"]["Variables"]
     assert destination["ConfigurationSetName"] == variables["CONFIGURATION_SET"]
     reported = destination["EventDestination"]
@@ -289,19 +297,50 @@ def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic(template: dict[st
     assert reported["SnsDestination"] == {"TopicARN": {"Ref": "AlertTopic"}}
 
 
-def test_only_our_configuration_set_and_alarms_may_publish_alerts_and_use_their_key(template: dict[str, Any]) -> None:
+def services(template: dict[str, Any], document: dict[str, Any], sender: str) -> dict[str, dict[str, Any]]:
+    """What a policy allows to services, by their name, with a `SenderEmail`."""
+    statements = resolved(template, document, SenderEmail=sender)["Statement"]
+    return {item["Principal"]["Service"]: item for item in statements if "Service" in item["Principal"]}
+
+
+@pytest.mark.parametrize("sender", ["", "shop@example.com"])
+def test_only_our_configuration_set_and_alarms_may_publish_alerts(template: dict[str, Any], sender: str) -> None:
     (topic,) = of_type(template, "AWS::SNS::TopicPolicy").values()
-    (key,) = of_type(template, "AWS::KMS::Key").values()
-    for policy in (topic["PolicyDocument"], key["KeyPolicy"]):
-        allowed = [item for item in policy["Statement"] if "Service" in item["Principal"]]
-        conditions = {item["Principal"]["Service"]: item["Condition"] for item in allowed}
-        assert set(conditions) == {"ses.amazonaws.com", "cloudwatch.amazonaws.com"}
-        for condition in conditions.values():
-            assert condition["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
-        mails = conditions["ses.amazonaws.com"]["StringEquals"]["aws:SourceArn"]["Fn::Sub"]
+    allowed = services(template, topic["PolicyDocument"], sender)
+    assert set(allowed) == {"cloudwatch.amazonaws.com"} | ({"ses.amazonaws.com"} if sender else set())
+    for statement in allowed.values():
+        assert statement["Action"] == "sns:Publish"
+        assert statement["Condition"]["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
+    alarms = allowed["cloudwatch.amazonaws.com"]["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+    assert alarms.endswith(":${AWS::AccountId}:alarm:${AWS::StackName}-*")
+    if sender:
+        mails = allowed["ses.amazonaws.com"]["Condition"]["StringEquals"]["aws:SourceArn"]["Fn::Sub"]
         assert mails.endswith(":configuration-set/${EmailConfigurationSet}")
-        alarms = conditions["cloudwatch.amazonaws.com"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
-        assert alarms.endswith(":${AWS::AccountId}:alarm:${AWS::StackName}-*")
+
+
+@pytest.mark.parametrize("sender", ["", "shop@example.com"])
+def test_ses_may_use_the_key_of_alerts_unconditionally_and_only_if_mails_are_sent(
+    template: dict[str, Any], sender: str
+) -> None:
+    (key,) = of_type(template, "AWS::KMS::Key").values()
+    allowed = services(template, key["KeyPolicy"], sender)
+    assert set(allowed) == {"cloudwatch.amazonaws.com"} | ({"ses.amazonaws.com"} if sender else set())
+    assert {tuple(statement["Action"]) for statement in allowed.values()} == {("kms:GenerateDataKey", "kms:Decrypt")}
+    alarms = allowed["cloudwatch.amazonaws.com"]["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
+    assert alarms.endswith(":${AWS::AccountId}:alarm:${AWS::StackName}-*")
+    assert "Condition" not in allowed.get("ses.amazonaws.com", {})
+
+
+def test_eventbridge_may_write_to_the_event_log_for_its_rule_alone(template: dict[str, Any]) -> None:
+    (policy,) = of_type(template, "AWS::Logs::ResourcePolicy").values()
+    statements = {item["Action"]: item for item in json.loads(policy["PolicyDocument"]["Fn::Sub"])["Statement"]}
+    assert set(statements) == {"logs:CreateLogStream", "logs:PutLogEvents"}
+    for statement in statements.values():
+        assert statement["Principal"] == {"Service": ["events.amazonaws.com", "delivery.logs.amazonaws.com"]}
+        assert statement["Resource"] == "${EventLogGroup.Arn}"
+    # EventBridge sends aws:SourceArn with PutLogEvents only
+    assert "Condition" not in statements["logs:CreateLogStream"]
+    assert statements["logs:PutLogEvents"]["Condition"] == {"ArnEquals": {"aws:SourceArn": "${AllEventsLogRule.Arn}"}}
 
 
 def test_topics_are_encrypted_and_alerts_by_a_key_that_ses_can_use(template: dict[str, Any]) -> None:
@@ -529,16 +568,35 @@ def test_tables_are_paid_by_use(template: dict[str, Any]) -> None:
     assert {table["BillingMode"] for table in tables} == {"PAY_PER_REQUEST"}
 
 
-def test_data_is_kept_in_every_stage_but_the_sandbox(template: dict[str, Any]) -> None:
+def test_tables_can_be_restored_in_every_stage_but_the_sandbox(template: dict[str, Any]) -> None:
     stages = template["Parameters"]["Stage"]["AllowedValues"]
     assert "sandbox" in stages
     assert len(stages) > 1
     for stage in stages:
         for name, table in of_type(template, "AWS::DynamoDB::Table").items():
             recovery = table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
-            assert resolved(template, recovery, stage) is (stage != "sandbox"), (stage, name)
-            protected = resolved(template, table["DeletionProtectionEnabled"], stage)
-            assert protected is (stage != "sandbox"), (stage, name)
-        (pool,) = of_type(template, "AWS::Cognito::UserPool").values()
-        expected = "INACTIVE" if stage == "sandbox" else "ACTIVE"
-        assert resolved(template, pool["DeletionProtection"], stage) == expected, stage
+            assert resolved(template, recovery, Stage=stage) is (stage != "sandbox"), (stage, name)
+
+
+def test_data_is_protected_on_demand_and_never_by_the_stage_so_a_first_deployment_can_roll_back(
+    template: dict[str, Any],
+) -> None:
+    (pool,) = of_type(template, "AWS::Cognito::UserPool").values()
+    for stage in template["Parameters"]["Stage"]["AllowedValues"]:
+        for protect in ("true", "false"):
+            given = {"Stage": stage, "Protect": protect}
+            expected = "ACTIVE" if protect == "true" else "INACTIVE"
+            assert resolved(template, pool["DeletionProtection"], **given) == expected
+            for name, table in of_type(template, "AWS::DynamoDB::Table").items():
+                protected = resolved(template, table["DeletionProtectionEnabled"], **given)
+                assert protected is (protect == "true"), (stage, name)
+    assert template["Parameters"]["Protect"]["Default"] == "false"
+
+
+def test_a_deleted_stack_leaves_no_resource_behind(template: dict[str, Any]) -> None:
+    kept = {
+        resource["Type"]
+        for resource in template["Resources"].values()
+        if resource.get("DeletionPolicy", "Delete") != "Delete"
+    }
+    assert kept == {"AWS::Lambda::Version"}  # SAM keeps old versions; they go with their function
