@@ -32,6 +32,9 @@ STORED_BY = {
 OWN_RETRY = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86400}
 """What EventBridge does by itself (EventBridge user guide, "How EventBridge retries delivering events")."""
 
+LAMBDA_RETRY = {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 21600}
+"""Lambda's defaults (Lambda developer guide, "How Lambda handles errors and retries with asynchronous invocation")."""
+
 HEADER = """\
 # Event catalogue
 
@@ -106,11 +109,12 @@ def rules(template: Json) -> Iterator[Rule]:
             named = _named(template, target["Arn"])
             form = target.get("InputTransformer", {}).get("InputTemplate", "")
             yield Rule(properties["Name"], properties["EventPattern"], named, form, _attempts(target), only_if)
-        for event in properties.get("Events", {}).values():
+        for event_name, event in properties.get("Events", {}).items():
             if event["Type"] == "EventBridgeRule":
                 rule = event["Properties"]
-                retry = f"{_attempts(rule)}; then the function {_policy(properties['EventInvokeConfig'])}"
-                yield Rule(rule["RuleName"], rule["Pattern"], name, "", retry, only_if)
+                asynchronous = _policy(LAMBDA_RETRY | properties.get("EventInvokeConfig", {}))
+                retry = f"{_attempts(rule)}; then the function {asynchronous}"
+                yield Rule(rule.get("RuleName", event_name), rule["Pattern"], name, "", retry, only_if)
 
 
 def _named(template: Json, arn: Any) -> str:

@@ -128,12 +128,12 @@ def _explicit() -> dict[str, Rule]:
 def _of_functions() -> dict[str, Rule]:
     found = {}
     for name, resource in RESOURCES.items():
-        for event in resource.get("Properties", {}).get("Events", {}).values():
+        for event_name, event in resource.get("Properties", {}).get("Events", {}).items():
             if event["Type"] != "EventBridgeRule":
                 continue
             rule = event["Properties"]
-            found[rule["RuleName"]] = Rule(
-                rule["Pattern"], rule["EventBusName"], name, rule.get("RetryPolicy"), rule.get("DeadLetterConfig")
+            found[rule.get("RuleName", event_name)] = Rule(
+                rule["Pattern"], rule.get("EventBusName"), name, rule.get("RetryPolicy"), rule.get("DeadLetterConfig")
             )
     return found
 
