@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler
@@ -28,7 +28,7 @@ KINDS = {
     "queue": ("duplicate",),
     "stream": ("duplicate",),
 }
-"""What can be hit, and how."""
+"""What can be hit, and how. A lost answer is a connection that is closed after the call took effect."""
 
 Answer = tuple[str, list[tuple[str, str]], bytes]
 """What an AWS API answers: status, headers and body."""
@@ -48,6 +48,7 @@ class Fault:
         kind: one of the selector's kinds.
         probability: of each strike, above 0 and up to 1.
         by: of a call the function that makes it; may be a pattern.
+        persistent: of a call: a strike also strikes the SDK's retries of the same call.
         seconds: how long a delay lasts, on the runner's clock.
         times: how often it strikes at most.
     """
@@ -57,6 +58,7 @@ class Fault:
     kind: str
     probability: float
     by: str = "*"
+    persistent: bool = False
     seconds: float = 0.0
     times: float = math.inf
 
@@ -83,6 +85,7 @@ class Faults:
     ) -> None:
         self._lots = [(fault, random.Random(f"{seed} {number}")) for number, fault in enumerate(faults)]  # noqa: S311
         self._left = [fault.times for fault in faults]
+        self._struck: dict[str, Fault] = {}  # by the SDK's id of a call, which its retries share
         self._names = names
         self._file = file
         self._log = log
@@ -105,12 +108,25 @@ class Faults:
             self.note(fault, name, by, **what)
         return fault
 
-    def draw(self, selector: str, name: str, kinds: Collection[str] = (), by: str = "") -> Fault | None:
-        """Like `strikes`, for those who call `note` themselves, once they know the outcome."""
+    def draw(
+        self, selector: str, name: str, kinds: Collection[str] = (), by: str = "", call_id: str = ""
+    ) -> Fault | None:
+        """Like `strikes`, for those who call `note` themselves, once they know the outcome.
+
+        Args:
+            selector: what may be hit.
+            name: which one, as the runner knows it.
+            kinds: those that can strike here; none named, all of the selector's.
+            by: the function that makes a call.
+            call_id: the SDK's id of a call; a persistent fault that struck a call strikes each of its retries.
+        """
         if not self._lots or not self._file.exists():
             return None
         known, caller = self._known_as(selector, name), self._known_as("function", by)
         with self._lock:
+            earlier = self._struck.get(call_id)
+            if earlier and earlier.persistent:
+                return earlier if not kinds or earlier.kind in kinds else None
             for number, (fault, lot) in enumerate(self._lots):
                 if (
                     fault.selector == selector
@@ -121,8 +137,15 @@ class Faults:
                     and lot.random() < fault.probability
                 ):
                     self._left[number] -= 1
+                    if call_id:
+                        self._struck[call_id] = fault
                     return fault
         return None
+
+    def recovered(self, call_id: str) -> Fault | None:
+        """The fault that struck a call before one of its retries took effect; None if there was none."""
+        with self._lock:
+            return self._struck.pop(call_id, None)
 
     def note(self, fault: Fault, name: str, by: str = "", **what: Any) -> None:
         """Write a strike's line of the log."""
@@ -131,6 +154,7 @@ class Faults:
             "kind": fault.kind,
             fault.selector: self._known_as(fault.selector, name),
             **({"by": self._known_as("function", by)} if by else {}),
+            **({"persistent": True} if fault.persistent else {}),
             **what,
         }
         with self._lock, self._log.open("a") as log:
@@ -183,7 +207,7 @@ def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[
     kind, delay = entry.get("kind"), entry.get("kind") == "delay"
     if kind not in KINDS[selector]:
         yield f"the kinds of a {selector} are {', '.join(KINDS[selector])}"
-    known = {selector, "kind", "probability", "times"} | ({"by"} if selector == "call" else set())
+    known = {selector, "kind", "probability", "times"} | ({"by", "persistent"} if selector == "call" else set())
     for key in sorted(entry.keys() - known - ({"seconds"} if delay else set())):
         yield f"{key} is unknown here"
     if not _between(entry.get("probability"), 1):
@@ -192,6 +216,8 @@ def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[
         yield "seconds are to be a number above 0"
     if "times" in entry and not (_between(entry["times"], math.inf) and entry["times"] == int(entry["times"])):
         yield "times are to be a whole number above 0"
+    if type(entry.get("persistent", False)) is not bool:
+        yield "persistent must be true or false"
     if not _matches(selector, entry[selector], names):
         yield f"there is no {selector} {entry[selector]}"
     if not _matches("function", entry.get("by", "*"), names):
@@ -216,6 +242,8 @@ PUT_EVENTS = "events.PutEvents"
 BEFORE = ("throttle", "error")
 AFTER = ("lost-answer", "crash", "delay")
 """The kinds that keep a call from taking effect, and those that strike once it has."""
+RECOVERED = "recovered"
+"""The kind in the log's line for a struck call, once one of its retries has taken effect. It is not a strike."""
 
 SERVICES = {"dynamodb": ("dynamodb", "dynamodbstreams"), "ses": ("sesv2", "ses"), "states": ("stepfunctions",)}
 """How boto3 calls the services, where the name in the signature is another or that of several."""
@@ -266,37 +294,46 @@ class FaultyCalls:
             answer: lets the call take effect.
 
         Returns:
-            None if nobody is left to be answered.
+            None to close the connection without an answer.
         """
         process, call = caller_and_call(request, body, self._caller)
         if process is None or call is None:
             return answer(body)
-        by = process.function
-        what = _tags(body) if call == "sesv2.SendEmail" else {}
+        by, call_id = process.function, request.headers.get("amz-sdk-invocation-id", "")
+        what = {"call_id": call_id, **_about(call, body)}
         if call == PUT_EVENTS:
-            answer = functools.partial(self._put_events, by, answer)
-        elif fault := self._faults.strikes("call", call, BEFORE, by, **what, effect=False):
+            answer = functools.partial(self._put_events, by, call_id, answer)
+        elif fault := self._faults.draw("call", call, BEFORE, by, call_id):
+            self._faults.note(fault, call, by, **what, effect=False)
             return _refusal(call, fault.kind)
-        fault = self._faults.draw("call", call, AFTER, by)
+        fault = self._faults.draw("call", call, AFTER, by, call_id)
         status, headers, text = answer(body)
+        effect = status.startswith("2")
         if fault is None:
+            if effect and (earlier := self._faults.recovered(call_id)):
+                self._faults.note(replace(earlier, kind=RECOVERED), call, by, **what, effect=True)
             return status, headers, text
-        self._faults.note(fault, call, by, **what, effect=status.startswith("2"))
+        self._faults.note(fault, call, by, **what, effect=effect)
         if fault.kind == "crash":
             process.kill()
+        if fault.kind != "delay":
             return None
-        if fault.kind == "lost-answer":
-            return _refusal(call, "error")
         time.sleep(self._outside(fault.seconds))
         return status, headers, text
 
-    def _put_events(self, by: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
+    def _put_events(self, by: str, call_id: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
         """Refuse single entries, as EventBridge does."""
         request = json.loads(body)
         entries = request["Entries"]
         struck = [
             self._faults.strikes(
-                "call", PUT_EVENTS, BEFORE, by, **{"detail-type": entry.get("DetailType")}, effect=False
+                "call",
+                PUT_EVENTS,
+                BEFORE,
+                by,
+                call_id=call_id,
+                **{"detail-type": entry.get("DetailType")},
+                effect=False,
             )
             for entry in entries
         ]
@@ -362,9 +399,12 @@ def _call(signed_for: str, request: BaseHTTPRequestHandler, body: bytes) -> str 
     return None
 
 
-def _tags(body: bytes) -> dict[str, Any]:
-    """What tells one mail from another in the log."""
-    return {"tags": {tag["Name"]: tag["Value"] for tag in json.loads(body).get("EmailTags", [])}}
+def _about(call: str, body: bytes) -> dict[str, Any]:
+    """What a call is about, for the log: a mail's tags, or the key of the DynamoDB item that is read or changed."""
+    if call == "sesv2.SendEmail":
+        return {"tags": {tag["Name"]: tag["Value"] for tag in json.loads(body).get("EmailTags", [])}}
+    key = json.loads(body).get("Key", {}) if call.startswith("dynamodb.") else {}
+    return {"key": {name: next(iter(value.values())) for name, value in key.items()}} if key else {}
 
 
 def _refusal(call: str, kind: str) -> Answer:

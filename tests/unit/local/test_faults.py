@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, ConnectionClosedError, HTTPClientError
 
 from local.bus import Bus, read_rules
 from local.delivery import Clock, Scheduler
@@ -39,9 +39,12 @@ class World:
         return read_faults(self.file, NAMES, self.log)
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log, without the times."""
+        """The log, without the times and the calls' ids."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
-        return [{key: value for key, value in line.items() if key != "time"} for line in lines]
+        return [{key: value for key, value in line.items() if key not in ("time", "call_id")} for line in lines]
+
+    def call_ids(self) -> list[str]:
+        return [json.loads(line)["call_id"] for line in self.log.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -71,6 +74,21 @@ def test_a_fault_strikes_no_more_often_than_it_may(world: World) -> None:
     faults = world.faults({"rule": "all-shop", "kind": "error", "times": 3})
 
     assert draws(faults, times=10) == ["error"] * 3 + [None] * 7
+
+
+def test_a_persistent_fault_strikes_a_call_again_until_the_file_is_gone(world: World) -> None:
+    faults = world.faults({"call": "sqs.*", "kind": "error", "persistent": True, "times": 1})
+
+    def drawn(call_id: str) -> str | None:
+        fault = faults.draw("call", "sqs.SendMessage", ("error",), call_id=call_id)
+        return fault.kind if fault else None
+
+    assert [drawn("first"), drawn("second"), drawn("first")] == ["error", None, "error"]
+    assert faults.draw("call", "sqs.SendMessage", ("crash",), call_id="first") is None
+
+    world.file.unlink()
+
+    assert drawn("first") is None
 
 
 def test_only_what_is_named_is_hit(world: World) -> None:
@@ -130,6 +148,8 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
         ({"rule": "*", "kind": "delay", "probability": 1}, "seconds are to be"),
         ({"rule": "*", "kind": "error", "probability": 1, "seconds": 1}, "seconds is unknown here"),
         ({"rule": "*", "kind": "error", "probability": 1, "by": "*"}, "by is unknown here"),
+        ({"rule": "*", "kind": "error", "probability": 1, "persistent": True}, "persistent is unknown here"),
+        ({"call": "*", "kind": "error", "probability": 1, "persistent": 1}, "persistent must be true or false"),
         ({"rule": "*", "kind": "error", "probability": 1, "times": 1.5}, "times are to be"),
         ({"rule": "*", "kind": "error", "probability": 1, "often": 2}, "often is unknown here"),
         ({"rule": "none-shop", "kind": "error", "probability": 1}, "there is no rule none-shop"),
@@ -320,13 +340,13 @@ class Calls:
         callers = {KEY: self.taker}
         self._store.on_call = FaultyCalls(self._world.faults(*entries), callers.get, outside).answer
 
-    def client(self, service: str, key: str = KEY) -> Any:
+    def client(self, service: str, key: str = KEY, attempts: int = 1) -> Any:
         return boto3.Session(region_name=self._store.region).client(
             service,  # type: ignore[call-overload]
             endpoint_url=self._store.endpoint,
             aws_access_key_id=key,
             aws_secret_access_key="local",
-            config=Config(retries={"total_max_attempts": 1}, account_id_endpoint_mode="disabled"),
+            config=Config(retries={"total_max_attempts": attempts}, account_id_endpoint_mode="disabled"),
         )
 
     def _put_events(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -366,8 +386,8 @@ def items(store: Store) -> int:
     [
         (
             "dynamodb",
-            "update_item",
-            {"TableName": "stock", "Key": {"pk": {"S": "a"}}},
+            "put_item",
+            {"TableName": "stock", "Item": {"pk": {"S": "a"}}},
             ("ProvisionedThroughputExceededException", 400),
             "InternalServerError",
         ),
@@ -447,12 +467,58 @@ def test_an_answer_is_lost_after_the_effect_if_there_was_one(
     calls.hit({"call": "dynamodb.PutItem", "kind": "lost-answer"})
 
     condition = {"ConditionExpression": "attribute_not_exists(pk)"}
-    assert failure(put_item, client=calls.client("dynamodb"), **condition) == ("InternalServerError", 500)
+    with pytest.raises(ConnectionClosedError):
+        put_item(calls.client("dynamodb"), **condition)
 
     assert items(store) == 1
     assert world.lines() == [
         {"kind": "lost-answer", "call": "dynamodb.PutItem", "by": "TakerFunction", "effect": not exists}
     ]
+
+
+UPDATE = {
+    "TableName": "stock",
+    "Key": {"pk": {"S": "a"}},
+    "UpdateExpression": "SET n = :n",
+    "ExpressionAttributeValues": {":n": {"N": "1"}},
+}
+STRUCK = {"call": "dynamodb.UpdateItem", "by": "TakerFunction", "key": {"pk": "a"}}
+
+
+def test_the_sdk_retries_a_call_until_it_takes_effect(calls: Calls, store: Store, world: World) -> None:
+    calls.hit({"call": "dynamodb.*", "kind": "error", "times": 1})
+
+    calls.client("dynamodb", attempts=3).update_item(**UPDATE)
+
+    assert items(store) == 1
+    assert world.lines() == [
+        {"kind": "error", **STRUCK, "effect": False},
+        {"kind": "recovered", **STRUCK, "effect": True},
+    ]
+    assert len(set(world.call_ids())) == 1
+
+
+def test_a_persistent_fault_outlasts_the_retries_of_the_sdk(calls: Calls, store: Store, world: World) -> None:
+    calls.hit({"call": "dynamodb.*", "kind": "error", "persistent": True, "times": 1})
+    client = calls.client("dynamodb", attempts=3)
+
+    assert failure(client.update_item, **UPDATE) == ("InternalServerError", 500)
+
+    assert items(store) == 0
+    assert world.lines() == [{"kind": "error", **STRUCK, "persistent": True, "effect": False}] * 3
+    assert len(set(world.call_ids())) == 1
+    client.update_item(**UPDATE)
+    assert items(store) == 1
+
+
+def test_every_answer_to_a_call_can_be_lost(calls: Calls, store: Store, world: World) -> None:
+    calls.hit({"call": "dynamodb.*", "kind": "lost-answer", "persistent": True, "times": 1})
+
+    with pytest.raises(ConnectionClosedError):
+        calls.client("dynamodb", attempts=3).update_item(**UPDATE)
+
+    assert items(store) == 1
+    assert world.lines() == [{"kind": "lost-answer", **STRUCK, "persistent": True, "effect": True}] * 3
 
 
 def test_the_caller_is_killed_after_the_effect_and_gets_no_answer(calls: Calls, store: Store) -> None:
@@ -531,7 +597,8 @@ def test_all_events_of_a_request_can_be_refused_or_none(calls: Calls) -> None:
 def test_the_answer_to_put_events_can_be_lost_as_a_whole(calls: Calls, world: World) -> None:
     calls.hit({"call": "events.PutEvents", "kind": "lost-answer"})
 
-    assert failure(calls.client("events").put_events, Entries=events("A")) == ("InternalFailure", 500)
+    with pytest.raises(ConnectionClosedError):
+        calls.client("events").put_events(Entries=events("A"))
 
     assert [entry["DetailType"] for entry in calls.put] == ["A"]
     assert [line["effect"] for line in world.lines()] == [True]
