@@ -15,6 +15,7 @@ TRANSIENT = frozenset(
         # Our functions' own
         "Contention",
         "IdempotencyAlreadyInProgressError",
+        "IdempotencyPersistenceLayerError",  # its text names no code if the connection to DynamoDB failed
         "NotAccepted",
         # The SDK never got through (botocore.exceptions)
         "ConnectTimeoutError",

@@ -385,6 +385,7 @@ def test_an_id_is_one_segment_of_a_path_and_tells_events_apart(consumer: str, ev
             "IdempotencyPersistenceLayerError",
             "Failed to save - (An error occurred (InternalServerError) when calling the PutItem operation: no)",
         ),
+        ("IdempotencyPersistenceLayerError", "Failed to save - (Connection was closed before we received a response)"),
     ],
 )
 def test_what_passes_by_itself_is_tried_again(reason: str, why: str) -> None:
