@@ -44,8 +44,9 @@ load: .venv/run ## replay invoices as orders and check the books: DATA=file.csv 
 	@test -n "$(DATA)" || { echo "error: name a file: make load DATA=file.csv" >&2; exit 2; }
 	@$(BIN)/python -m tools.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
 
-chaos: .venv/run ## orders under random faults: nothing may be lost or done twice: [SEED=n] [ORDERS=500]
-	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed "$(SEED)") $(if $(ORDERS),--orders "$(ORDERS)")
+chaos: .venv/run ## place orders under random faults and check the outcome: [SEED=n] [ORDERS=500] [PERSISTENT=yes]
+	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed "$(SEED)") $(if $(ORDERS),--orders "$(ORDERS)") \
+	  $(if $(PERSISTENT),--persistent)
 
 seed: .venv/run ## fill the catalogue and the stock of a running stack ([STACK=name] for a deployed one)
 	@$(BIN)/python -m tools.seed $(if $(STACK),--stack "$(STACK)")

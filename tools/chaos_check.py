@@ -1,8 +1,10 @@
 """The verdict on a chaos run: what clients were told, what is stored, counted and mailed must agree entirely."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import md5
 from typing import Any
 
 from tools import books
@@ -43,6 +45,7 @@ FAILED_CALLS = frozenset(
     {
         "BatchItemFailure",
         "ClientError",
+        "ConnectionClosedError",
         "IdempotencyPersistenceLayerError",
         "InternalServerError",
         "NotAccepted",
@@ -52,6 +55,11 @@ FAILED_CALLS = frozenset(
 """Reasons that speak of a call that failed, and not of our own mistakes."""
 ANY_FAULT = frozenset({"MaxReceiveCount", "IdempotencyAlreadyInProgressError"})
 """Reasons that do not say what happened before."""
+NOT_RETRIED = frozenset({"FaultInjected"})
+"""Reasons that the DLQ processor does not know, so that it leaves the record to a person. It retries all others that
+the faults of a chaos run lead to."""
+AUTOMATIC_RETRIES = 3
+"""How often the DLQ processor retries a failed event before it parks the record."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,11 @@ class Snapshot:
         analytics: the items of the analytics table.
         failed_events: the items of the failed-events table.
         mended: the ids of the failed events whose command was carried out, because no redrive can mend them.
+        redriven: the failed events that were redriven, each as it was before its first redrive.
         bus_events: what was on the bus, as often as it was there.
         mails: what SES has accepted.
-        faults: the lines of faults.jsonl, and one like them, `too slow`, for each time-out that nobody injected.
+        faults: the strikes in faults.jsonl, `recovered` if a retry of the same call took effect; and one like them,
+            `too slow`, for each time-out that was not injected.
         messages: how many are left in each queue.
     """
 
@@ -105,6 +115,7 @@ class Snapshot:
     analytics: Sequence[Item]
     failed_events: Sequence[Item]
     mended: frozenset[str]
+    redriven: Sequence[Item]
     bus_events: Sequence[Item]
     mails: Sequence[Mail]
     faults: Sequence[Item]
@@ -120,9 +131,11 @@ def check(found: Snapshot) -> list[str]:
     return [
         *_client_violations(found.placed, {order["orderId"]: order for order in found.orders}),
         *books.check(found.orders, found.inventory, found.bus_events, found.initial),
+        *_rejection_violations(found.inventory, found.initial),
         *_analytics_violations(found.orders, found.analytics),
         *_mail_violations(found),
         *_failure_violations(found.failed_events, found.mended, found.faults),
+        *_retry_violations(found.redriven),
         *(f"queue {name}: {number} messages left" for name, number in found.messages.items() if number),
     ]
 
@@ -159,6 +172,40 @@ def _cancellation_violations(told: Placed, events: Sequence[str]) -> Iterator[st
             pass
         case answer:
             yield f"order {told.order_id}: the last answer to its cancellation was {answer}"
+
+
+# -------------------------------------------------------------------------------------------- the rejections
+
+
+def _rejection_violations(inventory: Sequence[Item], initial: Mapping[str, int]) -> Iterator[str]:
+    """Find orders that were rejected although enough was in stock.
+
+    A shortage holds what was asked for and what was available when the reservation's condition failed. Its event is
+    timed after that moment, a reservation's event before its own commit. So at least that was available which the
+    reservations timed before the shortage leave of the initial stock, even if none of them was released meanwhile.
+    """
+    first_events = [item["events"][0] for item in inventory if item["pk"].startswith(books.RESERVATION)]
+    reserved = [event for event in first_events if event["type"] == "Inventory Reserved"]
+    for event in first_events:
+        if event["type"] != "Inventory Out-Of-Stock":
+            continue
+        before = [earlier for earlier in reserved if earlier["time"] <= event["time"]]
+        place, wanted = f"order {event['data']['order']['orderId']}: rejected", _quantities(event)
+        if not event["data"]["shortages"]:
+            yield f"{place}, but nothing lacked"
+        for shortage in event["data"]["shortages"]:
+            product_id, asked, available = (shortage[name] for name in ("productId", "asked", "available"))
+            least = initial.get(product_id, 0) - sum(_quantities(earlier)[product_id] for earlier in before)
+            if asked != wanted[product_id]:
+                yield f"{place} for {asked} of {product_id}, but it asked for {wanted[product_id]}"
+            if available >= asked:
+                yield f"{place} for {asked} of {product_id}, but {available} were available"
+            if available < least:
+                yield f"{place} with {available} of {product_id} available, but by the reservations {least} were left"
+
+
+def _quantities(event: Item) -> Counter[str]:
+    return Counter({line["productId"]: int(line["quantity"]) for line in event["data"]["order"]["items"]})
 
 
 # --------------------------------------------------------------------------------------------- the analytics
@@ -221,10 +268,10 @@ def _counted(events: Sequence[Item], promotion: str) -> Iterator[tuple[Item, str
 def _mail_violations(found: Snapshot) -> Iterator[str]:
     """Compare the mails with those that the orders' events call for.
 
-    A mail may come once more for each time that SES took it and its sender died, or was told otherwise, before it
-    could record that. No other fault lies between the two: those of functions strike before or after an invocation,
-    and the record's own write is repeated by the SDK. An invocation that was too slow by itself does not say what it
-    was about; so each excuses one mail, whichever.
+    A mail may come once more for each time that SES accepted it and its sender could not record that: it crashed in
+    SendEmail, SendEmail's answer was lost, or the write of its record failed for good. The faults of functions do not
+    count, since they strike before or after an invocation. An invocation that timed out without a fault does not say
+    which mail it was about, so each excuses one mail.
     """
     sent = Counter(found.mails)
     most = Counter(
@@ -233,7 +280,9 @@ def _mail_violations(found: Snapshot) -> Iterator[str]:
         if fault.get("call") == "sesv2.SendEmail" and fault["kind"] in {"crash", "lost-answer"} and fault["effect"]
     )
     called_for = sorted(set(_called_for(found.orders)), key=lambda mail: mail.event_id)
-    most.update((mail.kind, mail.event_id) for mail in called_for)
+    unrecorded = _failed_records(found.faults)
+    for mail in called_for:
+        most[mail.kind, mail.event_id] += 1 + unrecorded[record_id(mail.kind, mail.event_id)]
     too_many = {mail: over for mail in called_for if (over := sent[mail] - most[mail.kind, mail.event_id]) > 0}
     slow = sum(fault["kind"] == "too slow" and fault["function"] == FUNCTIONS["email"] for fault in found.faults)
     for mail in called_for:
@@ -242,6 +291,24 @@ def _mail_violations(found: Snapshot) -> Iterator[str]:
             yield f"mail {mail.kind} of event {mail.event_id}: sent {sent[mail]} times, and {at_most} at most can be"
     for mail in sent.keys() - set(called_for):
         yield f"mail {mail.kind} of event {mail.event_id}: sent, but nothing calls for it or not to this recipient"
+
+
+def record_id(kind: str, event_id: str) -> str:
+    """The id of a mail's idempotency record, as Powertools makes it of the e-mail service's configuration."""
+    return f"email#{md5(json.dumps([event_id, kind]).encode(), usedforsecurity=False).hexdigest()}"
+
+
+def _failed_records(faults: Iterable[Item]) -> Counter[str]:
+    """By id, how often the e-mail service failed to complete an idempotency record. It does that once SES has accepted.
+
+    A call counts if it was struck, and neither a struck attempt nor a retry took effect.
+    """
+    effects: dict[tuple[str, str], bool] = {}
+    for fault in faults:
+        if (fault.get("call"), fault.get("by")) == ("dynamodb.UpdateItem", FUNCTIONS["email"]):
+            call = (fault["key"]["id"], fault["call_id"])
+            effects[call] = effects.get(call, False) or fault["effect"] or fault["recovered"]
+    return Counter(record for (record, _), effect in effects.items() if not effect)
 
 
 def _called_for(orders: Iterable[Item]) -> Iterator[Mail]:
@@ -272,8 +339,24 @@ def _failure_violations(failed: Sequence[Item], mended: frozenset[str], faults: 
             yield f"failed event {item['id']}: no fault explains {item['kind']} because of {item['reason']}"
     for consumer, function in FUNCTIONS.items():
         needed = _needed(consumer, [item for item in failed if item["consumer"] == consumer])
-        if (struck := len(_strikes(function, faults))) < needed:
+        if (struck := _calls_struck(_strikes(function, faults))) < needed:
             yield f"failed events of {consumer}: they take {needed} faults, but {function} was struck {struck} times"
+
+
+def is_given_up(item: Item) -> bool:
+    """Whether a failed event waits for a person, because it is not, or no longer, retried automatically."""
+    return item["status"] == "PARKED" or (item["status"] == "NEW" and item["reason"] in NOT_RETRIED)
+
+
+def _retry_violations(redriven: Iterable[Item]) -> Iterator[str]:
+    """Find failed events that were parked without all of their automatic retries.
+
+    No retry is due to an event that failed again after it had been recorded, or that cannot be redriven.
+    """
+    for item in redriven:
+        is_due = item["status"] == "PARKED" and "payload" in item and item["failures"] == 1
+        if is_due and item["attempts"] < AUTOMATIC_RETRIES:
+            yield f"failed event {item['id']}: parked after {item['attempts']} of {AUTOMATIC_RETRIES} automatic retries"
 
 
 def _needed(consumer: str, failed: Iterable[Item]) -> int:
@@ -293,6 +376,11 @@ def _strikes(function: str | None, faults: Iterable[Item]) -> list[Item]:
     return [fault for fault in faults if function is not None and function in (fault.get("function"), fault.get("by"))]
 
 
+def _calls_struck(strikes: Sequence[Item]) -> int:
+    """How many things were struck: all attempts of one call are one."""
+    return len({strike.get("call_id", number) for number, strike in enumerate(strikes)})
+
+
 def _speaks_of(reason: str, fault: Item) -> bool:
     if reason in REASONS:
         return fault["kind"] in REASONS[reason]
@@ -304,7 +392,11 @@ def _speaks_of(reason: str, fault: Item) -> bool:
 
 def struck(faults: Iterable[Item]) -> Counter[tuple[str, str]]:
     """How often each kind of fault has struck, by what it struck: `function`, `rule`, …, or the service called."""
-    return Counter((_struck_thing(fault), str(fault["kind"])) for fault in faults)
+    return Counter((_struck_thing(fault), _kind(fault)) for fault in faults)
+
+
+def _kind(fault: Item) -> str:
+    return f"persistent {fault['kind']}" if fault.get("persistent") else str(fault["kind"])
 
 
 def _struck_thing(fault: Item) -> str:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.changed_copy import ROOT, Change, changed_copy
 
-SEED, ORDERS = "27", "25"
-"""A seed whose faults strike early, each kind of them at least three times."""
+SEED, ORDERS = "466", "25"
+"""A seed whose faults strike early."""
 
 
 class Mutant(NamedTuple):
@@ -52,7 +52,27 @@ MUTANTS = {
         ),
         r"event \w+: stored, but never on the bus",
     ),
+    "a counter that drops the events it could not count": Mutant(
+        Change(
+            "functions/analytics/counting.py",
+            "    failed += [message_id for message_id, fact in readable if fact.event_id in not_counted]\n",
+            "",
+        ),
+        r"analytics: event \w+ was never counted",
+    ),
 }
+
+
+RUNS = [
+    [
+        "no condition on the reservation",
+        "no idempotency on e-mail",
+        "a counter that drops the events it could not count",
+    ],
+    ["a publisher that ignores FailedEntryCount"],
+]
+"""Mutants that share a run, to save time: their violations differ. The publisher runs alone, because the
+events that it loses leave the other services less to do."""
 
 
 def chaos(template: Path, evidence: Path) -> "subprocess.CompletedProcess[str]":
@@ -67,10 +87,15 @@ def test_nothing_is_lost_under_random_faults(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
-def test_code_without_its_safeguard_fails_the_same_run(mutant: Mutant, tmp_path: Path) -> None:
-    run = chaos(changed_copy(tmp_path, [mutant.change]), tmp_path / "evidence")
+@pytest.mark.parametrize("names", RUNS, ids=" and ".join)
+def test_code_without_its_safeguards_fails_the_same_run(names: list[str], tmp_path: Path) -> None:
+    mutants = [MUTANTS[name] for name in names]
+
+    run = chaos(changed_copy(tmp_path, [mutant.change for mutant in mutants]), tmp_path / "evidence")
 
     assert run.returncode == 1, run.stdout + run.stderr
-    assert re.search(mutant.violation, run.stdout), run.stdout + run.stderr
+    survivors = [
+        name for name, mutant in zip(names, mutants, strict=True) if not re.search(mutant.violation, run.stdout)
+    ]
+    assert survivors == [], run.stdout + run.stderr
     assert f"seed {SEED}: " in run.stdout

@@ -15,6 +15,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAl
 from botocore.exceptions import ClientError
 
 from tests.integration.support import Aws, Context, log_lines, measured, module, order_event
+from tools.chaos_check import record_id
 
 SENDER, SALES, CUSTOMER = "shop@example.com", "sales@example.com", "ada@example.com"
 ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
@@ -122,6 +123,13 @@ def test_the_record_holds_the_message_id_alone_and_outlives_archive_and_dlq(
     assert record["status"] == "COMPLETED"
     assert f"<{json.loads(record['data'])}@email.amazonses.com>" == mails[0]["Message-ID"]
     assert record["expiration"] > time.time() + 104 * 24 * 60 * 60
+
+
+def test_the_chaos_check_knows_the_id_of_a_mails_record(aws: Aws, function: ModuleType, mails: list[Any]) -> None:
+    event = event_of_type("Order Confirmed")
+    function.handler(event, Context())
+    key = {"id": record_id("order-confirmed", event["detail"]["metadata"]["eventId"])}
+    assert aws.idempotency_table().get_item(Key=key)["Item"]["status"] == "COMPLETED"
 
 
 def test_a_copy_of_the_event_that_comes_meanwhile_is_left_to_lambdas_retries(

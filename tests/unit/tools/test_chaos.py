@@ -17,7 +17,7 @@ from tools.http import Answer
 from tools.republish import Window
 from tools.stack import Stack
 
-EMPTY = Snapshot([], {}, [], [], [], [], frozenset(), [], [], [], {})
+EMPTY = Snapshot([], {}, [], [], [], [], frozenset(), [], [], [], [], {})
 ORDER = chaos.Order("key", {"PEN": 2}, "MAY", None)
 
 
@@ -49,11 +49,13 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------ the faults
 
 
+@pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("orders", [10, 40, 500])
-def test_the_runner_takes_the_faults(orders: int, tmp_path: Path) -> None:
-    (tmp_path / "faults.json").write_text(json.dumps(chaos.faults(1, orders)))
+def test_the_runner_takes_the_faults(orders: int, persistent: bool, tmp_path: Path) -> None:
+    (tmp_path / "faults.json").write_text(json.dumps(chaos.faults(1, orders, persistent=persistent)))
 
-    names: dict[str, dict[str, str]] = {selector: {} for selector in ("function", "rule", "queue", "stream")}
+    names: dict[str, dict[str, str]] = {selector: {} for selector in ("rule", "queue", "stream")}
+    names["function"] = {"orderflow-AnalyticsFunction-1": "AnalyticsFunction"}
 
     read_faults(tmp_path / "faults.json", names, tmp_path / "log")
 
@@ -72,8 +74,27 @@ def test_with_few_orders_seldom_faults_are_more_probable() -> None:
     assert probability(40, "error", function="*") == probability(500, "error", function="*") == 0.1
 
 
-def test_a_kind_of_fault_that_never_struck_is_told() -> None:
-    file = {"faults": [{"function": "*", "kind": "error"}, {"rule": "*", "kind": "delay"}]}
+def test_all_faults_of_calls_that_the_sdk_retries_can_be_made_to_outlast_it() -> None:
+    def persistent(*, outlasting: bool) -> set[tuple[str, str]]:
+        faults = chaos.faults(1, 500, persistent=outlasting)["faults"]
+        return {(fault["call"], fault["kind"]) for fault in faults if fault.get("persistent")}
+
+    some, all_ = persistent(outlasting=False), persistent(outlasting=True)
+
+    assert some < all_
+    assert {("dynamodb.*", "error"), ("dynamodb.TransactWriteItems", "error")} <= some
+    assert {("dynamodb.*", "throttle"), ("dynamodb.UpdateItem", "lost-answer"), ("sqs.SendMessage", "error")} <= all_
+    assert not {("events.PutEvents", "error"), ("dynamodb.UpdateItem", "crash")} & all_
+
+
+def test_a_kind_of_fault_that_never_struck_is_told_unless_it_is_rare() -> None:
+    file = {
+        "faults": [
+            {"function": "*", "kind": "error"},
+            {"rule": "*", "kind": "delay"},
+            {"call": "sqs.SendMessage", "kind": "crash"},
+        ]
+    }
     found = replace(EMPTY, faults=[{"function": "InventoryFunction", "kind": "error"}])
 
     assert chaos.missing(file, found) == ["fault rule delay: never struck"]
@@ -173,7 +194,7 @@ def operators(stack: Stack, answers: int) -> tuple[chaos.Operators, FakeApi]:
 
 
 def failed(status: str, **more: Any) -> dict[str, Any]:
-    return {"id": "email:1/2", "status": status, **more}
+    return {"id": "email:1/2", "status": status, "reason": "FaultInjected", **more}
 
 
 def test_what_is_open_is_redriven_but_not_for_ever(stack: Stack) -> None:
@@ -183,6 +204,23 @@ def test_what_is_open_is_redriven_but_not_for_ever(stack: Stack) -> None:
         people.redrive([failed("PARKED", payload="{}"), {**failed("RESOLVED", payload="{}"), "id": "done"}])
 
     assert [path for _, path, _ in api.calls] == ["/admin/failed-events/email%3A1%2F2/redrive"] * chaos.REDRIVES
+
+
+def test_what_is_still_retried_automatically_is_left_alone(stack: Stack) -> None:
+    people, api = operators(stack, answers=0)
+
+    people.redrive([failed("RETRYING", payload="{}"), failed("NEW", payload="{}", reason="NotAccepted")])
+
+    assert api.calls == []
+
+
+def test_an_event_is_kept_as_it_was_before_its_first_redrive(stack: Stack) -> None:
+    people, _ = operators(stack, answers=2)
+
+    people.redrive([failed("PARKED", payload="{}", attempts=1)])
+    people.redrive([failed("PARKED", payload="{}", attempts=3)])
+
+    assert [item["attempts"] for item in people.redriven] == [1]
 
 
 def test_a_record_that_names_a_command_is_mended_by_it_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +265,38 @@ def test_mails_are_read_with_their_tags(tmp_path: Path) -> None:
     )
 
     assert chaos.read_mails(tmp_path) == [Mail("ada@example.com", "order-confirmed", "E1")]
+
+
+def test_a_strike_is_told_from_one_whose_call_was_retried_with_success(tmp_path: Path) -> None:
+    log = tmp_path / "faults.jsonl"
+    struck = [{"kind": "error", "call_id": "one"}, {"kind": "error", "call_id": "two"}, {"kind": "crash"}]
+    lines = [*struck, {"kind": "recovered", "call_id": "two"}]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    strikes = chaos.read_strikes(log)
+
+    assert [(strike.get("call_id"), strike["recovered"]) for strike in strikes] == [
+        ("one", False),
+        ("two", True),
+        (None, False),
+    ]
+
+
+def test_a_log_with_personal_data_is_found(tmp_path: Path) -> None:
+    lines = ["mail sent", "to CHAOS-1@mailbox-of-chaos.example", "to 77 Quillfeather Lane"]
+    (tmp_path / "EmailFunction.log").write_text("\n".join(lines))
+    (tmp_path / "InventoryFunction.log").write_text("stock reserved")
+
+    assert chaos.leaks(tmp_path) == [f"log EmailFunction: 2 lines with personal data, first {lines[1]}"]
+
+
+def test_the_data_that_no_log_may_contain_is_what_the_clients_send() -> None:
+    customers, api = clients((201, {"orderId": "A"}))
+
+    customers.place(ORDER)
+
+    body = api.calls[0][2]["body"]
+    assert [text for text in chaos.PERSONAL if text not in body] == []
 
 
 def test_a_time_out_that_nobody_injected_is_told_from_others() -> None:

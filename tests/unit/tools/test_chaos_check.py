@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.chaos_check import Mail, Placed, Snapshot, check, struck
+from tools.chaos_check import Mail, Placed, Snapshot, check, is_given_up, record_id, struck
 
 PLACED, CONFIRMED, REJECTED, CANCELLED = "Order Placed", "Order Confirmed", "Order Rejected", "Order Cancelled"
 
@@ -30,10 +30,31 @@ def order(name: str, status: str, *types: str, total: str = "10.00", promotion: 
     return {"orderId": name, "status": status, "version": len(events), "events": events}
 
 
-def reservation(of: dict[str, Any], status: str, *event_ids: str) -> dict[str, Any]:
+FIRST_EVENTS = {
+    "RESERVED": "Inventory Reserved",
+    "RELEASED": "Inventory Released",
+    "OUT_OF_STOCK": "Inventory Out-Of-Stock",
+}
+
+
+def reservation(of: dict[str, Any], status: str, *event_ids: str, **data: Any) -> dict[str, Any]:
+    """An order's reservation. A second event is its release."""
     content = of["events"][0]["data"]["order"]
-    events = [{"eventId": event_id, "data": {"order": content}} for event_id in event_ids]
+    types = [FIRST_EVENTS["RESERVED" if len(event_ids) > 1 else status], "Inventory Released"]
+    events = [
+        {
+            "eventId": event_id,
+            "type": kind,
+            "time": f"2026-11-21T18:36:0{number}.000Z",
+            "data": {"order": content, **data},
+        }
+        for number, (event_id, kind) in enumerate(zip(event_ids, types, strict=False))
+    ]
     return {"pk": f"RESERVATION#{of['orderId']}", "status": status, "version": len(events), "events": events}
+
+
+def shortage(asked: int, available: int, product_id: str = "PEN") -> dict[str, Any]:
+    return {"productId": product_id, "asked": asked, "available": available}
 
 
 def counter(promotion: str, **figures: Any) -> dict[str, Any]:
@@ -66,11 +87,11 @@ def found() -> Snapshot:
     ]
     a, b, c, d = orders
     inventory = [
-        {"pk": "PRODUCT#PEN", "available": 8, "reserved": 1},
+        {"pk": "PRODUCT#PEN", "available": 1, "reserved": 1},
         reservation(a, "RESERVED", "ra1"),
         reservation(b, "RELEASED", "rb1", "rb2"),
         reservation(c, "RELEASED", "rc1"),
-        reservation(d, "OUT_OF_STOCK", "rd1"),
+        reservation(d, "OUT_OF_STOCK", "rd1", shortages=[shortage(asked=1, available=0)]),
     ]
     placed = [
         Placed("key A", "201", "A"),
@@ -89,12 +110,13 @@ def found() -> Snapshot:
     ids = [event["eventId"] for item in [*orders, *inventory[1:]] for event in item["events"]]
     return Snapshot(
         placed=placed,
-        initial={"PEN": 9},
+        initial={"PEN": 2},
         orders=orders,
         inventory=inventory,
         analytics=analytics,
         failed_events=[],
         mended=frozenset(),
+        redriven=[],
         bus_events=[{"detail-type": "Event", "detail": {"metadata": {"eventId": event_id}}} for event_id in ids],
         mails=[
             Mail("sales@example.com", "high-value-order", "A1"),
@@ -167,7 +189,7 @@ def test_an_order_that_is_not_settled_is_found(found: Snapshot) -> None:
 
 
 def test_stock_that_was_reserved_twice_is_found(found: Snapshot) -> None:
-    product = {"pk": "PRODUCT#PEN", "available": 7, "reserved": 2}
+    product = {"pk": "PRODUCT#PEN", "available": 0, "reserved": 2}
 
     assert check(replace(found, inventory=[product, *found.inventory[1:]])) == [
         "product PEN: 2 reserved, but the reservations hold 1"
@@ -176,6 +198,41 @@ def test_stock_that_was_reserved_twice_is_found(found: Snapshot) -> None:
 
 def test_an_event_that_was_never_published_is_found(found: Snapshot) -> None:
     assert check(replace(found, bus_events=found.bus_events[1:])) == ["event A1: stored, but never on the bus"]
+
+
+# -------------------------------------------------------------------------------------------- the rejections
+
+
+@pytest.mark.parametrize(
+    ("shortages", "violation"),
+    [
+        ([], "order D: rejected, but nothing lacked"),
+        ([shortage(1, 1)], "order D: rejected for 1 of PEN, but 1 were available"),
+        ([shortage(2, 0)], "order D: rejected for 2 of PEN, but it asked for 1"),
+        ([shortage(1, 0, "INK")], "order D: rejected for 1 of INK, but it asked for 0"),
+    ],
+)
+def test_a_rejection_without_a_shortage_is_found(found: Snapshot, shortages: Any, violation: str) -> None:
+    rejected = reservation(order("D", "REJECTED", PLACED), "OUT_OF_STOCK", "rd1", shortages=shortages)
+
+    assert check(replace(found, inventory=[*found.inventory[:-1], rejected])) == [violation]
+
+
+def test_a_shortage_that_the_reservations_rule_out_is_found(found: Snapshot) -> None:
+    product = {"pk": "PRODUCT#PEN", "available": 2, "reserved": 1}
+
+    assert check(replace(found, initial={"PEN": 3}, inventory=[product, *found.inventory[1:]])) == [
+        "order D: rejected with 0 of PEN available, but by the reservations 1 were left"
+    ]
+
+
+def test_a_reservation_that_began_after_the_rejection_does_not_justify_it(found: Snapshot) -> None:
+    product, first, *others = found.inventory
+    later = {**first, "events": [{**first["events"][0], "time": "2026-11-21T18:36:00.001Z"}]}
+
+    assert check(replace(found, inventory=[product, later, *others])) == [
+        "order D: rejected with 0 of PEN available, but by the reservations 1 were left"
+    ]
 
 
 # --------------------------------------------------------------------------------------------- the analytics
@@ -241,6 +298,49 @@ def test_a_mail_may_come_twice_only_if_its_own_acceptance_was_not_recorded(found
     assert check(replace(twice, faults=strikes(kind, 1, **call, tags=tags, effect=True))) == []
 
 
+def struck_record(call_id: str, event_id: str = "A2", **more: Any) -> dict[str, Any]:
+    """A struck attempt to complete the idempotency record of an order's confirmation."""
+    return {
+        "kind": "throttle",
+        "call": "dynamodb.UpdateItem",
+        "by": "EmailFunction",
+        "key": {"id": record_id("order-confirmed", event_id)},
+        "call_id": call_id,
+        "effect": False,
+        "recovered": False,
+        **more,
+    }
+
+
+def test_a_mail_may_come_again_for_each_write_of_its_record_that_failed_for_good(found: Snapshot) -> None:
+    twice = replace(found, mails=[found.mails[1], *found.mails])
+    thrice = replace(twice, mails=[found.mails[1], *twice.mails])
+    attempts = [struck_record("one")] * 4
+
+    assert check(replace(twice, faults=attempts)) == []
+    assert check(replace(thrice, faults=attempts)) == [
+        "mail order-confirmed of event A2: sent 3 times, and 2 at most can be"
+    ]
+    assert check(replace(thrice, faults=[*attempts, struck_record("two")])) == []
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [struck_record("one", recovered=True)],
+        [struck_record("one"), struck_record("one", kind="lost-answer", effect=True)],
+        [struck_record("one", event_id="B2")],
+        [struck_record("one", call="dynamodb.PutItem")],
+        [struck_record("one", by="DlqProcessorFunction")],
+    ],
+    ids=["retried with success", "written, answer lost", "another mail", "another call", "another function"],
+)
+def test_a_write_that_did_not_fail_for_good_excuses_no_mail(found: Snapshot, faults: list[dict[str, Any]]) -> None:
+    assert check(replace(found, mails=[found.mails[1], *found.mails], faults=faults)) == [
+        "mail order-confirmed of event A2: sent 2 times, and 1 at most can be"
+    ]
+
+
 def test_a_sender_that_was_too_slow_excuses_one_mail(found: Snapshot) -> None:
     slow = strikes("too slow", 1, function="EmailFunction")
     others = strikes("too slow", 9, function="InventoryFunction")
@@ -298,6 +398,40 @@ def test_a_failed_event_is_explained_by_the_faults_that_its_reason_speaks_of(
     ]
 
 
+@pytest.mark.parametrize(
+    ("status", "reason", "given_up"),
+    [
+        ("NEW", "FaultInjected", True),
+        ("NEW", "NotAccepted", False),
+        ("RETRYING", "FaultInjected", False),
+        ("PARKED", "NotAccepted", True),
+        ("RESOLVED", "FaultInjected", False),
+    ],
+)
+def test_a_failed_event_waits_for_a_person_once_it_is_not_retried(status: str, reason: str, given_up: bool) -> None:
+    assert is_given_up(failed("email", reason, status=status)) == given_up
+
+
+def test_an_event_that_was_parked_before_its_last_automatic_retry_is_found(found: Snapshot) -> None:
+    def violations(**more: Any) -> list[str]:
+        parked = {**failed("email", "NotAccepted", status="PARKED"), "payload": "{}", "attempts": 2, **more}
+        return check(replace(found, redriven=[parked]))
+
+    assert violations() == ["failed event email:1: parked after 2 of 3 automatic retries"]
+    assert violations(attempts=3) == []
+    assert violations(failures=2) == []  # it came into the DLQ again, which no retry is due to
+    assert violations(status="NEW", reason="FaultInjected", attempts=0) == []
+
+
+def test_the_attempts_of_one_call_are_one_fault(found: Snapshot) -> None:
+    attempts = strikes("error", 4, call="dynamodb.GetItem", by="InventoryFunction", call_id="one")
+    run = replace(found, failed_events=[failed("inventory", "InternalServerError")], faults=attempts)
+
+    assert check(run) == ["failed events of inventory: they take 3 faults, but InventoryFunction was struck 1 times"]
+    more = [{**attempts[0], "call_id": call_id} for call_id in ("two", "three")]
+    assert check(replace(run, faults=[*attempts, *more])) == []
+
+
 def test_fewer_faults_than_failures_do_not_explain_them(found: Snapshot) -> None:
     run = replace(
         found,
@@ -339,10 +473,16 @@ def test_faults_are_counted_by_what_they_struck_and_how() -> None:
     faults = [
         *strikes("throttle", 2, function="InventoryFunction"),
         *strikes("throttle", 1, call="dynamodb.GetItem", by="InventoryFunction"),
+        *strikes("throttle", 1, call="dynamodb.GetItem", by="InventoryFunction", persistent=True),
         *strikes("duplicate", 3, rule="order-to-inventory"),
     ]
 
-    assert struck(faults) == {("function", "throttle"): 2, ("dynamodb", "throttle"): 1, ("rule", "duplicate"): 3}
+    assert struck(faults) == {
+        ("function", "throttle"): 2,
+        ("dynamodb", "throttle"): 1,
+        ("dynamodb", "persistent throttle"): 1,
+        ("rule", "duplicate"): 3,
+    }
 
 
 def test_the_verdict_shares_no_code_with_what_it_judges() -> None:
