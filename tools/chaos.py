@@ -543,6 +543,7 @@ def run(seed_: int, orders: int, template: Path, evidence: Path, *, persistent: 
         The exit code: 0, or 1 if anything is not as it has to be.
     """
     wanted, sold, file = plan(seed_, orders), products(orders), faults(seed_, orders, persistent=persistent)
+    enough = ENOUGH_ORDERS / THROTTLES_LEFT if persistent else ENOUGH_ORDERS
     initial = {product["productId"]: product["stock"] for product in [*sold, *read_seed()]}
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         switch = Path(folder, "faults.json")
@@ -566,7 +567,7 @@ def run(seed_: int, orders: int, template: Path, evidence: Path, *, persistent: 
             found = settle(lambda: observer.look(placed, initial, operators), operators, TIME_SCALE)
             settled = time.monotonic()
             violations = [*check(found), *leaks(observer.state / "logs")]
-            violations += missing(file, found) if orders >= ENOUGH_ORDERS else []
+            violations += missing(file, found) if orders >= enough else []
             if violations:
                 keep(observer.state, runner_log, evidence)
     show(found, operators, {"sending": sent - begun, "settling": settled - sent})
