@@ -316,9 +316,10 @@ class FaultyCalls:
         self._faults.note(fault, call, by, **what, effect=effect)
         if fault.kind == "crash":
             process.kill()
-        if fault.kind != "delay":
+        if fault.kind in ("crash", "lost-answer"):
             return None
-        time.sleep(self._outside(fault.seconds))
+        if fault.kind == "delay":
+            time.sleep(self._outside(fault.seconds))
         return status, headers, text
 
     def _put_events(self, by: str, call_id: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
