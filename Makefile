@@ -12,6 +12,7 @@ FROM :=
 NAME :=
 ORDER :=
 ORDERS :=
+PERSISTENT :=
 PORT := 3000
 PROTECT :=
 RULE :=
@@ -46,7 +47,7 @@ load: .venv/run ## replay invoices as orders and check the books: DATA=file.csv 
 
 chaos: .venv/run ## place orders under random faults and check the outcome: [SEED=n] [ORDERS=500] [PERSISTENT=yes]
 	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed "$(SEED)") $(if $(ORDERS),--orders "$(ORDERS)") \
-	  $(if $(PERSISTENT),--persistent)
+	  $(if $(filter yes,$(PERSISTENT)),--persistent)
 
 seed: .venv/run ## fill the catalogue and the stock of a running stack ([STACK=name] for a deployed one)
 	@$(BIN)/python -m tools.seed $(if $(STACK),--stack "$(STACK)")

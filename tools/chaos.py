@@ -1,6 +1,5 @@
 """Places and cancels orders under random faults, redrives what is not retried automatically, and checks the outcome."""
 
-import argparse
 import email.policy
 import json
 import random
@@ -28,6 +27,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tools import books
+from tools.arguments import Parser
 from tools.chaos_check import Mail, Placed, Snapshot, check, is_given_up, struck
 from tools.http import Answer, Api
 from tools.own_stack import StackDidNotStart, local_stack_of_own
@@ -604,7 +604,7 @@ def _report(seed_: int, violations: Sequence[str], evidence: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.chaos [--seed N] [--orders N] [--persistent]`."""
-    parser = argparse.ArgumentParser(prog="python -m tools.chaos", description=__doc__)
+    parser = Parser(prog="python -m tools.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="of the random numbers; default: a new one")
     parser.add_argument("--orders", type=int, default=500)
     parser.add_argument("--persistent", action="store_true", help="all faults of calls outlast the SDK's retries")
@@ -612,7 +612,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--evidence", type=Path, default=Path(".local/chaos"), help="for the logs of a run that fails")
     options = parser.parse_args(arguments)
     if options.orders < 1:
-        parser.error("--orders is to be 1 at least")
+        parser.error("--orders must be at least 1")
     seed_ = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed_}: {options.orders} orders{', all faults outlast the SDK' if options.persistent else ''}")
     try:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
     *("AS", "DATA", "FROM", "NAME", "ORDER", "ORDERS", "PORT", "RULE", "SEED", "SPEED", "STACK", "STAGE", "TO"),
-    *("BIN", "INSTALL", "PROTECT", "SAM"),
+    *("BIN", "INSTALL", "PERSISTENT", "PROTECT", "SAM"),
 )
 ENVIRONMENT = {**dict.fromkeys(VARIABLES, "hostile"), "CONFIRM": "yes"}
 COMMANDS = {
@@ -62,6 +62,7 @@ def test_no_value_comes_from_the_environment_or_from_make_itself(target: str) ->
         ),
         (["load", "DATA=invoices.csv", "SPEED=60"], "tools.load invoices.csv --speed 60"),
         (["chaos", "SEED=7", "ORDERS=500"], "tools.chaos --seed 7 --orders 500"),
+        (["chaos", "PERSISTENT=yes"], "tools.chaos --persistent"),
         (["test-e2e", "STACK=shop"], "pytest tests/e2e --stack shop"),
         (["deploy", "STAGE=prod", "CONFIRM=yes"], "tools.deploy --stage prod --confirmed"),
         (["deploy", "STAGE=prod", "PROTECT=no"], "tools.deploy --stage prod --unprotected"),
