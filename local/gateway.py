@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
@@ -105,6 +106,8 @@ class Gateway:
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
+        if not request.environ.get("CONTENT_LENGTH", "0").isdecimal():
+            return _message(400, "Bad Request")
         found = _find_route(self._routes, request.method, request.path)
         if found is None:
             if request.method == "OPTIONS" and self._cors is not None:
@@ -122,6 +125,8 @@ class Gateway:
             return _message(403, "Forbidden")
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
+        except (OSError, BadRequest):  # a malformed chunk, or the client has hung up
+            return _message(400, "Bad Request")
         return self._integrate(route, event)
 
     def _integrate(self, route: "_Route", event: dict[str, Any]) -> Response:
@@ -142,7 +147,7 @@ class Gateway:
     def _event(
         self, request: Request, route: "_Route", path_parameters: dict[str, str], caller: dict[str, Any] | None
     ) -> dict[str, Any]:
-        """The request as payload format 2.0. Raises: RequestEntityTooLarge."""
+        """The request as payload format 2.0. Raises: RequestEntityTooLarge, BadRequest or OSError for a bad body."""
         now = time.time()
         domain = f"{self._api_id}.execute-api.localhost"
         context = {
@@ -187,6 +192,10 @@ class _Handler(WSGIRequestHandler):
     """Logs nothing: the runner writes one line per request, and a URL may hold what nobody should read."""
 
     wbufsize = -1  # headers and body leave in one piece
+
+    def finish(self) -> None:
+        with suppress(ConnectionError):  # the client has hung up before its whole answer was sent
+            super().finish()
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - named by the base class
         pass

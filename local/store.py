@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import logging
+import re
 import secrets
 import socket
 import sys
@@ -74,6 +75,7 @@ from moto.sqs.exceptions import ReceiptHandleIsInvalid
 from moto.sqs.models import Message, Queue, SQSBackend, _filter_message_attributes, sqs_backends
 from moto.sqs.responses import SQSResponse
 from moto.utilities.utils import load_resource
+from werkzeug.exceptions import NotFound
 
 from local.faults import Answer
 
@@ -264,6 +266,11 @@ def require_moto(version: str) -> None:
 # ---------------------------------------------------------------------------------------------------- HTTP
 
 
+def _create_app(service: Any) -> Any:
+    """A service's WSGI application, but for moto's own API, which could empty the store on any web page's request."""
+    return NotFound() if service == "moto_api" else create_backend_app(service)
+
+
 class _Server(ThreadingHTTPServer):
     """Serves moto's application, a thread per connection, and ends the connections when it stops."""
 
@@ -272,7 +279,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], store: Store) -> None:
         self.store = store
-        self.application = DomainDispatcherApplication(create_backend_app)
+        self.application = DomainDispatcherApplication(_create_app)
         self.connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
@@ -280,7 +287,12 @@ class _Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         for connection in list(self.connections):
-            connection.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the caller has closed it meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Leaves an error to the logger: the base class prints what the request said as it came."""
+        log.exception("A request to the store failed")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -301,17 +313,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         self.server.connections.discard(self.connection)
-        super().finish()
+        with suppress(ConnectionError):  # a caller has hung up before its whole answer was sent
+            super().finish()
 
     def handle(self) -> None:
         with suppress(ConnectionError):  # a caller that is killed leaves without a word
             super().handle()
 
     def handle_call(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length)
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,8}", length):
+            self.send_error(400, explain="The body needs a Content-Length, of at most 99999999 bytes.")
+            return
+        body = self.rfile.read(int(length))
         # A caller that was killed while it sent leaves half a request, which AWS would not carry out either
-        answer = self.server.store.on_call(self, body, self._answer) if len(body) == length else None
+        answer = self.server.store.on_call(self, body, self._answer) if len(body) == int(length) else None
         if answer is None:
             self.close_connection = True
             return

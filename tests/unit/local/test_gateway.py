@@ -16,6 +16,7 @@ from samtranslator.translator.transform import transform
 
 from local.gateway import Gateway, RequestLine
 from local.runtime import InvocationResult, RequestTooLarge, Throttled
+from tests.unit.local.support import exchange, hang_up
 
 ISSUER = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_pool"
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
@@ -632,6 +633,58 @@ def test_each_request_is_told_to_the_runner_and_nothing_else_is_written(
     assert 0 < lines[0].duration < 10
     assert capfd.readouterr() == ("", "")
     assert [record for record in caplog.records if record.name == "werkzeug"] == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: many\r\n\r\n{}",
+        b"Content-Length: -1\r\n\r\n{}",
+        b"Content-Length: 100\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\nmany\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}and more than that\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n64\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    ],
+)
+def test_a_body_that_is_malformed_or_cut_off_is_answered_with_400(
+    serve: Serve,
+    functions: Functions,
+    lines: list[RequestLine],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    rest: bytes,
+) -> None:
+    answer = exchange(serve("Echo"), b"POST /echo HTTP/1.1\r\nHost: localhost\r\n" + rest)
+
+    assert answer.partition(b"\r\n")[0].split()[1:] == [b"400", b"BAD", b"REQUEST"]
+    assert [line.status for line in lines] == [400]
+    assert functions.calls == []
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_a_body_in_chunks_reaches_the_function(serve: Serve, functions: Functions) -> None:
+    requests.post(f"{serve('Echo')}/echo", data=iter([b"a=", b"1"]), headers={"Content-Type": "text/plain"}, timeout=10)
+
+    assert functions.event["body"] == "a=1"
+
+
+def test_a_client_that_does_not_wait_for_its_answer_costs_no_traceback(
+    serve: Serve,
+    functions: Functions,
+    lines: list[RequestLine],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    functions.answer({"statusCode": 200, "body": "x" * 5_000_000})
+
+    hang_up(serve("Echo"), b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+
+    assert len(lines) == 1
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
 
 
 def test_a_port_that_is_taken_is_an_error_and_after_stop_it_is_free(functions: Functions) -> None:

@@ -24,7 +24,7 @@ from moto.sqs.models import sqs_backends
 
 from local import store as store_module
 from local.store import SHARD_ID, ServiceError, Store, require_moto
-from tests.unit.local.support import wait_until
+from tests.unit.local.support import exchange, hang_up, wait_until
 
 
 @pytest.fixture
@@ -110,6 +110,57 @@ def test_an_error_inside_moto_reaches_the_caller_with_its_message(store: Store) 
         store.client("dynamodb").describe_contributor_insights(TableName="stock")
 
     assert code_of(error) == "InternalFailure"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: many\r\n\r\n{}",
+        b"Content-Length: -1\r\n\r\n{}",
+        b"Content-Length: 999999999999999\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\nmany\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+def test_a_body_without_a_usable_length_is_answered_with_400(
+    store: Store, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, rest: bytes
+) -> None:
+    answer = exchange(store.endpoint, b"POST / HTTP/1.1\r\nHost: localhost\r\n" + rest)
+
+    assert answer.split()[1] == b"400"
+    assert answer.count(b"HTTP/1.1 ") == 1  # the body is not taken for a second request
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+def test_a_caller_that_does_not_wait_for_its_answer_costs_no_traceback(
+    store: Store, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store.on_call = lambda _request, _body, _answer: ("200", [], b"x" * 5_000_000)
+
+    hang_up(store.endpoint, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"POST /moto-api/reset",
+        b"GET /moto-api/data.json",
+        b"GET /moto-api/",
+        b"POST //moto-api/reset",
+    ],
+)
+def test_motos_own_api_is_closed_to_web_pages_and_everybody_else(
+    store: Store, tables: Any, request_line: bytes
+) -> None:
+    headers = b"Host: motoapi.amazonaws.com\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n\r\n"
+    answer = exchange(store.endpoint, request_line + b" HTTP/1.1\r\n" + headers)
+
+    assert answer.split()[1] == b"404"
+    assert b"access-control-" not in answer.lower()
+    assert tables.list_tables()["TableNames"] == ["stock"]
 
 
 def test_after_stop_nobody_is_served_and_the_next_store_is_empty(store: Store, tables: Any) -> None:
