@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -23,12 +24,19 @@ from botocore.model import ServiceModel
 
 KINDS = {
     "function": ("throttle", "error", "time-out", "crash"),
-    "call": ("throttle", "error", "lost-answer", "crash", "delay"),
+    "call": ("throttle", "error", "lost-answer", "crash", "delay", "stale"),
     "rule": ("duplicate", "delay", "error"),
     "queue": ("duplicate",),
     "stream": ("duplicate",),
 }
-"""What can be hit, and how. A lost answer is a connection that is closed after the call took effect."""
+"""What can be hit, and how.
+
+A lost answer is a connection that is closed after the call took effect.
+
+A call that is `stale` is a GetItem, BatchGetItem or Query of DynamoDB without ConsistentRead. It answers with what each
+item was before its last write, if that write is at most `seconds` old; a new item is missing. Queries of a global
+secondary index are never consistent, so they are hit too, unless the entry names another call.
+"""
 
 Answer = tuple[str, list[tuple[str, str]], bytes]
 """What an AWS API answers: status, headers and body."""
@@ -49,7 +57,7 @@ class Fault:
         probability: of each strike, above 0 and up to 1.
         by: of a call the function that makes it; may be a pattern.
         persistent: of a call: a strike also strikes the SDK's retries of the same call.
-        seconds: how long a delay lasts, on the runner's clock.
+        seconds: how long a delay lasts, or how long a write may go unseen, on the runner's clock.
         times: how often it strikes at most.
     """
 
@@ -204,15 +212,15 @@ def _read_entry(place: str, entry: Any, names: Mapping[str, Mapping[str, str]]) 
 
 
 def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    kind, delay = entry.get("kind"), entry.get("kind") == "delay"
+    kind, timed = entry.get("kind"), entry.get("kind") in ("delay", "stale")
     if kind not in KINDS[selector]:
         yield f"the kinds of a {selector} are {', '.join(KINDS[selector])}"
     known = {selector, "kind", "probability", "times"} | ({"by", "persistent"} if selector == "call" else set())
-    for key in sorted(entry.keys() - known - ({"seconds"} if delay else set())):
+    for key in sorted(entry.keys() - known - ({"seconds"} if timed else set())):
         yield f"{key} is unknown here"
     if not _between(entry.get("probability"), 1):
         yield "the probability is to be above 0 and up to 1"
-    if delay and not _between(entry.get("seconds"), math.inf):
+    if timed and not _between(entry.get("seconds"), math.inf):
         yield "seconds are to be a number above 0"
     if "times" in entry and not (_between(entry["times"], math.inf) and entry["times"] == int(entry["times"])):
         yield "times are to be a whole number above 0"
@@ -220,6 +228,8 @@ def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[
         yield "persistent must be true or false"
     if not _matches(selector, entry[selector], names):
         yield f"there is no {selector} {entry[selector]}"
+    elif kind == "stale" and not any(fnmatchcase(call, entry[selector]) for call in READS):
+        yield f"only {', '.join(READS)} can be stale"
     if not _matches("function", entry.get("by", "*"), names):
         yield f"there is no function {entry['by']}"
 
@@ -244,6 +254,8 @@ AFTER = ("lost-answer", "crash", "delay")
 """The kinds that keep a call from taking effect, and those that strike once it has."""
 RECOVERED = "recovered"
 """The kind in the log's line for a struck call, once one of its retries has taken effect. It is not a strike."""
+READS = ("dynamodb.GetItem", "dynamodb.BatchGetItem", "dynamodb.Query")
+"""The calls that can be stale."""
 
 SERVICES = {"dynamodb": ("dynamodb", "dynamodbstreams"), "ses": ("sesv2", "ses"), "states": ("stepfunctions",)}
 """How boto3 calls the services, where the name in the signature is another or that of several."""
@@ -276,14 +288,20 @@ class FaultyCalls:
         faults: those of the run.
         caller: the process with an access key, or None: the calls of others are let through.
         outside: how long so many seconds of the clock last outside.
+        stale_reads: lets reads meanwhile miss the writes of so many seconds, outside.
     """
 
     def __init__(
-        self, faults: Faults, caller: Callable[[str], Caller | None], outside: Callable[[float], float]
+        self,
+        faults: Faults,
+        caller: Callable[[str], Caller | None],
+        outside: Callable[[float], float],
+        stale_reads: Callable[[float], AbstractContextManager[None]],
     ) -> None:
         self._faults = faults
         self._caller = caller
         self._outside = outside
+        self._stale_reads = stale_reads
 
     def answer(self, request: BaseHTTPRequestHandler, body: bytes, answer: Callable[[bytes], Answer]) -> Answer | None:
         """Answer a call, or let it fail.
@@ -306,20 +324,23 @@ class FaultyCalls:
         elif fault := self._faults.draw("call", call, BEFORE, by, call_id):
             self._faults.note(fault, call, by, **what, effect=False)
             return _refusal(call, fault.kind)
-        fault = self._faults.draw("call", call, AFTER, by, call_id)
-        status, headers, text = answer(body)
+        kinds = (*AFTER, "stale") if _may_be_stale(call, body) else AFTER
+        fault = self._faults.draw("call", call, kinds, by, call_id)
+        kind, seconds = (fault.kind, self._outside(fault.seconds)) if fault else (None, 0.0)
+        with self._stale_reads(seconds) if kind == "stale" else nullcontext():
+            status, headers, text = answer(body)
         effect = status.startswith("2")
         if fault is None:
             if effect and (earlier := self._faults.recovered(call_id)):
                 self._faults.note(replace(earlier, kind=RECOVERED), call, by, **what, effect=True)
             return status, headers, text
         self._faults.note(fault, call, by, **what, effect=effect)
-        if fault.kind == "crash":
+        if kind == "crash":
             process.kill()
-        if fault.kind in ("crash", "lost-answer"):
+        if kind in ("crash", "lost-answer"):
             return None
-        if fault.kind == "delay":
-            time.sleep(self._outside(fault.seconds))
+        if kind == "delay":
+            time.sleep(seconds)
         return status, headers, text
 
     def _put_events(self, by: str, call_id: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
@@ -406,6 +427,15 @@ def _about(call: str, body: bytes) -> dict[str, Any]:
         return {"tags": {tag["Name"]: tag["Value"] for tag in json.loads(body).get("EmailTags", [])}}
     key = json.loads(body).get("Key", {}) if call.startswith("dynamodb.") else {}
     return {"key": {name: next(iter(value.values())) for name, value in key.items()}} if key else {}
+
+
+def _may_be_stale(call: str, body: bytes) -> bool:
+    """Whether a call is a read that asks for no consistency, for any of its tables."""
+    if call not in READS:
+        return False
+    request = json.loads(body)
+    parts = request.get("RequestItems", {}).values() if call == "dynamodb.BatchGetItem" else [request]
+    return not any(part.get("ConsistentRead") for part in parts)
 
 
 def _refusal(call: str, kind: str) -> Answer:

@@ -188,7 +188,10 @@ class Runner:
         self._runtime.start()
         self._running.callback(self._runtime.stop)
         if self._faults is not NO_FAULTS:  # not before: what fails while a function is imported ends the start
-            calls = FaultyCalls(self._faults, self._runtime.caller, self._scheduler.clock.outside)
+            calls = FaultyCalls(
+                self._faults, self._runtime.caller, self._scheduler.clock.outside, self._store.stale_reads
+            )
+            self._store.keeps_previous_images = True
             self._store.on_call = calls.answer
         if self._call_file:
             names = {resource.physical_id: resource.logical_id for resource in stack.resources.values()}

@@ -52,13 +52,15 @@ from moto.dynamodb.comparisons import get_filter_expression
 from moto.dynamodb.exceptions import (
     ConditionalCheckFailed,
     DynamodbException,
+    ItemSizeTooLarge,
+    ItemSizeToUpdateTooLarge,
     MultipleTransactionsException,
     TooManyTransactionsException,
     TransactionCanceledException,
     TransactWriteSingleOpException,
 )
 from moto.dynamodb.models import DynamoDBBackend
-from moto.dynamodb.models.dynamo_type import DynamoType, Item
+from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 from moto.dynamodb.models.table import StreamShard, Table
 from moto.dynamodb.models.utilities import dynamo_json_dump
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
@@ -85,6 +87,9 @@ MOTO_VERSION = "5.2.5"
 TRANSACTION_TOKEN_SECONDS = 600
 # The most operations in a transaction, from the same page.
 TRANSACTION_OPERATIONS = 100
+# The most bytes of an item, with the names of its attributes ("400 KB"):
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+ITEM_BYTES = 400 * 1024
 # How many records of a stream can still be read. DynamoDB keeps them for 24 hours, however many there are.
 STREAM_RECORDS = 10_000
 # Each stream has one shard.
@@ -149,6 +154,7 @@ class Store:
             to hang up.
         on_invoke: takes a function's name, the payload and `RequestResponse` or `Event`. It may raise ServiceError.
         on_concurrency: told a function's name and its new reserved concurrency, None for no reservation.
+        keeps_previous_images: keep what each item was before its last write, for `stale_reads`.
         on_mail: called with each mail that SES has accepted, as the recipient would get it (RFC 5322).
     """
 
@@ -169,6 +175,7 @@ class Store:
         self.on_call: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None] = (
             lambda _request, body, answer: answer(body)
         )
+        self.keeps_previous_images = False
         self._address = (host, port)
         self._server: _Server | None = None
         self._replaced = ExitStack()
@@ -186,7 +193,7 @@ class Store:
         self._server = _Server(self._address, self)
         Store._running = True
         moto_api_backend.reset()
-        _correct_tables(self._replaced, self)
+        self._tables = _correct_tables(self._replaced, self)
         self._queues = _correct_queues(self._replaced, self)
         _correct_services(self._replaced, self)
         _save_time(self._replaced)
@@ -234,6 +241,16 @@ class Store:
     def next_visible(self, queue: str) -> float | None:
         """Seconds, outside, until a message of a queue is visible; None if there is none."""
         return self._queues.next_visible(queue)
+
+    @contextmanager
+    def stale_reads(self, seconds: float) -> Iterator[None]:
+        """Lets reads of tables in this thread miss the last write of each item, if it is not older than that.
+
+        Args:
+            seconds: outside. Only writes since `keeps_previous_images` was set are missed.
+        """
+        with self._tables.stale_reads(seconds):
+            yield
 
     def function_environment(self) -> dict[str, str]:
         """The variables by which an AWS SDK in another process finds this store."""
@@ -441,9 +458,14 @@ class _Tables:
         self._next_number = 10**20
         self._streams: dict[str, _Stream] = {}
         self._tokens: dict[str, tuple[float, str]] = {}
+        # By table and key: when the item was last written, by the monotonic clock, and what it was before
+        self._previous: dict[tuple[str, DynamoType, DynamoType | None], tuple[float, Item | None]] = {}
+        self._unseen_since: float | None = None  # a read that is served now misses the writes after this moment
         self._call_action = DynamoHandler.call_action
         self._answer_transaction = DynamoHandler.transact_write_items
         self._query = Table.query
+        self._get_item = Table.get_item
+        self._make_item = Item.__init__
         self._describe_stream = DynamoDBStreamsBackend.describe_stream
 
     def call_action(self, handler: Any) -> Any:
@@ -558,15 +580,70 @@ class _Tables:
         return 200, {"Content-Type": "application/x-amz-json-1.0"}, answer
 
     @contextmanager
-    def _undone_on_error(self, places: list[_Place]) -> Iterator[None]:
-        before = [(place, copy.deepcopy(place[0].get_item(place[1], place[2]))) for place in places]
+    def _undone_on_error(self, places: list[_Place]) -> Iterator[list[Item | None]]:
+        """Puts the items back when the writes in between fail. Gives copies of what they were."""
+        before = [copy.deepcopy(table.get_item(hash_key, range_key)) for table, hash_key, range_key in places]
         try:
-            yield
+            yield before
         except Exception:
             self._changes.clear()
-            for place, item in before:
+            for place, item in zip(places, before, strict=True):
                 _put_back(*place, item)
             raise
+
+    def make_item(self, item: Item, *arguments: Any, **options: Any) -> None:
+        """Checks the size of an item once it is whole.
+
+        Moto adds the value that an attribute gets to what the item has, the attribute's old value included.
+
+        Raises:
+            ItemSizeTooLarge: it has more than 400 KB.
+        """
+        self._make_item(item, *arguments, **options)
+        if item.size() > ITEM_BYTES:
+            raise ItemSizeTooLarge
+
+    def writing(self, write: Callable[..., Item | None]) -> Callable[..., Item | None]:
+        """PutItem, UpdateItem or DeleteItem of moto, made atomic: moto leaves half of an update that fails behind."""
+
+        def write_one(
+            backend: DynamoDBBackend, table_name: str, key: dict[str, Any], *more: Any, **options: Any
+        ) -> Any:
+            place = _locate(backend, table_name, key)
+            with self._undone_on_error([place]) as (before,):
+                item = write(backend, table_name, key, *more, **options)
+                if item is not None and item.size() > ITEM_BYTES:
+                    raise ItemSizeToUpdateTooLarge
+            if self._store.keeps_previous_images:
+                self._previous[place[0].table_arn, place[1], place[2]] = (time.monotonic(), before)
+            return item
+
+        return write_one
+
+    @contextmanager
+    def stale_reads(self, seconds: float) -> Iterator[None]:
+        """What Store.stale_reads says. Holds the lock of the tables meanwhile."""
+        with self._lock:
+            self._unseen_since = time.monotonic() - seconds
+            try:
+                yield
+            finally:
+                self._unseen_since = None
+
+    def _seen(self, table: Table) -> Any:
+        """The table as it is, or a copy without the writes that a stale read misses."""
+        if self._unseen_since is None:
+            return table
+        seen: Any = copy.copy(table)
+        seen.items = {key: copy.copy(held) for key, held in table.items.items()}
+        for (arn, hash_key, range_key), (written, before) in self._previous.items():
+            if arn == table.table_arn and written > self._unseen_since:
+                _put_back(seen, hash_key, range_key, before)
+        return seen
+
+    def get_item(self, table: Table, *arguments: Any) -> Any:
+        """Reads an item, or what it was if the read is to be stale. Moto knows no eventual consistency."""
+        return self._get_item(self._seen(table), *arguments)
 
     def answer_transaction(self, handler: Any) -> Any:
         """Makes ClientRequestToken idempotent: moto ignores it and writes again.
@@ -647,6 +724,7 @@ class _Tables:
         The query runs on a stand-in for the table that holds these items and nothing else.
         """
         hash_key, index_name = arguments[0], arguments[7]  # the backend passes them by position
+        table = self._seen(table)
         stand_in: Any = copy.copy(table)
         if index_name:
             conditions = options["hash_key_conditions"]
@@ -685,7 +763,7 @@ def _locate(backend: DynamoDBBackend, table_name: str, attributes: dict[str, Any
 
 
 def _put_back(table: Any, hash_key: DynamoType, range_key: DynamoType | None, item: Item | None) -> None:
-    items, key = (table.items, hash_key) if range_key is None else (table.items[hash_key], range_key)
+    items, key = (table.items, hash_key) if range_key is None else (table.items.setdefault(hash_key, {}), range_key)
     if item is None:
         items.pop(key, None)
     else:
@@ -708,19 +786,26 @@ def _failed_condition(place: _Place, operation: dict[str, Any]) -> tuple[str | N
     return "ConditionalCheckFailed", ConditionalCheckFailed().message, old
 
 
-def _correct_tables(replaced: ExitStack, store: Store) -> None:
+def _correct_tables(replaced: ExitStack, store: Store) -> _Tables:
     tables = _Tables(store)
+    # Where moto checks the size of an item, one attribute after the other
+    replaced.enter_context(patch.object(LimitedSizeDict, "__setitem__", dict.__setitem__))
+    for name in ("put_item", "update_item", "delete_item"):
+        _replace(replaced, DynamoDBBackend, name, tables.writing(getattr(DynamoDBBackend, name)))
     for owner, name, correction in (
         (DynamoHandler, "call_action", tables.call_action),
         (DynamoHandler, "transact_write_items", tables.answer_transaction),
         (DynamoDBBackend, "transact_write_items", tables.transact_write_items),
         (StreamShard, "add", tables.add_to_stream),
+        (Item, "__init__", tables.make_item),
+        (Table, "get_item", tables.get_item),
         (Table, "query", tables.query),
         (DynamoDBStreamsBackend, "describe_stream", tables.describe_stream),
         (DynamoDBStreamsHandler, "get_shard_iterator", tables.answer_shard_iterator),
         (DynamoDBStreamsHandler, "get_records", tables.answer_records),
     ):
         _replace(replaced, owner, name, correction)
+    return tables
 
 
 def _replace(replaced: ExitStack, owner: Any, name: str, correction: Callable[..., Any]) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import boto3
 
-from tests.e2e.conftest import eventually
+from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
 from tests.e2e.test_runner import ECHO, FUNCTION, refusal, run
+from tools.http import Api
+from tools.own_stack import local_stack_of_own
 
 
 def stack(folder: Path, *faults: dict[str, object]) -> tuple[Path, Path]:
@@ -81,3 +83,25 @@ def test_a_fault_for_what_the_template_lacks_is_refused(tmp_path: Path) -> None:
     assert "faults[0]" in refusal(template, "--port", "0", "--fault", str(file))
     file.unlink()
     assert "No such file" in refusal(template, "--port", "0", "--fault", str(file))
+
+
+def test_reads_that_need_consistency_see_what_was_just_written(tmp_path: Path) -> None:
+    stale = {"call": "dynamodb.GetItem", "kind": "stale", "probability": 1, "seconds": 3600}
+    (tmp_path / "faults.json").write_text(json.dumps({"seed": 7, "faults": [stale]}))
+    with local_stack_of_own("--fault", tmp_path / "faults.json") as own:
+        shop = Shop(own, Api(own))
+        product = shop.product(stock=10)
+        concurrency = {"FunctionName": own.outputs["InventoryFunctionName"]}
+        own.client("lambda").put_function_concurrency(**concurrency, ReservedConcurrentExecutions=0)
+
+        order_id = shop.place((product, 1)).body["orderId"]
+        order = shop.call("GET", f"/orders/{order_id}")
+
+        assert (order.status, order.body.get("status")) == (200, "PENDING")
+
+        (failed,) = eventually(lambda: shop.call("GET", "/admin/failed-events", user="staff").body["items"])
+        own.client("lambda").delete_function_concurrency(**concurrency)
+        redriven = shop.call("POST", f"/admin/failed-events/{failed['id']}/redrive", user="staff")
+
+        assert (redriven.status, redriven.body.get("outcome")) == (200, "RESOLVED")
+        assert shop.outcome(order_id)["status"] == "CONFIRMED"

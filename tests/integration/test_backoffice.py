@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dlq_processor.failures import MAX_PAYLOAD
 from inventory import storage
 from local.store import ServiceError
 from orderflow import batch_read, cursors
@@ -455,6 +456,14 @@ def test_a_failed_event_is_parked_and_parking_it_again_changes_nothing(office: A
     assert (second.status, second.body) == (first.status, first.body)
     assert failed_event(aws, failure_id) == stored
     assert (stored["status"], stored["payload"]) == ("PARKED", json.dumps({"detail": {"number": 0}}))
+
+
+def test_a_failed_event_of_the_largest_size_is_parked(office: Api, aws: Aws) -> None:
+    large = add_failed_event(aws, "inventory", payload=json.dumps("x" * (MAX_PAYLOAD - 2)))
+
+    answer = office.call("POST", f"/admin/failed-events/{large}/park")
+
+    assert (answer.status, failed_event(aws, large)["status"]) == (200, "PARKED")
 
 
 def changing_at_each_read(office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:

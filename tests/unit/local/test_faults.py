@@ -17,6 +17,7 @@ from local.delivery import Clock, Scheduler
 from local.faults import KINDS, NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from local.runtime import FunctionConfig, InvocationResult, Runtime, Throttled
 from local.store import Store
+from tests.unit.local.support import wait_until
 
 NAMES = {
     "function": {"shop-taker-1X": "TakerFunction", "shop-mailer-2Y": "MailFunction"},
@@ -160,6 +161,11 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
         ({"call": "dynamo.GetItem", "kind": "error", "probability": 1}, "there is no call dynamo.GetItem"),
         ({"call": "cloudwatch.*", "kind": "error", "probability": 1}, "there is no call cloudwatch.*"),
         ({"call": "dynamodb.GetItems", "kind": "error", "probability": 1}, "there is no call dynamodb.GetItems"),
+        (
+            {"call": "sqs.*", "kind": "stale", "probability": 1, "seconds": 5},
+            "only dynamodb.GetItem, dynamodb.BatchGet",
+        ),
+        ({"call": "dynamodb.GetItem", "kind": "stale", "probability": 1}, "seconds are to be"),
         ({"call": "*", "by": "Taker", "kind": "error", "probability": 1}, "there is no function Taker"),
     ],
 )
@@ -338,7 +344,10 @@ class Calls:
             return seconds / 1000
 
         callers = {KEY: self.taker}
-        self._store.on_call = FaultyCalls(self._world.faults(*entries), callers.get, outside).answer
+        self._store.on_call = FaultyCalls(
+            self._world.faults(*entries), callers.get, outside, self._store.stale_reads
+        ).answer
+        self._store.keeps_previous_images = True
 
     def client(self, service: str, key: str = KEY, attempts: int = 1) -> Any:
         return boto3.Session(region_name=self._store.region).client(
@@ -609,7 +618,7 @@ def test_a_function_crashes_in_its_call_and_its_invocation_ends_with_it(
 ) -> None:
     faults = world.faults({"call": "dynamodb.PutItem", "kind": "crash", "times": 1})
     taker = functions(faults, store.function_environment())
-    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).outside).answer
+    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).outside, store.stale_reads).answer
     event = {
         "service": "dynamodb",
         "operation": "put_item",
@@ -622,6 +631,86 @@ def test_a_function_crashes_in_its_call_and_its_invocation_ends_with_it(
     assert (went_well.function_error, went_well.payload) == (None, b"200")
     assert items(store) == 1
     assert world.lines() == [{"kind": "crash", "call": "dynamodb.PutItem", "by": "TakerFunction", "effect": True}]
+
+
+KEY_A = {"pk": {"S": "a"}}
+READ = {
+    "get_item": lambda client, **more: client.get_item(TableName="stock", Key=KEY_A, **more).get("Item"),
+    "batch_get_item": lambda client, **more: (
+        client.batch_get_item(RequestItems={"stock": {"Keys": [KEY_A], **more}})["Responses"]["stock"] or [None]
+    )[0],
+    "query": lambda client, **more: (
+        client.query(
+            TableName="stock",
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": "a"}},
+            **more,
+        )["Items"]
+        or [None]
+    )[0],
+}
+
+
+def update_n(client: Any, n: int) -> None:
+    client.update_item(
+        TableName="stock",
+        Key=KEY_A,
+        UpdateExpression="SET n = :n",
+        ExpressionAttributeValues={":n": {"N": str(n)}},
+    )
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_a_stale_read_misses_the_last_write_unless_it_is_consistent(
+    calls: Calls, store: Store, read: Callable[..., Any]
+) -> None:
+    calls.hit({"call": "dynamodb.*", "kind": "stale", "seconds": 3600_000})  # an hour, a thousand times as fast
+    client = calls.client("dynamodb")
+    seen, known = [], []
+
+    for n in (1, 2):
+        update_n(client, n)
+        seen.append(read(client))
+        known.append(read(client, ConsistentRead=True))
+    client.delete_item(TableName="stock", Key=KEY_A)
+    seen.append(read(client))
+    known.append(read(client, ConsistentRead=True))
+
+    assert [each and each["n"]["N"] for each in seen] == [None, "1", "2"]
+    assert [each and each["n"]["N"] for each in known] == ["1", "2", None]
+    assert read(store.client("dynamodb")) is None  # only functions' reads are hit
+
+
+def test_a_stale_read_sees_what_was_written_long_enough_ago(calls: Calls, world: World) -> None:
+    calls.hit({"call": "dynamodb.GetItem", "kind": "stale", "seconds": 0.001})
+    client = calls.client("dynamodb")
+    update_n(client, 1)
+
+    wait_until(lambda: READ["get_item"](client))
+
+    assert world.lines()[-1] == {"kind": "stale", "call": "dynamodb.GetItem", "by": "TakerFunction", "effect": True}
+
+
+def test_a_stale_read_misses_what_a_transaction_wrote_and_a_cancelled_one_changes_nothing(calls: Calls) -> None:
+    calls.hit({"call": "dynamodb.GetItem", "kind": "stale", "seconds": 3600_000})
+    client = calls.client("dynamodb")
+    update_n(client, 1)
+    client.transact_write_items(TransactItems=[{"Put": {"TableName": "stock", "Item": {**KEY_A, "n": {"N": "2"}}}}])
+    with pytest.raises(ClientError, match="TransactionCanceled"):
+        client.transact_write_items(
+            TransactItems=[
+                {
+                    "Put": {
+                        "TableName": "stock",
+                        "Item": {**KEY_A, "n": {"N": "3"}},
+                        "ConditionExpression": "attribute_not_exists(pk)",
+                    }
+                }
+            ]
+        )
+
+    assert READ["get_item"](client)["n"]["N"] == "1"
+    assert READ["get_item"](client, ConsistentRead=True)["n"]["N"] == "2"
 
 
 def test_half_a_request_of_a_killed_caller_is_not_carried_out(store: Store) -> None:

@@ -180,6 +180,58 @@ def test_a_second_store_in_the_process_is_refused(store: Store) -> None:
         Store().start()
 
 
+KB = 1024
+
+
+def large(size: int, pk: str = "cup") -> dict[str, Any]:
+    """An item of so many bytes: `pk` and its value, `text` and its value."""
+    return {**item(pk), "text": {"S": "x" * (size - len("pk") - len(pk) - len("text"))}}
+
+
+def replacing(size: int) -> dict[str, Any]:
+    """An update that gives `cup` a text, so that the item has this size."""
+    return {
+        "TableName": "stock",
+        "Key": item("cup"),
+        "UpdateExpression": "SET n = :n, #text = :text",
+        "ExpressionAttributeNames": {"#text": "text"},
+        "ExpressionAttributeValues": {":n": {"N": "1"}, ":text": {"S": "x" * (size - len("pkcuptextn1"))}},
+    }
+
+
+def test_an_item_may_have_400_kb_and_be_replaced_by_one_of_that_size(tables: Any) -> None:
+    tables.put_item(TableName="stock", Item=large(400 * KB))
+    tables.update_item(**replacing(400 * KB))
+    tables.transact_write_items(TransactItems=[{"Update": replacing(399 * KB)}])
+
+    assert len(stored(tables, "cup")["text"]["S"]) == 399 * KB - len("pkcuptextn1")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_update_to_more_than_400_kb_is_refused_and_changes_nothing(
+    tables: Any, records: list[dict[str, Any]], known: bool
+) -> None:
+    if known:
+        tables.put_item(TableName="stock", Item=large(349 * KB))
+    before = stored(tables, "cup")
+    reported = len(records)
+
+    with pytest.raises(ClientError, match="exceeded the maximum allowed size") as error:
+        tables.update_item(**replacing(400 * KB + 1))
+
+    assert code_of(error) == "ValidationException"
+    assert stored(tables, "cup") == before
+    assert len(records) == reported
+
+
+def test_an_item_of_more_than_400_kb_is_refused(tables: Any) -> None:
+    with pytest.raises(ClientError, match="exceeded the maximum allowed size") as error:
+        tables.put_item(TableName="stock", Item=large(400 * KB + 1))
+
+    assert code_of(error) == "ValidationException"
+    assert stored(tables, "cup") is None
+
+
 @pytest.fixture
 def busy() -> Iterator[None]:
     """Threads take turns far more often than they usually do."""
