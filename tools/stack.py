@@ -3,9 +3,11 @@
 import json
 import os
 import secrets
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -14,6 +16,8 @@ from botocore.exceptions import ClientError
 from tools.errors import CommandError
 
 LOCAL = Path(".local/stack.json")
+SECONDS_TO_ANSWER = 5.0
+"""After which a local stack that takes no connection counts as gone."""
 USERS = {"customer": "ada@example.com", "staff": "staff@example.com"}
 
 
@@ -68,21 +72,30 @@ def local_stack(description: Path | None = None) -> Stack:
         description: its stack.json; by default the file that STACK_FILE names, or .local/stack.json.
 
     Raises:
-        StackNotFound: none is running.
+        StackNotFound: none is running, or its description cannot be read.
     """
     path = description or Path(os.environ.get("STACK_FILE", LOCAL))
     try:
         found = json.loads(path.read_text())
+        stack = Stack(
+            found["apiUrl"],
+            found["outputs"],
+            found["region"],
+            found["awsEndpoint"],
+            found.get("tokens", {}),
+            path.parent / "mail",
+        )
+        host, port = urlsplit(found["awsEndpoint"]).netloc.split(":")
+        address = host, int(port)
     except FileNotFoundError as error:
         raise StackNotFound(f"there is no {path}: start the stack with `make run`") from error
-    return Stack(
-        found["apiUrl"],
-        found["outputs"],
-        found["region"],
-        found["awsEndpoint"],
-        found.get("tokens", {}),
-        path.parent / "mail",
-    )
+    except (ValueError, LookupError, TypeError) as error:
+        raise StackNotFound(f"{path} does not describe a stack: start the stack anew with `make run`") from error
+    try:
+        socket.create_connection(address, SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise StackNotFound(f"the stack of {path} does not answer ({error}): start it anew with `make run`") from error
+    return stack
 
 
 def deployed_stack(name: str) -> Stack:
