@@ -1,14 +1,18 @@
 """The runner's commands: `python -m local run` and `python -m local invoke`."""
 
 import argparse
+import fcntl
 import gc
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--fault", type=Path, metavar="FILE", help="JSON: what fails on purpose, as local/faults.py reads it"
     )
+    run.add_argument("--stop-at-eof", action="store_true", help="stop when standard input ends")
     run.add_argument("--calls", type=Path, metavar="FILE", help="gets a line for each action that a function needs")
     invoke = commands.add_parser("invoke", help="run one function with one event, on a running stack")
     invoke.set_defaults(command=_invoke)
@@ -81,18 +86,26 @@ def _positive(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     begun = time.monotonic()
     gc.disable()  # what is imported and made now stays: looking through it again and again costs half a second
+    os.umask(0o077)  # what the run writes is for this user only: stack.json holds tokens, mails hold addresses
+    stop = _stop_on_signals()
+    if options.stop_at_eof:
+        threading.Thread(target=_set_at_eof, args=(stop,), daemon=True).start()
+    with _only_run_in(options.state):
+        return _run_until(stop, options, begun)
+
+
+def _run_until(stop: threading.Event, options: argparse.Namespace, begun: float) -> int:
+    """Run the stack until `stop` is set. `begun` is when the command began, by the monotonic clock."""
     # Here, because it takes two seconds that `invoke` need not wait
-    from local.console import Console
+    from local.console import Console, LogLines
     from local.runner import Runner, StartError
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    description = options.state / "stack.json"
-    options.state.mkdir(parents=True, exist_ok=True)
-    _refuse_if_running(description)
-    description.unlink(missing_ok=True)  # of a run that was killed
     console = Console(quiet=options.quiet)
+    logging.getLogger().addHandler(LogLines(console))
+    description = options.state / "stack.json"
+    if description.exists():
+        console.notice(f"{description} was left by a run that did not end in order; it is replaced")
+        description.unlink()
     runner = Runner(
         options.template,
         parameters=dict(options.parameter),
@@ -122,25 +135,48 @@ def _run(options: argparse.Namespace) -> int:
         runner.stop()
 
 
-def _refuse_if_running(description: Path) -> None:
-    """Two stacks in one folder would write over each other's description and logs.
+def _stop_on_signals() -> threading.Event:
+    """An event that is set by Ctrl-C, by a request to terminate, and when the terminal is closed."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):  # nohup ignores it on purpose
+            signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _set_at_eof(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    stop.set()
+
+
+@contextmanager
+def _only_run_in(state: Path) -> Iterator[None]:
+    """Keep the folder for this run: two stacks in one folder would write over each other's description and logs.
+
+    The lock proves that another run lives, because the kernel releases it when that process ends. A process id in a
+    file proves nothing: ids are used again.
 
     Raises:
-        CommandError: the stack that the description tells of is running.
+        CommandError: another run has the folder, or it cannot be written.
     """
     try:
-        running = json.loads(description.read_text())
-        os.kill(running["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    raise CommandError(
-        f"a stack runs in {description.parent} already, at {running['apiUrl']}: stop it, or name another --state"
-    )
+        state.mkdir(parents=True, exist_ok=True)
+        file = (state / "lock").open("w")
+    except OSError as error:
+        raise CommandError(f"--state {state}: {error}") from error
+    with file as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(f"a stack runs in {state} already: stop it, or name another --state") from error
+        yield
 
 
 def _prepare(command: str | None, stack: dict[str, Any], description: Path) -> bool:
     """Let the command add to the stack's description, then make it known: whoever finds the file finds it complete."""
     draft = description.with_suffix(".starting")
+    draft.unlink(missing_ok=True)  # so that the file is made anew, with the mode that the umask leaves
     draft.write_text(json.dumps({**stack, "pid": os.getpid()}, indent=2))
     if command is not None:
         code = subprocess.run(command, shell=True, env={**os.environ, "STACK_FILE": str(draft)}).returncode  # noqa: S602 - the user's own command line
@@ -178,6 +214,10 @@ def _running_stack(description: Path) -> dict[str, Any]:
         stack: dict[str, Any] = json.loads(description.read_text())
     except FileNotFoundError as error:
         raise CommandError(f"no running stack: there is no {description}; start one with `make run`") from error
+    except ValueError as error:
+        raise CommandError(f"{description} is not valid JSON: {error}; start a new stack with `make run`") from error
+    if not isinstance(stack, dict) or not {"awsEndpoint", "region", "functions"} <= stack.keys():
+        raise CommandError(f"{description} does not describe a stack; start a new one with `make run`")
     return stack
 
 

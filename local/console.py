@@ -1,56 +1,99 @@
 """The runner's readable lines: one per request, event, invocation and failure. Safe for threads."""
 
+import logging
+import os
 import sys
 from datetime import datetime
 
 from rich.console import Console as RichConsole
-from rich.markup import escape
+from rich.text import Text
 
 from local.bus import Accepted
 
+Part = str | tuple[str, str]
+"""A piece of a line: a text, or a text and its style."""
+
 
 class Console:
-    """Prints to the terminal; colours only where it is one.
+    """Prints to the terminal, with colours if the output is a terminal.
+
+    Control characters are escaped in every line: a request's path, an event's detail-type or an error message comes
+    from outside and could otherwise move the cursor, rename the window or rewrite earlier lines.
 
     Args:
         quiet: leave out everything but notices and failures.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._out = RichConsole(highlight=False, soft_wrap=True)
+        self._out = _Terminal(highlight=False, soft_wrap=True)
         self._quiet = quiet
 
     def request(self, method: str, path: str, status: int, duration: float) -> None:
         """One HTTP request; `duration` in seconds."""
         colour = "green" if status < 400 else "yellow" if status < 500 else "red"
-        self._line("request", f"{method} {escape(path)} [{colour}]{status}[/] {_milliseconds(duration)}")
+        self._line("request", f"{method} {path} ", (str(status), colour), " ", _milliseconds(duration))
 
     def event(self, accepted: Accepted) -> None:
         """One event on a bus, with the rules that took it."""
         rules = ", ".join(rule.name for rule in accepted.rules) or "no rule"
-        self._line("event", f"[cyan]{escape(accepted.event['detail-type'])}[/] → {escape(rules)}")
+        self._line("event", (accepted.event["detail-type"], "cyan"), f" → {rules}")
 
     def invocation(self, function: str, duration: float) -> None:
         """One successful invocation; `duration` in seconds."""
-        self._line("invoke", f"{function} {_milliseconds(duration)}")
+        self._line("invoke", f"{function} ", _milliseconds(duration))
 
     def failure(self, text: str) -> None:
         """Something that went wrong, with its reason."""
-        self._write(f"[red]failure[/]  {escape(text)}")
+        self._write(("failure", "red"), f"  {text}")
 
     def notice(self, text: str) -> None:
         """Something to know at the start."""
-        self._write(escape(text))
+        self._write(text)
 
-    def _line(self, kind: str, text: str) -> None:
+    def _line(self, kind: str, *parts: Part) -> None:
         if not self._quiet:
-            self._write(f"{kind:8} {text}")
+            self._write(f"{kind:8} ", *parts)
 
-    def _write(self, text: str) -> None:
+    def _write(self, *parts: Part) -> None:
         moment = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
-        self._out.print(f"[dim]{moment}[/] {text}")
-        sys.stdout.flush()
+        # Text, because markup would let a `[red]` from outside colour the line
+        line = Text.assemble((moment, "dim"), " ", *map(_escaped, parts))
+        try:
+            self._out.print(line)
+            sys.stdout.flush()
+        except OSError:
+            self._out.on_broken_pipe()
 
 
-def _milliseconds(duration: float) -> str:
-    return f"[dim]{duration * 1000:.0f} ms[/]"
+class LogLines(logging.Handler):
+    """Prints warnings and errors of Python's loggers, a line each and also for each line of a traceback."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        for line in self.format(record).splitlines():
+            self._console.failure(line)
+
+
+class _Terminal(RichConsole):
+    def on_broken_pipe(self) -> None:
+        """Goes on without output once the terminal is closed: rich would end the thread that printed."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _escaped(part: Part) -> Part:
+    if isinstance(part, tuple):
+        return _escape(part[0]), part[1]
+    return _escape(part)
+
+
+def _escape(text: str) -> str:
+    """The text with a backslash escape for each character that does not print, such as `\\x1b`."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _milliseconds(duration: float) -> Part:
+    return f"{duration * 1000:.0f} ms", "dim"

@@ -44,29 +44,33 @@ def local_stack_of_own(*more: str | Path, output: int | IO[str] = STDERR) -> Ite
 
 @contextmanager
 def _runner(state: Path, more: Iterable[str | Path], output: int | IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet"]
+    command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet", "--stop-at-eof"]
     command += ["--parameter", "SenderEmail=shop@example.com", "--parameter", "SalesEmail=sales@example.com"]
     command += map(str, more)
-    before = signal.signal(signal.SIGTERM, _leave)
-    # A session of its own: Ctrl-C reaches this process alone, which then stops the runner in an orderly way
+    # Not SIGHUP under nohup, which ignores it on purpose
+    caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _leave) for number in caught}
     process = subprocess.Popen(
-        [*command, "--state", str(state), "--prepare", PREPARE], stdout=output, start_new_session=True
+        [*command, "--state", str(state), "--prepare", PREPARE],
+        stdin=subprocess.PIPE,  # however this process ends, the kernel closes the pipe, and the runner stops
+        stdout=output,
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the runner in order
     )
     try:
         yield process
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _stop(process)
 
 
-def _leave(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOP_SECONDS)
+        process.communicate(timeout=STOP_SECONDS)  # closes its standard input, on which the runner stops
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -402,6 +402,7 @@ def _image(stack: Stack, host: str) -> Iterator[None]:
 def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
     """A stack of local/, seeded, with tokens for both users."""
     command = [sys.executable, "-m", "local", "run", "--template", str(template), "--port", "0", "--store-host", host]
+    command += ["--stop-at-eof"]
     with _started([*command, "--state", str(state), "--quiet", "--prepare", PREPARE], state.with_suffix(".log")) as run:
         run.wait_for((state / "stack.json").exists)
         yield local_stack(state / "stack.json")
@@ -475,14 +476,19 @@ def _started(command: list[str], log: Path) -> Iterator[_Started]:
     environment = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,  # the runner stops at its end, however this process ends
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
         )
     try:
         yield _Started(process, log)
     finally:
         process.send_signal(signal.SIGINT)  # on which the SAM CLI removes its containers
         try:
-            process.wait(SECONDS_TO_START)
+            process.communicate(timeout=SECONDS_TO_START)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.e2e.conftest import PATIENCE, eventually
 
@@ -19,19 +20,29 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def described_by(state: Path) -> int | None:
-    """The process that wrote the description, if there is one."""
-    description = state / "stack.json"
-    return int(json.loads(description.read_text())["pid"]) if description.exists() else None
+    """The process that wrote the description, if there is one that can be read."""
+    try:
+        return int(json.loads((state / "stack.json").read_text())["pid"])
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @contextmanager
-def running(template: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The runner with a template, once it is ready or has ended. Its state is beside the template."""
+def running(template: Path, *more: str, output: IO[str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """The runner with a template, once it is ready or has ended. Its state is in the template's folder.
+
+    Args:
+        template: the SAM template.
+        more: further arguments.
+        output: where its lines go; by default where those of the tests go.
+    """
     state = template.parent / "state"
     process = subprocess.Popen(
-        command("run", "--template", template, "--state", state, "--port", "0", *more),
+        command("run", "--template", template, "--state", state, "--port", "0", "--stop-at-eof", *more),
         cwd=ROOT,
         env={**os.environ, "MY_SECRET": "s3cret"},  # which no function may see
+        stdin=subprocess.PIPE,  # the runner does not outlive tests that are killed
+        stdout=output,
         start_new_session=True,
     )
     try:
@@ -39,4 +50,4 @@ def running(template: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE)
+        process.communicate(timeout=PATIENCE)

@@ -1,14 +1,21 @@
 """The runner as a program: what it prints and leaves behind when it starts, fails and stops. Local only."""
 
+import fcntl
 import json
+import os
+import pty
+import signal
 import socket
+import stat
 import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import PATIENCE, eventually
-from tests.e2e.runner import ROOT, command, running
+from tests.e2e.runner import ROOT, command, described_by, running
 
 FUNCTION = """
 Transform: AWS::Serverless-2016-10-31
@@ -58,8 +65,9 @@ def run(*arguments: str | Path, text: str | None = None) -> subprocess.Completed
     return subprocess.run(command(*arguments), cwd=ROOT, text=True, input=text, capture_output=True, timeout=PATIENCE)
 
 
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
     return [int(line) for line in found.split()]
 
 
@@ -71,7 +79,7 @@ def alive(pid: int) -> bool:
 
 def test_ctrl_c_stops_everything_and_leaves_no_process(template: Path) -> None:
     with running(template) as process:
-        functions = children(process)
+        functions = children(process.pid)
         assert functions
         assert all(alive(pid) for pid in functions)
     assert process.returncode == 0
@@ -81,9 +89,63 @@ def test_ctrl_c_stops_everything_and_leaves_no_process(template: Path) -> None:
 
 def test_functions_of_a_killed_runner_end_too(template: Path) -> None:
     with running(template) as process:
-        functions = children(process)
+        functions = children(process.pid)
         process.kill()
         eventually(lambda: not any(alive(pid) for pid in functions))
+
+
+def test_a_closed_terminal_stops_everything_in_order(template: Path) -> None:
+    state = template.parent / "state"
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        command("run", "--template", template, "--state", state, "--port", "0"),
+        cwd=ROOT,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(end)
+    try:
+        eventually(lambda: described_by(state) == process.pid)
+        functions = children(process.pid)
+        assert functions
+
+        os.close(terminal)
+
+        assert process.wait(60) == 0
+        assert not any(alive(pid) for pid in functions)
+        assert not (state / "stack.json").exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+OWN_STACK = """
+import time
+from tools.own_stack import local_stack_of_own
+with local_stack_of_own():
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+def test_the_stack_of_a_program_that_is_ended_ends_too(end: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN_STACK], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        (runner,) = children(program.pid)
+        functions = children(runner)
+        assert functions
+
+        program.send_signal(end)
+
+        program.wait(60)
+        eventually(lambda: not any(alive(pid) for pid in (runner, *functions)))
 
 
 def test_one_function_is_run_with_one_event(template: Path) -> None:
@@ -134,12 +196,61 @@ def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on(temp
         assert again.returncode == 0
 
 
-def test_the_description_of_a_killed_stack_does_not_stand_in_the_way(template: Path) -> None:
+@pytest.mark.parametrize("left", ['{{"pid": {pid}, "apiUrl": "http://127.0.0.1:3000"}}', '{{"pid": {pid}', ""])
+def test_a_description_left_behind_is_replaced_even_if_its_process_id_is_in_use_again(
+    template: Path, left: str
+) -> None:
+    state = template.parent / "state"
+    state.mkdir()
+    (state / "stack.json").write_text(left.format(pid=os.getpid()))
+    output = template.parent / "output"
+
+    with output.open("w") as lines, running(template, output=lines) as process:
+        assert described_by(state) == process.pid
+
+    told = [line for line in output.read_text().splitlines() if "stack.json" in line]
+    assert [line.partition(" ")[2] for line in told] == [
+        f"{state}/stack.json was left by a run that did not end in order; it is replaced"
+    ]
+
+
+def test_a_killed_stack_does_not_keep_the_next_one_from_starting(template: Path) -> None:
     with running(template) as killed:
         killed.kill()
         killed.wait()
     with running(template) as process:
         assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{", "is not valid JSON"), ("[]", "does not describe a stack"), ("{}", "does not describe")]
+)
+def test_invoke_names_a_description_that_it_cannot_read(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "stack.json").write_text(text)
+    told = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}/stack.json {reason}")
+
+
+def test_what_a_run_writes_is_readable_by_its_user_only(template: Path) -> None:
+    state = template.parent / "state"
+    before = os.umask(0)
+    try:
+        with running(template, "--prepare", "touch $STACK_FILE"):
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (state, *state.rglob("*"))}
+    finally:
+        os.umask(before)
+    assert modes.keys() >= {"state", "stack.json", "mail", "EchoFunction.log"}
+    assert not {name for name, mode in modes.items() if mode & 0o077}
+    assert modes["stack.json"] == 0o600
+
+
+def test_a_folder_for_the_state_that_cannot_be_made_is_named(template: Path) -> None:
+    told = run("run", "--template", template, "--state", template, "--port", "0")
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"error: --state {template}: ")
 
 
 def test_a_handler_that_cannot_be_imported_is_named(template: Path) -> None:
