@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -141,11 +142,14 @@ def test_the_stack_of_a_program_that_is_ended_ends_too(end: signal.Signals) -> N
         (runner,) = children(program.pid)
         functions = children(runner)
         assert functions
+        try:
+            program.send_signal(end)
 
-        program.send_signal(end)
-
-        program.wait(60)
-        eventually(lambda: not any(alive(pid) for pid in (runner, *functions)))
+            program.wait(60)
+            eventually(lambda: not any(alive(pid) for pid in (runner, *functions)))
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(runner, signal.SIGKILL)
 
 
 def test_one_function_is_run_with_one_event(template: Path) -> None:

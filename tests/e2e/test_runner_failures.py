@@ -17,7 +17,7 @@ Globals:
   Function:
     CodeUri: code/
     Runtime: python3.13
-    Timeout: 200 # 2 seconds; each of three attempts to sleep takes as long
+    Timeout: 300 # 3 seconds; each of three attempts to sleep takes as long
 Resources:
   Dlq:
     Type: AWS::SQS::Queue

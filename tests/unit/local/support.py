@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which a condition counts as never met."""
 
 

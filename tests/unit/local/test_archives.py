@@ -14,7 +14,7 @@ from local.bus import Bus, read_rules
 from local.delivery import Clock, Scheduler
 from local.patterns import InvalidEventPattern
 from local.store import ServiceError
-from tests.unit.local.support import wait_until
+from tests.unit.local.support import PATIENCE, wait_until
 
 EVENTS = "arn:aws:events:us-east-1:123456789012:"
 BUS = f"{EVENTS}event-bus/shop-bus"
@@ -43,7 +43,7 @@ class Sent:
 
     def take(self, bus: str, event: dict[str, Any], rules: Collection[str]) -> None:
         self.events.append((bus, event, rules))
-        self.through.wait(10)
+        self.through.wait(PATIENCE)
 
     def ids(self) -> list[str]:
         return [event["id"] for _, event, _ in self.events]

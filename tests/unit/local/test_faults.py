@@ -17,7 +17,7 @@ from local.delivery import Clock, Scheduler
 from local.faults import KINDS, NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from local.runtime import FunctionConfig, InvocationResult, Runtime, Throttled
 from local.store import Store
-from tests.unit.local.support import wait_until
+from tests.unit.local.support import PATIENCE, wait_until
 
 NAMES = {
     "function": {"shop-taker-1X": "TakerFunction", "shop-mailer-2Y": "MailFunction"},
@@ -264,7 +264,7 @@ def test_an_invocation_is_throttled_for_every_caller(world: World, functions: Ca
         taker.invoke()
     taker.runtime.invoke_async("shop-taker-1X", b"null", done.put)
 
-    assert isinstance(done.get(timeout=10), Throttled)
+    assert isinstance(done.get(timeout=PATIENCE), Throttled)
     assert taker.ran() == []
     assert taker.invoke().function_error is None
 
@@ -760,7 +760,7 @@ class Shop:
         return [entry["EventId"] for entry in self.bus.put_events(events(*names))]
 
     def next(self) -> Any:
-        return self.taken.get(timeout=10)
+        return self.taken.get(timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from local.bus import UnsupportedTarget
 from local.delivery import Clock, Undelivered
 from local.http_targets import HttpTargets, read_destinations
-from tests.unit.local.support import wait_until
+from tests.unit.local.support import PATIENCE, wait_until
 from tests.webhook import Answer, Webhook, webhook
 
 ARN = "arn:aws:events:us-east-1:123456789012:api-destination/warehouse/0b1c"
@@ -85,7 +85,7 @@ def test_an_endpoint_may_ask_for_a_pause_or_to_be_left_alone(
 
 def test_an_endpoint_has_five_seconds_of_the_clock(hook: Webhook) -> None:
     late = threading.Event()
-    hook.answer = lambda _call: Answer(200 if late.wait(10) else 500)
+    hook.answer = lambda _call: Answer(200 if late.wait(PATIENCE) else 500)
 
     error = refused(targets_of(hook.url, scale=100))
 
@@ -128,7 +128,7 @@ def test_a_delivery_runs_beside_others_until_all_is_stopped() -> None:
     ran: list[str] = []
 
     def wait_for_second() -> None:
-        ran.append("first" if second.wait(10) else "alone")
+        ran.append("first" if second.wait(PATIENCE) else "alone")
         first.set()
 
     targets.run(wait_for_second)

@@ -15,7 +15,7 @@ from local.patterns import InvalidEventPattern
 from local.queues import BodyFilter, QueueSources, read_queue_mapping
 from local.runtime import InvocationResult, Throttled
 from local.store import Store
-from tests.unit.local.support import wait_until
+from tests.unit.local.support import PATIENCE, wait_until
 
 ERROR = InvocationResult(b'{"errorMessage": "no"}', "Unhandled", 0.01)
 DONE = InvocationResult(b"null", None, 0.01)
@@ -95,7 +95,7 @@ Make = Callable[..., World]
 def world(store: Store) -> Iterator[Make]:
     made: list[World] = []
 
-    def make(take: Callable[[Records], InvocationResult], scale: float = 1000, **mapping: Any) -> World:
+    def make(take: Callable[[Records], InvocationResult], scale: float = 100, **mapping: Any) -> World:
         made.append(World(store, take, scale, **mapping))
         return made[-1]
 
@@ -135,7 +135,7 @@ def test_a_window_ends_when_the_batch_is_full(world: Make) -> None:
 
 
 def test_a_window_ends_when_its_time_is_over(world: Make) -> None:
-    taker = world(lambda _: DONE, scale=100, BatchSize=100, MaximumBatchingWindowInSeconds=60).start()
+    taker = world(lambda _: DONE, scale=20, BatchSize=100, MaximumBatchingWindowInSeconds=60).start()
     for text in "ab":
         taker.send(text)
     wait_until(lambda: taker.batches)
@@ -265,7 +265,7 @@ def test_no_more_batches_run_at_once_than_the_mapping_allows(world: Make) -> Non
         with lock:
             running[0] += 1
             most[0] = max(most[0], running[0])
-        gate.acquire(timeout=10)
+        gate.acquire(timeout=PATIENCE)
         with lock:
             running[0] -= 1
         return DONE
@@ -328,7 +328,7 @@ def test_stop_waits_for_what_runs_and_loses_nothing(world: Make) -> None:
 
     def take(records: Records) -> InvocationResult:
         entered.set()
-        gate.wait(10)
+        gate.wait(PATIENCE)
         return DONE if bodies(records) == ["a"] else ERROR
 
     taker = world(take, scale=1, BatchSize=1, ScalingConfig={"MaximumConcurrency": 2})

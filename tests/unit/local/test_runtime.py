@@ -23,7 +23,7 @@ from local.runtime import (
     UnknownFunction,
     check_request,
 )
-from tests.unit.local.support import wait_until
+from tests.unit.local.support import PATIENCE, wait_until
 
 HANDLERS = Path(__file__).with_name("handlers")
 ROOT = Path(__file__).parents[3]
@@ -268,7 +268,7 @@ def test_an_answer_that_is_not_json_is_a_marshal_error_but_decimals_are_numbers(
 def test_a_function_past_its_time_out_is_ended_with_all_it_started_and_the_next_call_is_served_afresh(
     make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    runtime = make_runtime(function("plain.hang_with_child", timeout=0.5), max_processes=1)
+    runtime = make_runtime(function("plain.hang_with_child", timeout=2), max_processes=1)
     event = json.dumps({"directory": str(tmp_path)}).encode()
 
     for _ in range(2):
@@ -276,8 +276,8 @@ def test_a_function_past_its_time_out_is_ended_with_all_it_started_and_the_next_
 
         failure = error(result)
         assert failure["errorType"] == "Sandbox.Timedout"
-        assert failure["errorMessage"].endswith("Task timed out after 0.50 seconds")
-        assert 0.5 <= result.duration < 5
+        assert failure["errorMessage"].endswith("Task timed out after 2.00 seconds")
+        assert result.duration >= 2
         child = int((tmp_path / "child").read_text())
         wait_until(lambda child=child: not alive(child))  # type: ignore[misc]
 
@@ -344,9 +344,9 @@ def test_beyond_the_reserved_concurrency_a_call_is_throttled_at_once(make_runtim
         runtime.invoke("wait_for_file", event)
     runtime.invoke_async("wait_for_file", event, results.put)
 
-    assert isinstance(results.get(timeout=10), Throttled)
+    assert isinstance(results.get(timeout=PATIENCE), Throttled)
     (tmp_path / "go").touch()
-    assert isinstance(results.get(timeout=10), InvocationResult)
+    assert isinstance(results.get(timeout=PATIENCE), InvocationResult)
     assert isinstance(runtime.invoke("wait_for_file", event), InvocationResult)
 
 
@@ -375,7 +375,7 @@ def test_an_asynchronous_call_returns_before_the_function_ends_and_uses_all_proc
     (tmp_path / "go").touch()
 
     for _ in range(3):
-        result = results.get(timeout=10)
+        result = results.get(timeout=PATIENCE)
         assert isinstance(result, InvocationResult)
         assert result.function_error is None
 
@@ -392,7 +392,7 @@ def test_one_callback_that_fails_does_not_cost_the_others(
     runtime.invoke_async("echo", b"1", refuse)
     runtime.invoke_async("echo", b"2", results.put)
 
-    result = results.get(timeout=10)
+    result = results.get(timeout=PATIENCE)
     assert isinstance(result, InvocationResult)
     assert result.payload == b"2"
     assert "not today" in caplog.text

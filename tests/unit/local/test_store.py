@@ -764,17 +764,28 @@ def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
 
 
 def test_waits_of_a_queue_last_as_long_as_the_store_is_told(queues: Queues) -> None:
+    queues.store.outside = lambda seconds: seconds * 1000  # so slowly that what the test itself takes does not count
+    queues.create("delaying", DelaySeconds="50")
+    queues.send("delaying", "by its queue")
+    queues.send("orders", "at once")
+    [received] = queues.store.receive(queues.arn("orders"), 10)
+    queues.send("dead", "by itself", DelaySeconds=100)
+
+    assert 49_000 < (queues.store.next_visible(queues.arn("delaying")) or 0) <= 50_000
+    assert 59_000 < received.visible_in <= 60_000
+    assert 99_000 < (queues.store.next_visible(queues.arn("dead")) or 0) <= 100_000
+
+
+def test_a_message_is_visible_once_its_wait_is_over(queues: Queues) -> None:
     queues.create("delaying", DelaySeconds="50")
     queues.send("delaying", "by its queue")
     queues.send("orders", "by itself", DelaySeconds=100)
 
-    assert 0.0 < (queues.store.next_visible(queues.arn("orders")) or 0) <= 0.1
-    assert 0.0 < (queues.store.next_visible(queues.arn("delaying")) or 0) <= 0.05
-    queues.wait_until_visible("orders")
-    [received] = queues.store.receive(queues.arn("orders"), 10)
-    assert 0.0 < received.visible_in <= 0.06
     queues.wait_until_visible("orders")
     assert queues.bodies("orders") == ["by itself"]
+    queues.wait_until_visible("orders")
+    assert queues.bodies("orders") == ["by itself"]
+    queues.wait_until_visible("delaying")
     assert queues.bodies("delaying") == ["by its queue"]
 
 
@@ -881,7 +892,7 @@ def test_a_receiver_that_waits_gets_a_message_as_soon_as_it_comes_or_is_visible(
         queues.send("dead", "new")
 
     assert [message["Body"] for message in (*delayed, *waiting.result())] == ["delayed", "new"]
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20  # neither waited to its end
 
 
 @pytest.mark.usefixtures("busy")
@@ -941,12 +952,16 @@ def test_a_long_queue_is_filled_and_drained_at_the_speed_of_a_short_one(queues: 
     backend = sqs_backends[queues.store.account_id][queues.store.region]
 
     def seconds_of_the_next(count: int) -> float:
-        begun = time.process_time()
+        """The least of five tries: other threads and the garbage collector have their turns in between."""
+        return min(one_try(count) for _ in range(5))
+
+    def one_try(count: int) -> float:
+        begun = time.thread_time()
         for _ in range(count):
             backend.send_message("orders", "{}")
         for received in queues.store.receive(queues.arn("orders"), count):
             queues.store.delete(queues.arn("orders"), [received.record["receiptHandle"]])
-        return time.process_time() - begun
+        return time.thread_time() - begun
 
     queues.store.outside = lambda seconds: seconds
     short = seconds_of_the_next(200)
