@@ -30,9 +30,9 @@ def exchange(url: str, request: bytes) -> bytes:
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
         answer = b""
-        with suppress(ConnectionResetError):  # the server has closed the connection without reading the rest
+        with suppress(OSError):  # the server has answered and closed the connection without reading the rest
+            connection.shutdown(socket.SHUT_WR)
             while received := connection.recv(65536):
                 answer += received
         return answer
