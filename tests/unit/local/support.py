@@ -38,18 +38,20 @@ def exchange(url: str, request: bytes) -> bytes:
         return answer
 
 
-def hang_up(url: str, request: bytes) -> None:
-    """Send a request and reset the connection, until the server has ended the request.
+def hang_up(url: str, request: bytes, gone: threading.Event) -> None:
+    """Send a request, reset the connection, and wait until the server has ended the request.
 
     Args:
         url: of the server, without a path.
         request: the request line, the headers and the body.
+        gone: is set once the connection is reset.
     """
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
         connection.sendall(request)
         wait_until(_requests_in_work)
+    gone.set()
     wait_until(lambda: not _requests_in_work())
 
 

@@ -53,11 +53,14 @@ class Functions:
         self.result = InvocationResult(b"{}", None, 0.0)
         self.refusal: Exception | None = None
         self.released = threading.Event()
+        self.holds: threading.Event | None = None
 
     def invoke(self, function: str, payload: bytes) -> InvocationResult:
         self.calls.append((function, json.loads(payload)))
         if function.endswith("Slow"):
             self.released.wait(10)
+        if self.holds:
+            self.holds.wait(10)
         if self.refusal:
             raise self.refusal
         return self.result
@@ -683,8 +686,9 @@ def test_a_client_that_does_not_wait_for_its_answer_costs_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     functions.answer({"statusCode": 200, "body": "x" * 5_000_000})
+    functions.holds = gone = threading.Event()
 
-    hang_up(serve("Echo"), b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    hang_up(serve("Echo"), b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", gone)
 
     assert len(lines) == 1
     assert capfd.readouterr() == ("", "")

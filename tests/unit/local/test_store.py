@@ -24,7 +24,7 @@ from moto.sqs.models import sqs_backends
 
 from local import store as store_module
 from local.store import SHARD_ID, ServiceError, Store, require_moto
-from tests.unit.local.support import exchange, hang_up, wait_until
+from tests.unit.local.support import PATIENCE, exchange, hang_up, wait_until
 
 
 @pytest.fixture
@@ -135,9 +135,10 @@ def test_a_body_without_a_usable_length_is_answered_with_400(
 def test_a_caller_that_does_not_wait_for_its_answer_costs_no_traceback(
     store: Store, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.on_call = lambda _request, _body, _answer: ("200", [], b"x" * 5_000_000)
+    gone = threading.Event()
+    store.on_call = lambda _request, _body, _answer: ("200", [], b"x" * 5_000_000 * gone.wait(PATIENCE))
 
-    hang_up(store.endpoint, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    hang_up(store.endpoint, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", gone)
 
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
