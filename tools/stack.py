@@ -36,6 +36,7 @@ class Stack:
         aws_endpoint: where AWS is; None for AWS itself.
         tokens: ID tokens by user, as far as they are known.
         mails: the folder of the mails that it has sent; None for AWS itself.
+        logs: the folder with a log file per function; None for AWS itself.
     """
 
     api_url: str
@@ -44,6 +45,7 @@ class Stack:
     aws_endpoint: str | None = None
     tokens: dict[str, str] = field(default_factory=dict)
     mails: Path | None = None
+    logs: Path | None = None
 
     def client(self, service: str) -> Any:
         """A boto3 client of the stack's AWS."""
@@ -84,6 +86,7 @@ def local_stack(description: Path | None = None) -> Stack:
             found["awsEndpoint"],
             found.get("tokens", {}),
             path.parent / "mail",
+            path.parent / "logs",
         )
         host, port = urlsplit(found["awsEndpoint"]).netloc.split(":")
         address = host, int(port)

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from tests.customer import ADDRESS, PERSONAL
 from tools.errors import AWS_ERRORS, explain
 from tools.http import Answer, Api
 from tools.own_stack import local_stack_of_own
+from tools.personal_data import personal_data_in
 from tools.seed import seed
 from tools.stack import USERS, Stack, deployed_stack, sign_in
 
-ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
 PATIENCE = 180.0
 """Seconds after which an outcome on this machine counts as lost, however busy the machine is."""
 DEPLOYED_PATIENCE = 300.0
@@ -56,13 +57,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, calls: Path) -> Iterator[Stack]:
-    """A running stack with signed-in users."""
+    """A running stack with signed-in users. At the end, no log of a stack on this machine may hold personal data."""
     deployed = request.config.stash.get(DEPLOYED, None)
     if deployed:
         yield replace(deployed, tokens={user: sign_in(deployed, user) for user in USERS})
     else:
         with local_stack_of_own("--calls", calls / "e2e.jsonl") as own:
             yield own
+            assert own.logs is not None
+            logged = [line for file in own.logs.iterdir() for line in file.read_text().splitlines()]
+            assert logged, "the stack's functions have logged nothing"
+            assert personal_data_in(logged, PERSONAL) == []
 
 
 def eventually(condition: Callable[[], Any], patience: float = PATIENCE, pause: float = 0.02) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.changed_copy import Change, changed_copy
-from tests.e2e.conftest import ADDRESS, Shop, eventually
+from tests.customer import ADDRESS
+from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
 from tests.webhook import Webhook, webhook
 from tools.books import BusRecord, read_table, scanner

@@ -4,6 +4,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from botocore.client import BaseClient
 from local.calls import Calls
 from local.store import Store
 from local.template import Stack, deploy
+from tests.customer import PERSONAL
 from tests.integration.support import Api, Aws, module
+from tools.personal_data import personal_data_in
 
 ROOT = Path(__file__).parents[2]
 CALL = "_make_api_call"
@@ -91,8 +94,31 @@ class _Stdout:
         sys.stdout.flush()
 
 
-@pytest.fixture
-def output(aws: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Gives what the functions have logged and measured since it was last asked: lines of JSON."""
+@dataclass
+class _Printed:
+    """What a test's functions print: to standard output their logs and metrics, to standard error warnings."""
+
+    capsys: pytest.CaptureFixture[str]
+    lines: list[str] = field(default_factory=list)
+
+    def new(self) -> str:
+        """Return the standard output since the last call."""
+        captured = self.capsys.readouterr()
+        self.lines += captured.out.splitlines() + captured.err.splitlines()
+        return captured.out
+
+
+@pytest.fixture(autouse=True)
+def printed(deployed: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[_Printed]:
+    """Fails every test in which a function prints personal data of the test."""
     monkeypatch.setattr(module("orderflow.observability").logger.registered_handler, "stream", _Stdout())
-    return lambda: capsys.readouterr().out
+    found = _Printed(capsys)
+    yield found
+    found.new()
+    assert personal_data_in(found.lines, PERSONAL) == []
+
+
+@pytest.fixture
+def output(printed: _Printed) -> Callable[[], str]:
+    """Returns what the functions have logged and measured since the last call: lines of JSON."""
+    return printed.new

@@ -14,9 +14,8 @@ import boto3
 
 from local.store import Store
 from local.template import Stack
+from tests.customer import ADDRESS
 from tests.documented import assert_documented
-
-ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
 
 
 @dataclass
