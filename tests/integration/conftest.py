@@ -13,7 +13,7 @@ from botocore.client import BaseClient
 
 from local.calls import Calls
 from local.store import Store
-from local.template import Stack, deploy
+from local.template import deploy
 from tests.customer import PERSONAL
 from tests.integration.support import Api, Aws, module
 from tools.personal_data import personal_data_in
@@ -35,16 +35,17 @@ def deployed(calls: Path) -> Iterator[Aws]:
         for function in stack.of_type("AWS::Lambda::Function"):
             for name, value in function.properties["Environment"]["Variables"].items():
                 environment.setenv(name, value)
-        environment.setattr(BaseClient, CALL, _noting(calls / "integration.jsonl", stack))
         aws = Aws(store, stack)
+        environment.setattr(BaseClient, CALL, _noting(calls / "integration.jsonl", aws))
         store.on_stream_record = lambda stream, record: aws.records.append((stream, record))
         store.on_put_events = aws.put_events
         yield aws
     store.stop()
 
 
-def _noting(file: Path, stack: Stack) -> Callable[[BaseClient, str, dict[str, Any]], Any]:
+def _noting(file: Path, aws: Aws) -> Callable[[BaseClient, str, dict[str, Any]], Any]:
     """A client's way to AWS that notes whose call it is: the function's whose handler is on the call stack."""
+    stack = aws.stack
     calls = Calls(file, {resource.physical_id: resource.logical_id for resource in stack.resources.values()})
     handlers = {
         str(ROOT / "functions" / function.properties["Handler"].rpartition(".")[0].replace(".", "/")) + ".py": name
@@ -57,6 +58,7 @@ def _noting(file: Path, stack: Stack) -> Callable[[BaseClient, str, dict[str, An
         files = {frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)}
         for file in files & handlers.keys():
             calls.note(handlers[file], f"{client.meta.service_model.service_name}.{operation}", parameters)
+            aws.requests.append((operation, parameters))
         return call(client, operation, parameters)
 
     return noted
@@ -67,6 +69,7 @@ def aws(deployed: Aws) -> Aws:
     """The stack with nothing recorded yet; its tables keep what earlier tests wrote, under other ids."""
     deployed.records.clear()
     deployed.published.clear()
+    deployed.requests.clear()
     deployed.answer = lambda _: {}
     deployed.dlq()
     return deployed

@@ -28,6 +28,7 @@ class Aws:
         records: every stream record so far: the stream's ARN and the record.
         published: every entry that PutEvents accepted.
         answer: what PutEvents answers to an entry; tests replace it.
+        requests: every request that a function has sent to AWS: operation and parameters.
     """
 
     store: Store
@@ -35,6 +36,7 @@ class Aws:
     records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     published: list[dict[str, Any]] = field(default_factory=list)
     answer: Callable[[dict[str, Any]], dict[str, str]] = lambda _: {}
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def resource(self) -> Any:

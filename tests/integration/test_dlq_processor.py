@@ -424,6 +424,26 @@ def test_a_request_that_comes_twice_or_late_does_no_harm(aws: Aws, processor: Mo
     assert record_of(processor, "email", event).failures == 1
 
 
+def test_a_retry_that_was_interrupted_is_done_when_its_request_comes_again(
+    aws: Aws, processor: ModuleType, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = an_event()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    (request,) = [as_delivered(message) for message in aws.dlq()]
+
+    def crash(_: FailedEvent) -> None:
+        raise RuntimeError("the process ends while the consumer is invoked")
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr(processor.redriver, "redrive", crash)
+        assert process(processor, request) == [request["messageId"]]
+    interrupted = record_of(processor, "email", event)
+    assert (interrupted.status, interrupted.attempts) == (Status.RETRYING, 1)
+    assert process(processor, request) == []
+    assert len(consumers.invoked) == 1
+    assert record_of(processor, "email", event).status is Status.RESOLVED
+
+
 def test_a_request_behind_a_later_one_does_nothing(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
     event = an_event()
     consumers.fail()

@@ -100,6 +100,15 @@ def test_a_repeated_event_sends_no_second_mail_and_another_event_does(function: 
     assert len(mails) == 2
 
 
+def test_two_events_of_one_kind_and_moment_are_two_mails(function: ModuleType, mails: list[Any]) -> None:
+    one, other = event_of_type("Order Confirmed"), event_of_type("Order Confirmed")
+    other["detail"]["orderId"] = "ORD-7V5P7GG0RPDMGJQ01WCPTTA70T"
+    other["detail"]["metadata"]["timestamp"] = one["detail"]["metadata"]["timestamp"]
+    for event in (one, other):
+        function.handler(event, Context())
+    assert [other["detail"]["orderId"] in mail["Subject"] for mail in mails] == [False, True]
+
+
 def test_an_event_published_anew_under_another_envelope_is_the_same_event(
     function: ModuleType, mails: list[Any]
 ) -> None:
@@ -145,6 +154,27 @@ def test_a_copy_of_the_event_that_comes_meanwhile_is_left_to_lambdas_retries(
         return send(*arguments)
 
     monkeypatch.setattr(function.mailer, "send", send_slowly)
+    function.handler(event, Context())
+    assert len(mails) == 1
+
+
+class Killed(BaseException):
+    """The process ends: no handler of exceptions runs."""
+
+
+def test_a_mail_whose_process_was_killed_is_sent_by_the_retry_after_the_functions_time_out(
+    function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock ends with the time that was left to the invocation, here none, and not with the record."""
+    event = event_of_type("Order Confirmed")
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as killed:
+        killed.setattr(function.mailer, "send", die)
+        with pytest.raises(Killed):
+            function.handler(event, Context(remaining_milliseconds=0))
     function.handler(event, Context())
     assert len(mails) == 1
 

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from orderflow.contracts import DETAILS
 from tests.integration.support import Api, Aws, Context, line, log_lines, module, order_event
@@ -52,6 +53,36 @@ def test_only_events_that_the_old_image_lacks_are_published(
     detail = json.loads(aws.published[0]["Detail"])
     DETAILS["orders.service", "Order Cancelled"].model_validate(detail)
     assert (detail["reason"], detail["metadata"]["sequence"]) == ("CANCELLED_BY_CUSTOMER", 2)
+
+
+def test_every_new_event_of_a_record_is_published_in_order(
+    aws: Aws, api: Api, publisher: ModuleType, order_id: str
+) -> None:
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    _, change = aws.records_of(order_id)
+    del change["dynamodb"]["OldImage"]  # as if both events were one write
+    assert publish(publisher, [change]) == []
+    assert [entry["DetailType"] for entry in aws.published] == ["Order Placed", "Order Cancelled"]
+
+
+def test_every_record_of_a_batch_is_published_when_it_needs_several_requests(
+    aws: Aws, api: Api, publisher: ModuleType
+) -> None:
+    product = aws.add_product()
+    placed = [str(api.place(line(product)).body["orderId"]) for _ in range(23)]
+    records = [record for order_id in placed for record in aws.records_of(order_id)]
+    assert publish(publisher, records) == []
+    assert [json.loads(entry["Detail"])["orderId"] for entry in aws.published] == placed
+
+
+def test_a_later_record_of_an_order_waits_until_the_earlier_one_is_published(
+    aws: Aws, api: Api, publisher: ModuleType, order_id: str
+) -> None:
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    throttled = iter([{"ErrorCode": "ThrottlingException", "ErrorMessage": "slow down"}])
+    aws.answer = lambda entry: next(throttled, {}) if entry["DetailType"] == "Order Placed" else {}
+    assert publish(publisher, aws.records_of(order_id)) == []
+    assert [entry["DetailType"] for entry in aws.published] == ["Order Placed", "Order Cancelled"]
 
 
 def test_reservations_are_published_as_inventorys(aws: Aws, publisher: ModuleType, order_id: str) -> None:
@@ -129,6 +160,29 @@ def test_a_record_that_no_service_can_have_written_goes_to_the_dlq_and_the_batch
     (message,) = aws.dlq()
     assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "UnreadableRecord"
     assert json.loads(message["Body"]) == corrupt
+
+
+@pytest.mark.parametrize("cause", ["MalformedDetail", "EventTooLarge", "UnreadableRecord"])
+def test_a_batch_is_not_acknowledged_when_its_unpublishable_event_does_not_reach_the_dlq(
+    aws: Aws, publisher: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    (record,) = aws.records_of(order_id)
+    if cause == "MalformedDetail":
+        aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
+    elif cause == "EventTooLarge":
+        monkeypatch.setattr(publisher, "MAX_BYTES", 100)
+    else:
+        record["dynamodb"]["NewImage"]["events"]["L"][0]["M"].pop("data")
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "RequestThrottled", "Message": "slow down"}}, "SendMessage")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(publisher.queue, "send_message", refuse)
+        with pytest.raises(ClientError):
+            publish(publisher, [record])
+    assert publish(publisher, [record]) == []
+    assert [message["MessageAttributes"]["ERROR_CODE"]["StringValue"] for message in aws.dlq()] == [cause]
 
 
 def test_what_an_unreadable_record_contains_stays_out_of_the_log(

@@ -263,6 +263,28 @@ def test_a_cancellation_that_meets_the_order_decides_anew(
     assert types(aws, order_id) == ["Inventory Reserved", "Inventory Released"]
 
 
+def test_two_copies_of_a_cancellation_at_once_give_the_items_back_once(
+    aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release depends on the version of the reservation: of this product, there is enough reserved for a second."""
+    product, order_id = aws.add_product(stock=5), new_order()
+    for each in (order_id, new_order()):
+        tell(stock, PLACED, each, [(product, 2)])
+    load = stock.inventory.load
+    before: Iterator[None] = iter([None])
+
+    def raced_load(wanted: str) -> Any:
+        stream = load(wanted)
+        for _ in before:
+            tell(stock, CANCELLED, wanted, [(product, 2)])
+        return stream
+
+    monkeypatch.setattr(stock.inventory, "load", raced_load)
+    tell(stock, CANCELLED, order_id, [(product, 2)])
+    assert aws.stock(product) == (3, 2)
+    assert types(aws, order_id) == ["Inventory Reserved", "Inventory Released"]
+
+
 def test_a_reservation_that_changes_at_every_attempt_is_left_to_lambdas_retries(
     aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

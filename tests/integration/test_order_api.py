@@ -96,6 +96,15 @@ def test_one_key_is_one_order_and_one_answer_whatever_happened_since(api: Api, a
     assert len(orders_of(aws, api)) == 1
 
 
+def test_the_answer_of_a_key_is_kept_for_24_hours(api: Api, aws: Aws) -> None:
+    forget_answers(aws)
+    before = time.time()
+    api.place(line(aws.add_product()), key="key-1")
+    (record,) = aws.idempotency_table().scan()["Items"]
+    day = 24 * 60 * 60
+    assert int(before) + day <= record["expiration"] <= time.time() + day
+
+
 def forget_answers(aws: Aws) -> None:
     """What the table's TTL does in a day, and what a crash before the record was completed leaves."""
     table = aws.idempotency_table()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +123,18 @@ def test_requests_keep_to_both_limits_and_to_the_order(sizes: list[int]) -> None
     assert [sent for request in requests for sent in request] == entries
     assert all(1 <= len(request) <= MAX_ENTRIES for request in requests)
     assert all(sum(sent.size for sent in request) <= MAX_BYTES for request in requests)
+
+
+@pytest.mark.parametrize(("excess", "requests"), [(0, 1), (1, 2)])
+def test_two_entries_share_a_request_up_to_one_mebibyte(excess: int, requests: int) -> None:
+    empty = 2 * entry("a", 1, "").size
+    entries = [entry("a", 1, "x" * 500_000), entry("a", 2, "x" * (1_048_576 - empty - 500_000 + excess))]
+    assert len(list(outbox.requests(entries))) == requests
+
+
+@pytest.mark.parametrize(("entries", "requests"), [(10, 1), (11, 2), (20, 2), (21, 3)])
+def test_a_request_takes_ten_entries(entries: int, requests: int) -> None:
+    assert len(list(outbox.requests([entry("a", number) for number in range(entries)]))) == requests
 
 
 def test_sizes_are_bytes_and_not_characters() -> None:

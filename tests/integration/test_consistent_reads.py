@@ -1,0 +1,97 @@
+"""What a function decides on is read strongly consistently. Moto's reads always are: only the requests show it."""
+
+import json
+import uuid
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.integration.support import Api, Aws, Context, line, module, order_event
+
+STAFF = {"sub": "staff-1", "token_use": "id", "cognito:groups": "[staff]"}
+
+
+def reads(aws: Aws, output: str) -> list[bool]:
+    """Return for each read of a table's items by their keys whether the functions asked for a consistent one.
+
+    Args:
+        output: the template's output with the table's name.
+    """
+    table = aws.stack.outputs[output]
+    gets = [request for operation, request in aws.requests if operation == "GetItem" and request["TableName"] == table]
+    batches = [request["RequestItems"] for operation, request in aws.requests if operation == "BatchGetItem"]
+    found = gets + [batch[table] for batch in batches if table in batch]
+    return [request.get("ConsistentRead", False) for request in found]
+
+
+@pytest.fixture
+def order_id(aws: Aws, api: Api) -> str:
+    order_id = str(api.place(line(aws.add_product())).body["orderId"])
+    aws.requests.clear()
+    return order_id
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("GET", "/events"), ("POST", "/cancellation")], ids=["read", "events", "cancel"]
+)
+def test_an_order_is_read_consistently(aws: Aws, api: Api, order_id: str, method: str, path: str) -> None:
+    api.call(method, f"/orders/{order_id}{path}")
+    assert reads(aws, "OrdersTableName") == [True]
+
+
+def test_the_order_of_an_idempotency_key_is_read_consistently(aws: Aws, api: Api) -> None:
+    api.place(line(aws.add_product()), key=uuid.uuid4().hex)
+    assert reads(aws, "OrdersTableName") == [True, True]
+
+
+def test_an_order_is_settled_on_a_consistent_read(aws: Aws, order_id: str) -> None:
+    module("orders.status").handler(order_event("Inventory Reserved", order_id, [("PROD-1", 1)]), Context())
+    assert reads(aws, "OrdersTableName") == [True]
+
+
+def test_a_reservation_is_released_on_a_consistent_read(aws: Aws, order_id: str) -> None:
+    module("inventory.stock").handler(order_event("Order Cancelled", order_id, [("PROD-1", 1)]), Context())
+    assert reads(aws, "InventoryTableName") == [True]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_stock_and_its_changes_are_read_consistently(aws: Aws, method: str) -> None:
+    office, path = Api(module("backoffice.api"), STAFF), f"/admin/products/{aws.add_product(stock=5)}/stock"
+    office.call("PUT", path, {"available": 7, "version": 0, "note": "counted"})
+    aws.requests.clear()
+    office.call(method, path, {"available": 8, "version": 1, "note": "counted"} if method == "PUT" else None)
+    assert reads(aws, "InventoryTableName") == [True, True]
+
+
+@pytest.fixture
+def processor(aws: Aws) -> ModuleType:
+    return module("dlq_processor.processor")
+
+
+def process(processor: ModuleType, event: dict[str, Any]) -> None:
+    """Hand over an event that the event publisher could not publish."""
+    message = {
+        "messageId": uuid.uuid4().hex,
+        "body": json.dumps(event),
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "messageAttributes": {"ERROR_CODE": {"stringValue": "MalformedDetail", "dataType": "String"}},
+    }
+    assert processor.handler({"Records": [message]}, Context()) == {"batchItemFailures": []}
+
+
+def test_a_failure_is_counted_on_a_consistent_read_of_its_record(aws: Aws, processor: ModuleType) -> None:
+    process(processor, order_event("Order Placed", "ORD-1", [("PROD-1", 1)]))
+    assert reads(aws, "FailedEventsTableName") == [True]
+
+
+def test_an_event_is_redriven_on_a_consistent_read_of_its_record_and_order(
+    aws: Aws, processor: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = order_event("Order Placed", order_id, [("PROD-1", 1)])
+    process(processor, event)
+    monkeypatch.setattr(aws.store, "on_invoke", lambda *_: SimpleNamespace(payload=b"null", function_error=None))
+    aws.requests.clear()
+    path = f"/admin/failed-events/event-publisher:{event['detail']['metadata']['eventId']}/redrive"
+    assert Api(module("backoffice.api"), STAFF).call("POST", path).body["outcome"] == "RESOLVED"
+    assert (reads(aws, "FailedEventsTableName"), reads(aws, "OrdersTableName")) == ([True], [True])
