@@ -73,6 +73,21 @@ def test_later_events_of_an_aggregate_wait_behind_one_that_fails() -> None:
     assert events.requests.count(["a1"]) == ATTEMPTS - 1
 
 
+def test_each_retry_waits_up_to_twice_as_long_and_all_of_them_at_most_1_4_seconds() -> None:
+    pauses: list[float] = []
+    events: Any = FakeEvents(lambda _, tries: {"ErrorCode": "InternalFailure"} if tries < 4 else {})
+    outcome = deliver(events, [entry("a", 1)], pauses.append, lambda shortest, longest: shortest + longest)
+    assert pauses == pytest.approx([0.2, 0.4, 0.8])
+    assert names(outcome.published) == ["a1"]
+
+
+def test_what_is_accepted_at_once_waits_for_nothing() -> None:
+    pauses: list[float] = []
+    events: Any = FakeEvents(lambda *_: {})
+    deliver(events, [entry("a", 1)], pauses.append, lambda _, longest: longest)
+    assert pauses == []
+
+
 def test_an_entry_that_can_never_be_accepted_is_refused_and_holds_nothing_up() -> None:
     events = FakeEvents(lambda name, _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "bad"} if name == "a1" else {})
     outcome = send(events, [entry("a", 1), entry("a", 2)])

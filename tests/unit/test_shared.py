@@ -8,12 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http import HTTPStatus
+from typing import Any
 
 import pytest
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from hypothesis import given
 from hypothesis import strategies as st
+from ulid import ULID
 
-from orderflow import conflicts, cursors
+from orderflow import conflicts, cursors, pages
+from orderflow.callers import caller_of
+from orderflow.http_api import Problem
 from orderflow.ids import derived_ulid, new_ulid
 from orderflow.settings import MissingSettings, from_environment
 from orderflow.texts import unsafe_character
@@ -62,6 +68,7 @@ def test_times_are_utc_with_milliseconds() -> None:
 
 def test_ulids_carry_their_time_and_differ() -> None:
     first, second = new_ulid(NOW), new_ulid(NOW)
+    assert ULID.from_str(first).datetime == NOW
     assert first != second
     assert first[:10] == second[:10]
     assert new_ulid(NOW + timedelta(milliseconds=1)) > max(first, second)
@@ -74,13 +81,18 @@ def test_derived_ids_know_where_one_part_ends(a: str, b: str, c: str) -> None:
         assert derived_ulid(a + b, c) != derived_ulid(a, b + c)
 
 
+def test_derived_ids_are_the_same_in_every_release() -> None:
+    """The order of an Idempotency-Key and a failed event are found by them."""
+    assert derived_ulid("caller-1", "key-1") == "4B3T9CJ6JX1GGDW8JG9JDJF6J0"
+
+
 def is_position(position: Mapping[str, str]) -> bool:
     return set(position) == {"orderId"}
 
 
 def test_a_cursor_leads_back_to_its_position() -> None:
     cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
-    last_moment = NOW + cursors.LIFETIME - timedelta(seconds=1)
+    last_moment = NOW + timedelta(days=1, seconds=-1)
     assert cursors.decode(cursor, ("orders", "ada"), is_position, last_moment) == {"orderId": "ORD-1"}
 
 
@@ -93,7 +105,7 @@ def test_a_cursor_of_another_list_is_refused() -> None:
 def test_an_old_cursor_is_refused() -> None:
     cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
     with pytest.raises(cursors.BadCursor, match="expired"):
-        cursors.decode(cursor, ("orders", "ada"), is_position, NOW + cursors.LIFETIME + timedelta(seconds=2))
+        cursors.decode(cursor, ("orders", "ada"), is_position, NOW + timedelta(days=1, seconds=2))
 
 
 @given(st.text(max_size=60))
@@ -126,7 +138,9 @@ def test_the_pause_after_a_conflict_grows_and_is_at_most_two_seconds_for_all_att
     pauses: list[float] = []
     for attempt in range(1, conflicts.ATTEMPTS):
         conflicts.pause_after(attempt, pauses.append, lambda shortest, longest: shortest + longest)
+    assert len(pauses) == conflicts.ATTEMPTS - 1
     assert pauses == sorted(set(pauses))
+    assert pauses[0] > 0
     assert sum(pauses) < 2
 
 
@@ -156,3 +170,47 @@ def test_texts_may_contain_every_character_that_does_not_control_output_or_direc
             or unicodedata.bidirectional(character) in embeddings_overrides_and_isolates
         )
         assert unsafe_character(f"a{character}b") == (f"U+{ord(character):04X}" if unsafe else None)
+
+
+def a_page(reads: list[list[str]], limit: int) -> tuple[pages.Page, int]:
+    """Read a page of a list that DynamoDB returns in these parts; return it with the number of reads."""
+    count = 0
+
+    def read(_: pages.Position | None) -> tuple[list[dict[str, str]], pages.Position | None]:
+        nonlocal count
+        count += 1
+        names = reads[count - 1]
+        return [{"orderId": name} for name in names], {"orderId": names[-1]} if count < len(reads) else None
+
+    return pages.read_page(read, None, limit, ("orderId",)), count
+
+
+@pytest.mark.parametrize(
+    ("reads", "shown", "last", "count"),
+    [
+        ([["a"], ["b"], ["c"]], ["a", "b"], "b", 2),  # as much as fits, and no read more
+        ([["a"], ["b", "c"], ["d"]], ["a", "b"], "b", 2),  # what does not fit is for the next page
+        ([["a", "b"]], ["a", "b"], None, 1),  # a full page at the end of the list is the last one
+        ([["a"]], ["a"], None, 1),
+    ],
+)
+def test_a_page_is_read_until_it_is_full_or_the_list_ends(
+    reads: list[list[str]], shown: list[str], last: str | None, count: int
+) -> None:
+    page, number = a_page(reads, limit=2)
+    assert [item["orderId"] for item in page.items] == shown
+    assert page.last == ({"orderId": last} if last else None)
+    assert number == count
+
+
+def test_a_read_takes_no_more_than_the_page_unless_dynamodb_filters_it() -> None:
+    assert pages.read_limit(20, filtered=False) == 20
+    assert pages.read_limit(20, filtered=True) > 20
+
+
+def test_a_request_without_claims_has_no_caller() -> None:
+    contexts: list[dict[str, Any]] = [{}, {"authorizer": {}}, {"authorizer": {"iam": {"userId": "someone"}}}]
+    for context in contexts:
+        with pytest.raises(Problem) as refused:
+            caller_of(APIGatewayProxyEventV2({"requestContext": context}))
+        assert refused.value.status == HTTPStatus.UNAUTHORIZED
