@@ -48,6 +48,21 @@ class Aws:
     def idempotency_table(self) -> Any:
         return self.resource.Table(self.stack.resources["IdempotencyTable"].physical_id)
 
+    @contextmanager
+    def lost_answers(self, path: str) -> Iterator[None]:
+        """Do the calls of a path, but close the connection instead of answering them."""
+        before = self.store.on_call
+
+        def hang_up(request: Any, body: bytes, answer: Any) -> Any:
+            found = answer(body)
+            return None if request.path.startswith(path) else found
+
+        self.store.on_call = hang_up
+        try:
+            yield
+        finally:
+            self.store.on_call = before
+
     def put_events(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answers = [self.answer(entry) for entry in entries]
         self.published += [entry for entry, answer in zip(entries, answers, strict=True) if "ErrorCode" not in answer]

@@ -546,6 +546,21 @@ def test_a_function_that_lambda_does_not_run_has_failed(aws: Aws, processor: Mod
     assert (outcome.succeeded, outcome.reason) == (False, "TooManyRequestsException")
 
 
+def test_a_consumer_whose_answer_is_lost_is_not_invoked_again_by_the_sdk(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
+    with aws.lost_answers("/2015-03-31/functions/"):
+        outcome = redrive(processor, a_failure("email"))
+    assert (outcome.succeeded, outcome.reason) == (False, "ConnectionClosedError")
+    assert len(consumers.invoked) == 1
+
+
+def test_a_consumer_is_invoked_by_its_alias(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+    process(processor, failed_invocation(aws, an_event(), "NotAccepted"))
+    process_retries(aws, processor)
+    assert [parameters["Qualifier"] for operation, parameters in aws.requests if operation == "Invoke"] == ["live"]
+
+
 def test_a_function_that_does_not_answer_has_failed(processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(**_: Any) -> None:
         raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
@@ -810,6 +825,33 @@ def test_an_alert_that_fails_is_sent_when_the_message_comes_again(
     assert record_of(processor, "email", event).failures == 1
     assert process(processor, message) == []
     assert len(alerts()) == 1
+
+
+def test_a_record_is_parked_only_after_its_alert_was_sent(
+    aws: Aws,
+    processor: ModuleType,
+    consumers: Consumers,
+    alerts: Callable[[], list[dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A parked record is not retried: without its alert, nobody would learn of it."""
+    event, reason = an_event(), f"Error{uuid.uuid4().hex}"
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    consumers.fail(reason)
+    assert [process_retries(aws, processor) for _ in range(2)] == [1, 1]
+    (last,) = [as_delivered(message) for message in aws.dlq()]
+    alerts()
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "KMSThrottling", "Message": "slow down"}}, "Publish")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(processor.alerts._sns, "publish", refuse)
+        assert process(processor, last) == [last["messageId"]]
+    assert record_of(processor, "email", event).status is Status.RETRYING
+    assert process(processor, last) == []
+    assert record_of(processor, "email", event).status is Status.PARKED
+    assert [reason in alert["Subject"] for alert in alerts()] == [True]
 
 
 def test_nobody_is_told_of_what_is_resolved_by_now(

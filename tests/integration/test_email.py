@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
 from tests.customer import PERSONAL
 from tests.integration.support import Aws, Context, log_lines, measured, module, order_event
@@ -156,6 +156,23 @@ def test_a_copy_of_the_event_that_comes_meanwhile_is_left_to_lambdas_retries(
     monkeypatch.setattr(function.mailer, "send", send_slowly)
     function.handler(event, Context())
     assert len(mails) == 1
+
+
+def test_a_mail_whose_answer_is_lost_is_not_sent_again_by_the_sdk(
+    aws: Aws, function: ModuleType, mails: list[Any]
+) -> None:
+    with aws.lost_answers("/v2/email/"), pytest.raises(ConnectionClosedError):
+        function.handler(event_of_type("Order Confirmed"), Context())
+    assert len(mails) == 1
+
+
+def test_a_long_reason_of_ses_is_cut_to_1000_characters(
+    aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(function, monkeypatch, "MessageRejected", "no" * 1000)
+    function.handler(event_of_type("Order Confirmed"), Context())
+    (message,) = aws.dlq()
+    assert message["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"] == "no" * 500
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from orderflow.contracts import DETAILS
-from tests.integration.support import Api, Aws, Context, line, log_lines, module, order_event
+from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event
 
 
 @pytest.fixture
@@ -124,11 +124,13 @@ def test_an_entry_that_the_bus_refuses_for_now_is_reported_and_its_neighbours_ar
     assert [json.loads(entry["Detail"])["orderId"] for entry in aws.published] == [other]
 
 
-def test_an_event_that_the_bus_will_never_take_goes_whole_to_the_dlq(
-    aws: Aws, publisher: ModuleType, order_id: str
+def test_an_event_that_the_bus_will_never_take_goes_whole_to_the_dlq_and_is_counted(
+    aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
+    output()
     assert publish(publisher, aws.records_of(order_id)) == []
+    assert measured(output(), "PublishFailures") == [1.0]
     (message,) = aws.dlq()
     assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "MalformedDetail"
     event = json.loads(message["Body"])
@@ -147,6 +149,19 @@ def test_an_event_that_is_too_large_goes_whole_to_the_dlq_and_the_batch_goes_on(
     assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "EventTooLarge"
     assert "where PutEvents takes 1500" in message["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
     assert json.loads(message["Body"])["detail"]["orderId"] == many
+
+
+def test_an_event_of_exactly_the_largest_size_is_published(
+    aws: Aws, publisher: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(publisher, aws.records_of(order_id))
+    (entry,) = aws.published
+    texts = (entry["Source"], entry["DetailType"], entry["Detail"])
+    aws.published.clear()
+    monkeypatch.setattr(publisher, "MAX_BYTES", 14 + sum(len(text.encode()) for text in texts))
+    assert publish(publisher, aws.records_of(order_id)) == []
+    assert len(aws.published) == 1
+    assert aws.dlq() == []
 
 
 def test_a_record_that_no_service_can_have_written_goes_to_the_dlq_and_the_batch_goes_on(
@@ -218,8 +233,8 @@ def test_what_was_published_and_what_failed_is_counted(
     )
     publish(publisher, aws.records_of(order_id) + aws.records_of(other))
     lines = log_lines(output())
-    (measured,) = [entry for entry in lines if "EventsPublished" in entry]
-    assert (measured["EventsPublished"], measured["PublishFailures"]) == ([1.0], [1.0])
+    (metrics,) = [entry for entry in lines if "EventsPublished" in entry]
+    assert (metrics["EventsPublished"], metrics["PublishFailures"]) == ([1.0], [1.0])
     (published,) = [entry for entry in lines if entry.get("message") == "event published"]
     metadata = json.loads(aws.published[0]["Detail"])["metadata"]
     assert published["order_id"] == other

@@ -145,6 +145,7 @@ def test_two_entries_share_a_request_up_to_one_mebibyte(excess: int, requests: i
     empty = 2 * entry("a", 1, "").size
     entries = [entry("a", 1, "x" * 500_000), entry("a", 2, "x" * (1_048_576 - empty - 500_000 + excess))]
     assert len(list(outbox.requests(entries))) == requests
+    assert len(list(outbox.requests(entries * 3))) == requests * 3
 
 
 @pytest.mark.parametrize(("entries", "requests"), [(10, 1), (11, 2), (20, 2), (21, 3)])
