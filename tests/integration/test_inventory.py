@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +12,7 @@ from dlq_processor.retries import is_transient
 from inventory import storage
 from orderflow.conflicts import ATTEMPTS
 from orderflow.ids import derived_ulid
-from tests.integration.support import Aws, Context, module, order_event
+from tests.integration.support import Aws, Context, measured, module, order_event
 
 PLACED, CANCELLED = "Order Placed", "Order Cancelled"
 
@@ -61,6 +61,16 @@ def test_one_lacking_item_leaves_everything_as_it_was_and_is_named(aws: Aws, sto
         {"productId": lacking, "asked": 3, "available": 1},
         {"productId": unknown, "asked": 1, "available": 0},
     ]
+
+
+def test_reservations_and_shortages_are_counted_once_per_order(
+    aws: Aws, stock: ModuleType, output: Callable[[], str]
+) -> None:
+    product, reserved, short = aws.add_product(stock=1), new_order(), new_order()
+    for order_id in (reserved, reserved, short, short):
+        tell(stock, PLACED, order_id, [(product, 1)])
+    printed = output()
+    assert (measured(printed, "StockReserved"), measured(printed, "StockShortages")) == ([1.0], [1.0])
 
 
 def test_a_repeated_order_is_reserved_once(aws: Aws, stock: ModuleType) -> None:
