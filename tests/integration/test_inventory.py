@@ -254,20 +254,25 @@ def test_a_release_of_more_than_is_reserved_fails_at_once_and_names_the_product(
     assert types(aws, order_id) == ["Inventory Reserved"]
 
 
-def test_a_cancellation_that_meets_the_order_decides_anew(
-    aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    product, order_id = aws.add_product(stock=5), new_order()
+def race(stock: ModuleType, monkeypatch: pytest.MonkeyPatch, event_type: str, items: list[tuple[str, int]]) -> None:
+    """Let another event about an order be handled between the next read of its reservation and the decision on it."""
     load = stock.inventory.load
     before: Iterator[None] = iter([None])
 
     def raced_load(wanted: str) -> Any:
         stream = load(wanted)
         for _ in before:
-            tell(stock, PLACED, wanted, [(product, 2)])
+            tell(stock, event_type, wanted, items)
         return stream
 
     monkeypatch.setattr(stock.inventory, "load", raced_load)
+
+
+def test_a_cancellation_that_meets_the_order_decides_anew(
+    aws: Aws, stock: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product, order_id = aws.add_product(stock=5), new_order()
+    race(stock, monkeypatch, PLACED, [(product, 2)])
     tell(stock, CANCELLED, order_id, [(product, 2)])
     assert aws.stock(product) == (5, 0)
     assert types(aws, order_id) == ["Inventory Reserved", "Inventory Released"]
@@ -280,16 +285,7 @@ def test_two_copies_of_a_cancellation_at_once_give_the_items_back_once(
     product, order_id = aws.add_product(stock=5), new_order()
     for each in (order_id, new_order()):
         tell(stock, PLACED, each, [(product, 2)])
-    load = stock.inventory.load
-    before: Iterator[None] = iter([None])
-
-    def raced_load(wanted: str) -> Any:
-        stream = load(wanted)
-        for _ in before:
-            tell(stock, CANCELLED, wanted, [(product, 2)])
-        return stream
-
-    monkeypatch.setattr(stock.inventory, "load", raced_load)
+    race(stock, monkeypatch, CANCELLED, [(product, 2)])
     tell(stock, CANCELLED, order_id, [(product, 2)])
     assert aws.stock(product) == (3, 2)
     assert types(aws, order_id) == ["Inventory Reserved", "Inventory Released"]
