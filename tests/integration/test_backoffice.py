@@ -412,6 +412,7 @@ def test_without_time_nothing_is_redriven(office: Api, aws: Aws, functions: Func
     answer = redrive_all(office, consumer=consumer)
     assert answer == {"resolved": 0, "failed": 0, "notRedrivable": 0, "remaining": True}
     assert functions.invoked == []
+    assert [operation for operation, _ in aws.requests if operation == "Query"] == []
 
 
 def test_more_candidates_than_one_request_takes_remain(
@@ -440,6 +441,47 @@ def test_what_somebody_else_has_put_aside_meanwhile_is_not_redriven(
     assert (answer["resolved"], answer["failed"]) == (1, 0)
     assert failed_event(aws, first)["status"] == "RESOLVED"
     assert failed_event(aws, second)["status"] == "PARKED"
+
+
+def test_what_is_deleted_meanwhile_is_not_redriven(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
+    first, second = (add_failed_event(aws, consumer, minute=minute) for minute in (1, 2))
+
+    def delete_the_other(_name: str, _payload: bytes) -> Answered:
+        aws.table("FailedEventsTableName").delete_item(Key={"id": second})
+        return Answered()
+
+    functions.answer = delete_the_other
+    answer = redrive_all(office, consumer=consumer, status="NEW")
+    assert answer == {"resolved": 1, "failed": 0, "notRedrivable": 0, "remaining": False}
+    assert failed_event(aws, first)["status"] == "RESOLVED"
+
+
+def test_resolved_failed_events_are_counted(
+    office: Api, aws: Aws, functions: Functions, consumer: str, output: Callable[[], str]
+) -> None:
+    functions.answer = lambda name, payload: refusing(name, payload) if b"2" in payload else Answered()
+    for minute in (1, 2):
+        failure_id = add_failed_event(aws, consumer, minute=minute)
+        office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    assert sum(measured(output(), "FailedEventsResolved")) == 1
+    for minute in (1, 1, 2):
+        add_failed_event(aws, consumer, minute=minute)
+    redrive_all(office, consumer=consumer, status="NEW")
+    assert sum(measured(output(), "FailedEventsResolved")) == 2
+
+
+def test_a_redrive_whose_answer_is_lost_is_not_sent_again(office: Api, aws: Aws, functions: Functions) -> None:
+    failure_id = add_failed_event(aws, "email")
+    with aws.lost_answers("/2015-03-31/functions/"):
+        answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
+    assert (answer.status, answer.body["outcome"]) == (HTTPStatus.OK, "FAILED")
+    assert len(functions.invoked) == 1
+
+
+def test_a_redrive_ends_before_the_api_answers(office: Api, aws: Aws) -> None:
+    longest = office.module.REDRIVE_MILLISECONDS / 1000
+    assert office.module.functions.meta.config.read_timeout < longest
+    assert longest < aws.stack.resources["BackofficeApiFunction"].properties["Timeout"]
 
 
 def test_what_to_redrive_must_be_said(office: Api) -> None:
@@ -617,11 +659,12 @@ def test_the_last_ten_changes_are_shown_newest_first(office: Api, aws: Aws) -> N
     assert kept == {f"STOCK_CHANGE#{product}#{number}" for number in range(1, 13)}
 
 
-@pytest.mark.parametrize("earlier", [1, 3])
+@pytest.mark.parametrize(("earlier", "keys_per_read"), [(1, 2), (3, 2), (1, None)])
 def test_stock_of_a_product_that_was_deleted_and_seeded_again_can_be_set_and_its_trail_continues(
-    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, earlier: int
+    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, earlier: int, keys_per_read: int | None
 ) -> None:
-    monkeypatch.setattr("inventory.storage.KEYS_PER_READ", 2)
+    if keys_per_read:
+        monkeypatch.setattr("inventory.storage.KEYS_PER_READ", keys_per_read)
     product = aws.add_product(stock=5)
     for number in range(earlier):
         assert set_stock(office, product, 10 + number, number, note=f"earlier {number}").status == HTTPStatus.OK
@@ -641,6 +684,25 @@ def test_a_stale_count_of_a_product_that_was_seeded_again_is_refused(office: Api
     aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 5, "reserved": 0})
     answer = set_stock(office, product, 11, version=1)
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "stock-changed")
+    assert aws.stock(product) == (5, 0)
+
+
+def test_a_count_of_a_product_that_is_seeded_again_meanwhile_is_refused(
+    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = aws.add_product(stock=5)
+    assert set_stock(office, product, 10, version=0).status == HTTPStatus.OK
+    read = office.module.inventory.stock
+
+    def raced_read(wanted: str) -> storage.Stock:
+        stock: storage.Stock = read(wanted)
+        aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 5, "reserved": 0})
+        return stock
+
+    monkeypatch.setattr(office.module.inventory, "stock", raced_read)
+    answer = set_stock(office, product, 11, version=1)
+    assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "stock-changed")
+    assert "version 0" in answer.body["detail"]
     assert aws.stock(product) == (5, 0)
 
 
