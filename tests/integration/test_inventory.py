@@ -103,6 +103,13 @@ def test_a_cancelled_order_gives_its_items_back_once(aws: Aws, stock: ModuleType
     assert types(aws, order_id) == ["Inventory Reserved", "Inventory Released"]
 
 
+def test_what_was_reserved_is_given_back_whatever_the_cancellation_lists(aws: Aws, stock: ModuleType) -> None:
+    product, order_id = aws.add_product(stock=5), new_order()
+    tell(stock, PLACED, order_id, [(product, 2)])
+    tell(stock, CANCELLED, order_id, [(product, 1)])
+    assert aws.stock(product) == (5, 0)
+
+
 def test_a_cancellation_that_comes_first_keeps_the_late_order_from_reserving(aws: Aws, stock: ModuleType) -> None:
     product, order_id = aws.add_product(stock=5), new_order()
     tell(stock, CANCELLED, order_id, [(product, 2)])
