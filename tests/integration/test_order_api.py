@@ -172,6 +172,10 @@ def test_a_malformed_key_is_refused(api: Api, aws: Aws, key: str) -> None:
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-idempotency-key")
 
 
+def test_the_longest_key_is_taken(api: Api, aws: Aws) -> None:
+    assert api.place(line(aws.add_product()), key="x" * 255).status == HTTPStatus.CREATED
+
+
 def test_a_changed_price_is_named(api: Api, aws: Aws) -> None:
     product = aws.add_product("10.00")
     answer = api.place(line(product, price=9.5))
@@ -278,6 +282,14 @@ def test_staff_order_for_a_customer_who_then_sees_the_order(api: Api, aws: Aws) 
     assert cancelled.body["reason"] == "CANCELLED_BY_STAFF"
 
 
+def test_staff_who_name_no_customer_order_for_themselves(api: Api, aws: Aws) -> None:
+    staff = api.as_(f"staff-{uuid.uuid4()}", **{"cognito:groups": "[staff]"})
+    placed = staff.place(line(aws.add_product())).body
+    assert (placed["customerId"], placed["customerEmail"]) == (staff.claims["sub"], "ada@example.com")
+    cancelled = staff.call("POST", f"/orders/{placed['orderId']}/cancellation").body
+    assert cancelled["reason"] == "CANCELLED_BY_CUSTOMER"
+
+
 def test_customers_cannot_name_a_customer(api: Api, aws: Aws) -> None:
     other = {"customerId": "customer-2", "customerEmail": "bob@example.com"}
     answer = api.as_("customer-1", **{"cognito:groups": "[nonstaff]"}).place(line(aws.add_product()), **other)
@@ -311,6 +323,7 @@ def test_the_events_of_an_order_are_shown_as_published(api: Api, aws: Aws) -> No
     assert [event["detail-type"] for event in events] == ["Order Placed", "Order Confirmed"]
     assert [event["detail"]["metadata"]["sequence"] for event in events] == [1, 2]
     assert all(event["source"] == "orders.service" for event in events)
+    assert [event["time"] for event in events] == [event["detail"]["metadata"]["timestamp"] for event in events]
     assert "requestHash" not in json.dumps(events)
 
 
@@ -415,6 +428,27 @@ def test_a_cancellation_is_accepted_once_and_repeating_it_changes_nothing(api: A
     assert (first.body["status"], first.body["reason"]) == ("CANCELLED", "CANCELLED_BY_CUSTOMER")
 
 
+def test_a_repeated_cancellation_is_counted_and_logged_once(api: Api, aws: Aws, output: Callable[[], str]) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    for _ in range(2):
+        api.call("POST", f"/orders/{order_id}/cancellation")
+    printed = output()
+    assert measured(printed, "OrdersCancelled") == [1.0]
+    assert [entry["order_id"] for entry in log_lines(printed) if entry.get("message") == "order cancelled"] == [
+        order_id
+    ]
+
+
+def test_a_cancellation_keeps_the_orders_correlation_id_and_is_caused_by_its_own_request(api: Api, aws: Aws) -> None:
+    placed = api.place(line(aws.add_product()))
+    order_id = placed.body["orderId"]
+    settle(api, order_id, "Inventory Reserved")
+    cancelled = api.call("POST", f"/orders/{order_id}/cancellation")
+    event = stored(aws, order_id)["events"][2]
+    requests = (placed.headers["x-correlation-id"], cancelled.headers["x-correlation-id"])
+    assert (event["correlationId"], event["causationId"]) == requests
+
+
 def test_a_rejected_order_cannot_be_cancelled(api: Api, aws: Aws) -> None:
     order_id = api.place(line(aws.add_product())).body["orderId"]
     settle(api, order_id, "Inventory Out-Of-Stock")
@@ -452,11 +486,12 @@ def test_an_order_that_changes_at_every_attempt_is_busy(api: Api, aws: Aws, monk
 
 
 def test_the_catalogue_is_public_and_shows_what_is_for_sale(api: Api, aws: Aws) -> None:
-    shown, hidden = aws.add_product("79.90"), aws.add_product(active=False)
+    shown, hidden, *_ = aws.add_product("79.90"), aws.add_product(active=False), *(aws.add_product() for _ in range(3))
     products: dict[str, Any] = {}
     query = {"limit": "3"}
     while True:
         page = api.call("GET", "/products", query=query, claims={}).body
+        assert len(page["items"]) <= 3
         products |= {product["productId"]: product for product in page["items"]}
         if "nextCursor" not in page:
             break
@@ -468,6 +503,7 @@ def test_the_catalogue_is_public_and_shows_what_is_for_sale(api: Api, aws: Aws) 
 SPOILED = [
     ({"name": None}, "name is missing or not a text"),
     ({"name": ""}, "name is missing or not a text"),
+    ({"name": "  "}, "name is missing or not a text"),
     ({"name": "Thing\u202e"}, "name contains the character U+202E"),
     ({"active": None}, "active is missing or not a boolean"),
     ({"active": "yes"}, "active is missing or not a boolean"),
@@ -509,6 +545,28 @@ def test_a_bad_row_of_the_catalogue_is_left_out_logged_and_counted(
     assert measured(printed, "InvalidProducts") == [1]
 
 
+def test_a_row_of_the_catalogue_whose_id_cannot_be_ordered_is_left_out(
+    api: Api, aws: Aws, output: Callable[[], str]
+) -> None:
+    product_id = f"PROD {uuid.uuid4()}"
+    row = {"productId": product_id, "name": "Thing", "price": Decimal(1), "active": True}
+    aws.table("ProductsTableName").put_item(Item=row)
+    output()
+    shown = catalogue(api)
+    printed = output()
+    aws.table("ProductsTableName").delete_item(Key={"productId": product_id})
+    assert product_id not in shown
+    (logged,) = [entry for entry in log_lines(printed) if entry.get("message") == "invalid product left out"]
+    problem = "productId is not 1 to 64 letters, digits, dots, underscores or hyphens"
+    assert (logged["product_id"], logged["problems"]) == (product_id, [problem])
+
+
+def test_a_product_may_be_free(api: Api, aws: Aws) -> None:
+    free = aws.add_product("0.00")
+    answer = api.place(line(free, 2))
+    assert (answer.status, answer.body["totalAmount"]) == (HTTPStatus.CREATED, 0)
+
+
 @pytest.mark.parametrize("changes", [changes for changes, _ in SPOILED])
 def test_a_bad_row_of_the_catalogue_cannot_be_ordered(api: Api, aws: Aws, changes: dict[str, Any]) -> None:
     spoiled = aws.add_product()
@@ -536,6 +594,17 @@ def test_logs_lead_from_the_request_to_the_event(api: Api, aws: Aws, output: Cal
     metrics = next(entry for entry in lines if "OrdersPlaced" in entry)
     assert (metrics["OrdersPlaced"], metrics["OrderValue"]) == ([1.0], [30.0])
     assert "service" in metrics
+
+
+def test_the_log_of_a_request_does_not_name_the_order_of_an_earlier_one(
+    api: Api, aws: Aws, output: Callable[[], str]
+) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    api.call("GET", f"/orders/{order_id}")
+    output()
+    api.call("GET", "/orders", query={"status": "LOST"})
+    (refused,) = [entry for entry in log_lines(output()) if entry.get("message") == "request refused"]
+    assert "order_id" not in refused
 
 
 def test_a_batch_that_dynamodb_answers_in_part_is_asked_again(api: Api, aws: Aws) -> None:

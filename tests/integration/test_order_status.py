@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orderflow.event_store import as_stream
 from orders.order import fold
 from orders.storage import beside
-from tests.integration.support import Api, Aws, Context, line, log_lines, module, order_event
+from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event
 
 RESERVED, OUT_OF_STOCK = "Inventory Reserved", "Inventory Out-Of-Stock"
 
@@ -59,6 +59,17 @@ def test_a_repeated_or_late_report_changes_nothing(
         tell(status, report, order_id)
     first = {RESERVED: "Order Confirmed", OUT_OF_STOCK: "Order Rejected"}[reports[0]]
     assert types(api, order_id) == ["Order Placed", first]
+
+
+@pytest.mark.parametrize(("report", "metric"), [(RESERVED, "OrdersConfirmed"), (OUT_OF_STOCK, "OrdersRejected")])
+def test_a_repeated_report_is_counted_once(
+    status: ModuleType, order_id: str, output: Callable[[], str], report: str, metric: str
+) -> None:
+    for _ in range(2):
+        tell(status, report, order_id)
+    printed = output()
+    assert measured(printed, metric) == [1.0]
+    assert len(measured(printed, "OrderProcessingSeconds")) == 1
 
 
 @pytest.mark.parametrize("report", [RESERVED, OUT_OF_STOCK])
@@ -124,7 +135,7 @@ def test_a_settled_order_is_counted_by_its_outcome_and_how_long_it_took(
     assert [entry["OrdersConfirmed"] for entry in lines if "OrdersConfirmed" in entry] == [[1.0]]
     order = api.call("GET", f"/orders/{order_id}").body
     took = datetime.fromisoformat(order["updatedAt"]) - datetime.fromisoformat(order["placedAt"])
-    measured = [entry["OrderProcessingSeconds"] for entry in lines if "OrderProcessingSeconds" in entry]
-    assert measured == [[took.total_seconds()]]
+    seconds = [entry["OrderProcessingSeconds"] for entry in lines if "OrderProcessingSeconds" in entry]
+    assert seconds == [[took.total_seconds()]]
     settled = next(entry for entry in lines if entry.get("message") == "order settled")
     assert (settled["order_id"], settled["correlation_id"]) == (order_id, "correlation-1")

@@ -64,6 +64,11 @@ def test_as_many_products_as_allowed_are_taken() -> None:
     assert len(parse([line(f"P-{number}") for number in range(MAX_PRODUCTS)]).lines()) == MAX_PRODUCTS
 
 
+def test_as_many_pieces_of_a_product_as_allowed_are_taken_from_several_lines() -> None:
+    (merged,) = parse([line(quantity=6_000), line(quantity=4_000)]).lines()
+    assert merged.quantity == 10_000
+
+
 @pytest.mark.parametrize(
     "more",
     [
