@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.retries import standard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,6 +173,16 @@ def test_any_record_of_a_failed_invocation_is_the_functions_failure_with_what_it
     assert json.loads(found.payload or "") == event
 
 
+@pytest.mark.parametrize(
+    "attributes", [undelivered(function_arn("EmailFunction"), "r"), {"ERROR_CODE": "E", "TARGET_ARN": "email"}]
+)
+def test_a_message_of_the_analytics_queue_is_classified_by_its_source_and_not_by_its_attributes(
+    attributes: dict[str, str],
+) -> None:
+    found = failure(message(event_of("1"), attributes, DeadLetterQueueSourceArn=QUEUE))
+    assert shown(found) == (Kind.QUEUE, "analytics", "MaxReceiveCount", "1")
+
+
 @given(st.text() | json_values.map(json.dumps) | ids.map(event_of).map(json.dumps))
 def test_any_message_of_the_analytics_queue_is_analytics_failure_and_kept_as_it_is(body: str) -> None:
     found = failure(message(body, DeadLetterQueueSourceArn=QUEUE))
@@ -324,7 +335,10 @@ def test_each_record_of_a_batch_that_holds_events_is_a_failure_of_its_newest_eve
         (message("{}", undelivered("arn:aws:sns:::t", "r")), "time is missing or no text"),
         (message({"time": "noon"}, undelivered("arn:aws:sns:::t", "r")), "time is no time"),
         (message("{}", {"ERROR_CODE": "EventTooLarge"}), "source is missing or no text"),
-        (message(event_of("1", metadata={}), {"ERROR_CODE": "E"}), "sequence is missing or no number from 1"),
+        *(
+            (message(event_of("1", metadata=metadata), {"ERROR_CODE": "E"}), "sequence is missing or no number from 1")
+            for metadata in ({}, {"sequence": 0}, {"sequence": "1"})
+        ),
         (message({"requestContext": {}, "requestPayload": 1}), "condition is missing or no text"),
         (message({"DDBStreamBatchInfo": {}}), "functionArn is missing or no text"),
         (
@@ -341,6 +355,32 @@ def test_each_record_of_a_batch_that_holds_events_is_a_failure_of_its_newest_eve
 def test_a_message_that_lacks_something_is_refused_by_its_name(found: dict[str, Any], problem: str) -> None:
     with pytest.raises(Unclassified, match=f"^{re.escape(problem)}$"):
         classify(found, CONSUMERS)
+
+
+def test_a_reason_is_cleaned_and_cut_and_a_message_is_cut() -> None:
+    attributes = undelivered(function_arn("EmailFunction"), "r", "a b;c" + "x" * 200, ERROR_MESSAGE="y" * 1001)
+    found = failure(message(event_of("1"), attributes))
+    assert (found.reason, found.message) == ("a_b_c" + "x" * 95, "y" * 1000)
+
+
+def test_the_names_of_a_rule_and_of_a_function_are_cleaned() -> None:
+    """They become a record's id, and the rule a part of a shell command."""
+    found = failure(message(event_of("1"), undelivered("arn:aws:sns:us-east-1:1:topic", "a rule; rm -rf")))
+    assert found.consumer == "a_rule_rm_-rf"
+    assert " RULE=a_rule_rm_-rf " in (found.mend or "")
+    assert failure(message(event_of("1"), undelivered(function_arn("a;b"), "r"))).consumer == "a_b"
+
+
+def test_a_rule_without_a_name_is_called_unknown() -> None:
+    assert failure(message(event_of("1"), undelivered("arn:aws:sns:us-east-1:1:topic", ""))).consumer == "Unknown"
+
+
+@pytest.mark.parametrize(("more", "stored"), [("x", True), ("xx", False), ("é", False)])
+def test_a_payload_is_stored_up_to_its_limit_in_bytes(more: str, stored: bool) -> None:
+    event = json.dumps(event_of("1", text="TEXT"), ensure_ascii=False)
+    body = event.replace("TEXT", "x" * (MAX_PAYLOAD - len(event) + len("TEXT") - 1) + more)
+    found = failure(message(body, undelivered(function_arn("EmailFunction"), "r")))
+    assert found.payload == (body if stored else None)
 
 
 def test_an_event_too_large_to_store_is_mended_by_publishing_its_order_again() -> None:
@@ -390,6 +430,31 @@ def test_an_id_is_one_segment_of_a_path_and_tells_events_apart(consumer: str, ev
 )
 def test_what_passes_by_itself_is_tried_again(reason: str, why: str) -> None:
     assert is_transient(reason, why)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *(code for code in standard.ThrottledRetryableChecker._THROTTLED_ERROR_CODES if not code.startswith("EC2")),
+        *standard.TransientRetryableChecker._TRANSIENT_ERROR_CODES,
+        *map(str, standard.TransientRetryableChecker._TRANSIENT_STATUS_CODES),
+    ],
+)
+def test_each_error_code_that_the_sdk_retries_is_transient(reason: str) -> None:
+    assert is_transient("ClientError", f"An error occurred ({reason}) when calling the Publish operation")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"),
+        *("IdempotencyAlreadyInProgressError", "NotAccepted"),
+        *("InternalError", "InternalException", "InternalFailure", "InternalServerError"),
+        *("ServiceException", "ServiceUnavailable", "ServiceUnavailableException"),
+    ],
+)
+def test_a_lost_connection_a_busy_service_and_our_own_temporary_errors_are_transient(reason: str) -> None:
+    assert is_transient(reason, "")
 
 
 @pytest.mark.parametrize(
@@ -468,6 +533,10 @@ def test_an_alert_names_the_command_where_no_invocation_helps() -> None:
 
 def test_an_alert_of_what_is_tried_again_says_so() -> None:
     assert "tried again automatically" in text(record(), retried=True)
+
+
+def test_an_alert_of_an_event_without_an_order_says_that_the_order_is_not_known() -> None:
+    assert "Order:    not known" in text(record(order_id=None), retried=False)
 
 
 def test_a_subject_is_as_short_as_sns_takes_it() -> None:
