@@ -1,6 +1,7 @@
 """DlqProcessorFunction against moto: its records, its retries, its alerts, and what it hands to consumers again."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from dlq_processor.failures import Failure, Kind
 from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
+from dlq_processor.redrive import ANSWER_SECONDS
 from local.store import SHARD_ID, ServiceError
 from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event, subscribed
 
@@ -238,6 +240,16 @@ def test_failures_are_counted_and_logged_with_their_event(
     assert [logged[name] for name in names] == expected
 
 
+def test_a_failure_that_comes_back_is_counted_as_parked(
+    aws: Aws, processor: ModuleType, output: Callable[[], str]
+) -> None:
+    event = an_event()
+    process(processor, failed_invocation(aws, event, "KeyError"))
+    assert measured(output(), "FailedEventsParked") == []
+    process(processor, failed_invocation(aws, event, "KeyError"))
+    assert measured(output(), "FailedEventsParked") == [1.0]
+
+
 # ------------------------------------------------------------------------------------------ the store
 
 
@@ -408,6 +420,42 @@ def test_after_three_retries_a_record_is_parked_and_left_alone(
     assert CUSTOMER not in printed
 
 
+def test_a_record_whose_last_retry_succeeds_is_neither_alerted_nor_counted_as_parked(
+    aws: Aws,
+    processor: ModuleType,
+    consumers: Consumers,
+    alerts: Callable[[], list[dict[str, str]]],
+    output: Callable[[], str],
+) -> None:
+    event = an_event()
+    consumers.fail()
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    assert [process_retries(aws, processor) for _ in range(2)] == [1, 1]
+    alerts()
+    consumers.answer = lambda: None
+    assert process_retries(aws, processor) == 1
+    found = record_of(processor, "email", event)
+    assert (found.status, found.attempts) == (Status.RESOLVED, 3)
+    assert alerts() == []
+    assert measured(output(), "FailedEventsParked") == []
+
+
+def test_a_record_that_is_parked_during_a_failing_retry_is_not_retried_again(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
+    event = an_event()
+
+    def park_and_fail() -> Answered:
+        processor.records.park(record_of(processor, "email", event))
+        return Answered(b'{"errorType": "KeyError"}', "Unhandled")
+
+    consumers.answer = park_and_fail
+    process(processor, failed_invocation(aws, event, "NotAccepted"))
+    assert process_retries(aws, processor) == 1
+    assert record_of(processor, "email", event).status is Status.PARKED
+    assert aws.dlq() == []
+
+
 def test_what_does_not_pass_by_itself_is_left_to_people(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
     process(processor, failed_invocation(aws, an_event(), "KeyError"))
     assert aws.dlq() == []
@@ -567,6 +615,24 @@ def test_a_function_that_does_not_answer_has_failed(processor: ModuleType, monke
 
     monkeypatch.setattr(processor.redriver._functions, "invoke", wait)
     assert redrive(processor, a_failure("email")).reason == "ReadTimeoutError"
+
+
+def test_the_processor_waits_for_a_consumer_no_longer_than_its_own_time_out_allows(processor: ModuleType) -> None:
+    assert processor.redriver._functions.meta.config.read_timeout == ANSWER_SECONDS
+
+
+def test_an_error_without_a_type_has_the_reason_that_lambda_gives(processor: ModuleType, consumers: Consumers) -> None:
+    consumers.answer = lambda: Answered(b"{}", "Unhandled")
+    outcome = redrive(processor, a_failure("email"))
+    assert (outcome.succeeded, outcome.reason, outcome.message) == (False, "Unhandled", "")
+
+
+def test_the_reason_of_a_failed_redrive_is_cleaned_and_cut_and_its_message_is_cut(
+    processor: ModuleType, consumers: Consumers
+) -> None:
+    consumers.fail("a b;c" + "x" * 200, "y" * 1001)
+    outcome = redrive(processor, a_failure("email"))
+    assert (outcome.reason, outcome.message) == ("a_b_c" + "x" * 95, "y" * 1000)
 
 
 def test_a_redrive_that_failed_beside_another_writer_leaves_the_record_to_that_one(
@@ -748,6 +814,29 @@ def test_a_batch_is_read_over_empty_pages_and_no_further_than_its_end(
     assert kept["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["seal"] == {"B": "AAE="}
 
 
+def test_a_batch_is_read_over_99_empty_pages(aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = a_stream_record(9)
+    empty = [{"Records": [], "NextShardIterator": str(following)} for following in range(1, 100)]
+    monkeypatch.setattr(processor, "streams", PagedStreams(*empty, {"Records": [record]}))
+    assert process(processor, pointer(aws, "a-stream", "9", "9")) == []
+    assert processor.records.get(f"event-publisher:{event_id_of(record)}") is not None
+
+
+@pytest.mark.parametrize(
+    "code", ["ExpiredIteratorException", "ResourceNotFoundException", "TrimmedDataAccessException"]
+)
+def test_a_batch_that_the_stream_no_longer_returns_is_parked(
+    aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "GetShardIterator")
+
+    monkeypatch.setattr(processor.streams, "get_shard_iterator", refuse)
+    shard = f"shardId-{uuid.uuid4().hex}"
+    assert process(processor, pointer(aws, "a-stream", "9", "11", shard)) == []
+    assert processor.records.get(f"event-publisher:{shard}-9").status is Status.PARKED
+
+
 @pytest.mark.parametrize("following", [{}, {"NextShardIterator": "0"}])
 def test_a_batch_whose_end_never_comes_is_parked(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, following: dict[str, str]
@@ -788,6 +877,50 @@ def test_people_are_told_once_an_hour_per_consumer_and_reason(
     monkeypatch.setattr(processor.records, "_now", lambda: NOW + timedelta(hours=1))
     process(processor, failed_invocation(aws, an_event(), reason))
     assert len(alerts()) == 1
+
+
+def test_the_same_reason_at_another_consumer_is_another_alert(
+    aws: Aws, processor: ModuleType, alerts: Callable[[], list[dict[str, str]]]
+) -> None:
+    reason = f"Error{uuid.uuid4().hex}"
+    process(processor, failed_invocation(aws, an_event(), reason))
+    attributes = {"ERROR_CODE": reason, "TARGET_ARN": function_arn(aws, "InventoryFunction")}
+    process(processor, a_message(an_event(), attributes))
+    subjects = sorted(alert["Subject"] for alert in alerts())
+    assert subjects == [f"Failed event: {consumer}, {reason}" for consumer in ("email", "inventory")]
+
+
+def test_the_record_of_an_alert_is_kept_longer_than_the_hour_that_it_is_for(aws: Aws, processor: ModuleType) -> None:
+    before = {item["id"] for item in aws.idempotency_table().scan()["Items"]}
+    process(processor, failed_invocation(aws, an_event(), f"Error{uuid.uuid4().hex}"))
+    (record,) = [item for item in aws.idempotency_table().scan()["Items"] if item["id"] not in before]
+    assert record["expiration"] > time.time() + 60 * 60
+
+
+def test_an_alert_that_is_sent_while_retries_run_says_so(
+    aws: Aws,
+    processor: ModuleType,
+    consumers: Consumers,
+    alerts: Callable[[], list[dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hour = NOW - timedelta(hours=5)  # for which no other test alerts
+    monkeypatch.setattr(processor.records, "_now", lambda: hour)
+    event = an_event()
+    message = failed_invocation(aws, event, "NotAccepted")
+
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "KMSThrottling", "Message": "slow down"}}, "Publish")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(processor.alerts._sns, "publish", refuse)
+        assert process(processor, message) == [message["messageId"]]
+    consumers.fail("NotAccepted")
+    assert process_retries(aws, processor) == 1
+    assert record_of(processor, "email", event).status is Status.RETRYING
+    assert process(processor, message) == []
+    (alert,) = alerts()
+    assert "tried again automatically" in alert["Message"]
 
 
 def test_people_are_told_again_in_another_hour_when_the_retries_are_spent(

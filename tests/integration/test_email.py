@@ -91,6 +91,26 @@ def test_a_mail_carries_its_kind_and_event_for_the_reports(function: ModuleType,
     assert [mail["X-SES-MESSAGE-TAGS"] for mail in mails] == [tags]
 
 
+def test_a_mail_is_sent_in_utf_8_and_through_the_configuration_set(
+    aws: Aws, function: ModuleType, mails: list[Any]
+) -> None:
+    event = event_of_type("Order Confirmed")
+    event["detail"]["items"][0]["name"] = "Crème 東京"
+    function.handler(event, Context())
+    (request,) = [request for operation, request in aws.requests if operation == "SendEmail"]
+    assert request["ConfigurationSetName"] == aws.stack.resources["EmailConfigurationSet"].physical_id
+    content = request["Content"]["Simple"]
+    texts = [content["Subject"], content["Body"]["Text"], content["Body"]["Html"]]
+    assert [text["Charset"] for text in texts] == ["UTF-8"] * 3
+    assert all("Crème 東京" in part.get_content() for part in mails[0].iter_parts())
+
+
+def test_a_call_of_ses_ends_before_the_function_times_out(aws: Aws, function: ModuleType) -> None:
+    config = function.mailer._ses.meta.config
+    time_out = aws.stack.resources["EmailFunction"].properties["Timeout"]
+    assert config.connect_timeout + config.read_timeout < time_out
+
+
 def test_a_repeated_event_sends_no_second_mail_and_another_event_does(function: ModuleType, mails: list[Any]) -> None:
     event = event_of_type("Order Confirmed")
     for _ in range(3):

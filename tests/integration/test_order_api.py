@@ -215,7 +215,10 @@ def test_unknown_and_inactive_products_are_named(api: Api, aws: Aws) -> None:
         ("{}", {"content-type": "text/plain"}, 415, "unsupported-media-type"),
         ("{}", {"content-type": ""}, 415, "unsupported-media-type"),
         ('{"x": "' + "é" * 131_072 + '"}', {}, 413, "body-too-large"),
+        (f'"{"x" * 262_142}"', {}, 422, "invalid-body"),  # 262,144 bytes, the limit
+        (f'"{"x" * 262_143}"', {}, 413, "body-too-large"),
         ("{}", {"content-type": "application/json; charset=utf-8"}, 422, "invalid-body"),
+        ("{}", {"content-type": "Application/JSON ; charset=utf-8"}, 422, "invalid-body"),
     ],
 )
 def test_a_body_that_cannot_be_an_order_is_refused(
@@ -229,6 +232,10 @@ def test_each_wrong_field_is_named(api: Api) -> None:
     answer = api.call("POST", "/orders", {"items": [line("P-1", 0)], "shippingAddress": ADDRESS, "colour": "red"})
     assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY
     assert {error["field"] for error in answer.body["errors"]} == {"items.0.quantity", "colour"}
+
+
+def test_a_body_that_is_wrong_as_a_whole_is_named_body(api: Api) -> None:
+    assert [error["field"] for error in api.call("POST", "/orders", "[]").body["errors"]] == ["body"]
 
 
 def test_a_text_with_a_control_character_is_refused_by_its_field(api: Api, aws: Aws) -> None:
@@ -417,6 +424,19 @@ def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(api: Api, monkeypatc
 def test_a_wrong_parameter_is_refused(api: Api, query: dict[str, str], problem: str) -> None:
     answer = api.call("GET", "/orders", query=query)
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
+
+
+@pytest.mark.parametrize(("query", "size"), [({"limit": "1"}, 1), ({}, 20), ({"limit": "100"}, 100)])
+def test_a_page_has_1_to_100_entries_and_20_by_default(api: Api, aws: Aws, query: dict[str, str], size: int) -> None:
+    table = aws.table("ProductsTableName")
+    ids = [f"PROD-PAGE-{number:03}" for number in range(size + 1)]
+    for product_id in ids:
+        table.put_item(Item={"productId": product_id, "name": "Thing", "price": Decimal(1), "active": True})
+    answer = api.call("GET", "/products", query=query)
+    for product_id in ids:
+        table.delete_item(Key={"productId": product_id})
+    assert len(answer.body["items"]) == size
+    assert "nextCursor" in answer.body
 
 
 def test_a_cancellation_is_accepted_once_and_repeating_it_changes_nothing(api: Api, aws: Aws) -> None:

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from analytics.facts import Fact, Kind, Tally
-from tests.integration.support import Aws, Context, module, subscribed
+from tests.integration.support import Aws, Context, measured, module, subscribed
 
 # Days of this file's own: analytics' tests count for the first days of months
 DAYS = (date(2029, 1, 1) + timedelta(days=number) for number in count())
@@ -60,7 +60,9 @@ def test_a_day_is_reported_once(
     for time in ("06:00:00Z", "06:00:00Z", "07:00:00Z"):
         report.handler(planned_after(day, time), Context())
     assert len(published()) == 1
-    assert output().count('"sales reported"') == 1
+    printed = output()
+    assert printed.count('"sales reported"') == 1
+    assert measured(printed, "SalesReports") == [1.0]
 
 
 def test_a_report_that_could_not_be_sent_is_sent_by_the_retry(

@@ -135,6 +135,21 @@ def test_what_the_table_would_refuse_is_refused_before_it_meets_its_neighbours(
         fact_of(spoilt)
 
 
+@pytest.mark.parametrize("total", ["0", "999999999999.99"])
+def test_totals_from_zero_to_the_limit_are_counted(total: str) -> None:
+    found = event("order_confirmed")
+    found["detail"]["totalAmount"] = Decimal(total)
+    fact = fact_of(found)
+    assert fact is not None
+    assert fact.tally.revenue == Decimal(total)
+
+
+def test_an_id_and_a_promotion_of_1000_bytes_are_counted() -> None:
+    fact = fact_of(event("order_confirmed", eventId="x" * 1000, promotionCode="ü" * 500))
+    assert fact is not None
+    assert (fact.event_id, fact.promotion) == ("x" * 1000, "ü" * 500)
+
+
 def test_an_event_without_a_detail_is_refused() -> None:
     with pytest.raises(KeyError):
         fact_of({"detail-type": "Order Confirmed"})

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
 from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from orderflow import conflicts, cursors, pages
+from orderflow import conflicts, cursors, idempotency, pages
 from orderflow.callers import caller_of
 from orderflow.http_api import Problem
 from orderflow.ids import derived_ulid, new_ulid
@@ -55,6 +58,18 @@ def test_money_is_a_json_number_that_reads_back_exactly(amount: Decimal) -> None
 @given(MONEY)
 def test_floats_of_an_event_become_the_decimals_that_were_written(amount: Decimal) -> None:
     assert with_decimals(json.loads(to_json([amount]))) == [amount]
+
+
+def test_a_whole_number_has_no_fraction_in_json() -> None:
+    assert to_json([Decimal(2), Decimal("20.00"), Decimal("0.50")]) == "[2,20,0.5]"
+
+
+def test_a_call_without_its_idempotency_key_is_refused() -> None:
+    store = idempotency.persistence("table", boto3.client("dynamodb"))
+    context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 1000)
+    store.configure(idempotency.configuration("day", "", 60, context), "report")
+    with pytest.raises(IdempotencyKeyError):
+        store.get_record({"week": "1"})
 
 
 def test_what_has_no_json_form_is_refused_by_its_type() -> None:
