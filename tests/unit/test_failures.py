@@ -28,6 +28,8 @@ from dlq_processor.retries import DELAYS, is_transient
 FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
 ACCOUNT = "us-east-1:123456789012"
 QUEUE = f"arn:aws:sqs:{ACCOUNT}:AnalyticsQueue"
+SDK: Any = standard
+"""The SDK's retries. Its lists of error codes are private, and not in its type stubs."""
 FUNCTIONS = {
     "inventory": "InventoryFunction",
     "order-status": "OrderStatusFunction",
@@ -436,9 +438,9 @@ def test_what_passes_by_itself_is_tried_again(reason: str, why: str) -> None:
     "reason",
     sorted(
         {
-            *standard.ThrottledRetryableChecker._THROTTLED_ERROR_CODES,
-            *standard.TransientRetryableChecker._TRANSIENT_ERROR_CODES,
-            *map(str, standard.TransientRetryableChecker._TRANSIENT_STATUS_CODES),
+            *SDK.ThrottledRetryableChecker._THROTTLED_ERROR_CODES,
+            *SDK.TransientRetryableChecker._TRANSIENT_ERROR_CODES,
+            *map(str, SDK.TransientRetryableChecker._TRANSIENT_STATUS_CODES),
         }
         - {"EC2ThrottledException"}  # Orderflow does not call EC2
     ),
