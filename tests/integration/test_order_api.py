@@ -426,17 +426,14 @@ def test_a_wrong_parameter_is_refused(api: Api, query: dict[str, str], problem: 
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
 
 
-@pytest.mark.parametrize(("query", "size"), [({"limit": "1"}, 1), ({}, 20), ({"limit": "100"}, 100)])
-def test_a_page_has_1_to_100_entries_and_20_by_default(api: Api, aws: Aws, query: dict[str, str], size: int) -> None:
-    table = aws.table("ProductsTableName")
-    ids = [f"PROD-PAGE-{number:03}" for number in range(size + 1)]
-    for product_id in ids:
-        table.put_item(Item={"productId": product_id, "name": "Thing", "price": Decimal(1), "active": True})
-    answer = api.call("GET", "/products", query=query)
-    for product_id in ids:
-        table.delete_item(Key={"productId": product_id})
-    assert len(answer.body["items"]) == size
-    assert "nextCursor" in answer.body
+def test_a_page_has_1_to_100_entries_and_20_by_default(api: Api, aws: Aws) -> None:
+    customer, product = api.as_(f"customer-{uuid.uuid4()}"), aws.add_product(stock=None)
+    for _ in range(101):
+        customer.place(line(product))
+    for query, size in (({"limit": "1"}, 1), ({}, 20), ({"limit": "100"}, 100)):
+        page = customer.call("GET", "/orders", query=query).body
+        assert len(page["items"]) == size
+        assert "nextCursor" in page
 
 
 def test_a_cancellation_is_accepted_once_and_repeating_it_changes_nothing(api: Api, aws: Aws) -> None:
