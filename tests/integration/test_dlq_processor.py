@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -75,6 +75,15 @@ def alerts(aws: Aws) -> Iterator[Callable[[], list[dict[str, str]]]]:
     """Gives what the alert topic's subscribers have got since it was last asked."""
     with subscribed(aws.stack.outputs["AlertTopicArn"]) as received:
         yield received
+
+
+def refusing(code: str, operation: str) -> Callable[..., NoReturn]:
+    """A call of an AWS client that fails with an error code."""
+
+    def refuse(**_: Any) -> NoReturn:
+        raise ClientError({"Error": {"Code": code, "Message": "refused by the test"}}, operation)
+
+    return refuse
 
 
 def as_delivered(message: dict[str, Any]) -> dict[str, Any]:
@@ -291,10 +300,7 @@ def test_a_record_that_never_keeps_still_fails_the_message(
 def test_any_other_error_of_the_table_is_not_taken_for_a_change(
     processor: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, "UpdateItem")
-
-    monkeypatch.setattr(processor.records._table, "update_item", refuse)
+    monkeypatch.setattr(processor.records._table, "update_item", refusing("ThrottlingException", "UpdateItem"))
     with pytest.raises(ClientError):
         processor.records.add(a_failure("a"), "m-1")
 
@@ -549,11 +555,8 @@ def test_a_retry_that_was_never_asked_for_is_asked_for_when_the_message_comes_ag
 ) -> None:
     message = failed_invocation(aws, an_event(), "NotAccepted")
 
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "RequestThrottled", "Message": "slow down"}}, "SendMessage")
-
     with monkeypatch.context() as broken:
-        broken.setattr(processor.queue, "send_message", refuse)
+        broken.setattr(processor.queue, "send_message", refusing("RequestThrottled", "SendMessage"))
         assert process(processor, message) == [message["messageId"]]
     assert process(processor, message) == []
     assert len(aws.dlq()) == 1
@@ -828,10 +831,7 @@ def test_a_batch_is_read_over_99_empty_pages(aws: Aws, processor: ModuleType, mo
 def test_a_batch_that_the_stream_no_longer_returns_is_parked(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "GetShardIterator")
-
-    monkeypatch.setattr(processor.streams, "get_shard_iterator", refuse)
+    monkeypatch.setattr(processor.streams, "get_shard_iterator", refusing(code, "GetShardIterator"))
     shard = f"shardId-{uuid.uuid4().hex}"
     assert process(processor, pointer(aws, "a-stream", "9", "11", shard)) == []
     assert processor.records.get(f"event-publisher:{shard}-9").status is Status.PARKED
@@ -850,10 +850,7 @@ def test_a_batch_whose_end_never_comes_is_parked(
 def test_a_stream_that_cannot_be_read_now_fails_the_message(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
 ) -> None:
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "InternalServerError", "Message": "no"}}, "GetShardIterator")
-
-    monkeypatch.setattr(processor.streams, "get_shard_iterator", refuse)
+    monkeypatch.setattr(processor.streams, "get_shard_iterator", refusing("InternalServerError", "GetShardIterator"))
     batch = pointer(aws, "a-stream", "9", "11")
     assert process(processor, batch) == [batch["messageId"]]
     assert "GetShardIterator: InternalServerError" in output()
@@ -909,11 +906,8 @@ def test_an_alert_that_is_sent_while_retries_run_says_so(
     event = an_event()
     message = failed_invocation(aws, event, "NotAccepted")
 
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "KMSThrottling", "Message": "slow down"}}, "Publish")
-
     with monkeypatch.context() as broken:
-        broken.setattr(processor.alerts._sns, "publish", refuse)
+        broken.setattr(processor.alerts._sns, "publish", refusing("KMSThrottling", "Publish"))
         assert process(processor, message) == [message["messageId"]]
     consumers.fail("NotAccepted")
     assert process_retries(aws, processor) == 1
@@ -949,11 +943,8 @@ def test_an_alert_that_fails_is_sent_when_the_message_comes_again(
     event = an_event()
     message = failed_invocation(aws, event, f"Error{uuid.uuid4().hex}")
 
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "KMSThrottling", "Message": "slow down"}}, "Publish")
-
     with monkeypatch.context() as broken:
-        broken.setattr(processor.alerts._sns, "publish", refuse)
+        broken.setattr(processor.alerts._sns, "publish", refusing("KMSThrottling", "Publish"))
         assert process(processor, message) == [message["messageId"]]
     assert record_of(processor, "email", event).failures == 1
     assert process(processor, message) == []
@@ -975,11 +966,8 @@ def test_a_record_is_parked_only_after_its_alert_was_sent(
     (last,) = [as_delivered(message) for message in aws.dlq()]
     alerts()
 
-    def refuse(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "KMSThrottling", "Message": "slow down"}}, "Publish")
-
     with monkeypatch.context() as broken:
-        broken.setattr(processor.alerts._sns, "publish", refuse)
+        broken.setattr(processor.alerts._sns, "publish", refusing("KMSThrottling", "Publish"))
         assert process(processor, last) == [last["messageId"]]
     assert record_of(processor, "email", event).status is Status.RETRYING
     assert process(processor, last) == []
