@@ -8,7 +8,7 @@ import base64
 import json
 from typing import Any
 
-from orders.api import handler as handle
+from orders.api_handler import handler as handle
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:

@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import models_json_schema
 from samtranslator.yaml_helper import yaml_parse
 
-from backoffice import figures
+from backoffice import domain
 from orderflow import http_api
 
 Json: TypeAlias = dict[str, Any]
@@ -373,7 +373,7 @@ def _known_parameters(module: ModuleType) -> dict[str, Json]:
         },
         "consumer": {"description": "Only those that this consumer did not handle.", "schema": {"type": "string"}},
         "from": {
-            "description": f"The first of up to {figures.MAX_DAYS} days; without it there are {figures.DEFAULT_DAYS}.",
+            "description": f"The first of up to {domain.MAX_DAYS} days; without it there are {domain.DEFAULT_DAYS}.",
             "schema": day,
         },
         "to": {"description": "The last day, which is included; without it, today in UTC.", "schema": day},

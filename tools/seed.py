@@ -39,7 +39,7 @@ def _name(text: str) -> str:
 
 
 class SeedProduct(BaseModel):
-    """A product of a seed file. The limits are those of the catalogue (`orders.order`) and of `PUT …/stock`."""
+    """A product of a seed file. The limits are those of the catalogue (`orders.domain`) and of `PUT …/stock`."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, WithJsonSchema
 
-from dlq_processor.failures import Kind
-from dlq_processor.records import Status
+from dlq_processor.domain import Kind
+from dlq_processor.repository import FailedEventStatus as Status
 from orderflow.contracts import ContractModel, Count, Money, Text
 from orders.answers import NextCursor
 

@@ -9,9 +9,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dlq_processor.consumers import EVENT_PUBLISHER, Consumers
-from dlq_processor.failures import Kind, code, sentence
-from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
-from orderflow.wire import to_json
+from dlq_processor.domain import Kind, code, sentence
+from dlq_processor.repository import FailedEvent, FailedEvents, FailedEventStatus
+from orderflow.dynamodb import ConcurrentUpdate
+from orderflow.serialization import to_json
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -120,7 +121,10 @@ def _failed(reason: str, message: str) -> Outcome:
 
 
 def settle(
-    records: FailedEvents, record: FailedEvent, outcome: Outcome, otherwise: Status = Status.PARKED
+    records: FailedEvents,
+    record: FailedEvent,
+    outcome: Outcome,
+    otherwise: FailedEventStatus = FailedEventStatus.PARKED,
 ) -> tuple[FailedEvent, Outcome]:
     """Write down what became of a redrive.
 
@@ -138,7 +142,7 @@ def settle(
         if outcome.succeeded:
             return records.resolve(record), outcome
         return records.fail(record, outcome.reason or "", outcome.message or "", otherwise), outcome
-    except Changed:
+    except ConcurrentUpdate:
         found = records.get(record.id) or record
         changed = Outcome(succeeded=False, reason="Changed", message="the record has changed meanwhile")
         return found, changed if outcome.succeeded else outcome

@@ -16,7 +16,7 @@ from orderflow.contracts import (
     ShippingAddress,
     Text,
 )
-from orders.order import Status
+from orders.domain import OrderStatus as Status
 
 OrderId = Annotated[str, Field(pattern=r"^ORD-[0-9A-HJKMNP-TV-Z]{26}$")]
 # Written out where it is used: the back office has a Status too.

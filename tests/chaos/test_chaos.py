@@ -29,7 +29,7 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "no condition on the reservation": Mutant(
         Change(
-            "functions/inventory/storage.py",
+            "functions/inventory/repository.py",
             'first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})',
             'first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})\n'
             '        first["ConditionExpression"] = "attribute_not_exists(#key) OR attribute_exists(#key)"',
@@ -38,7 +38,7 @@ MUTANTS = {
     ),
     "no idempotency on e-mail": Mutant(
         Change(
-            "functions/customer_email/notifications.py",
+            "functions/customer_email/handler.py",
             'once(told={"event_id": event_id, "kind": mail.kind})',
             'once.__wrapped__(told={"event_id": event_id, "kind": mail.kind})',
         ),
@@ -46,7 +46,7 @@ MUTANTS = {
     ),
     "a publisher that ignores FailedEntryCount": Mutant(
         Change(
-            "functions/event_publisher/delivery.py",
+            "functions/event_publisher/put_events.py",
             'return [(result.get("ErrorCode"), result.get("ErrorMessage", "")) for result in answer["Entries"]]',
             'return [(None, "") for _ in answer["Entries"]]',
         ),
@@ -54,7 +54,7 @@ MUTANTS = {
     ),
     "a counter that drops the events it could not count": Mutant(
         Change(
-            "functions/analytics/counting.py",
+            "functions/analytics/counting_handler.py",
             "    failed += [message_id for message_id, fact in readable if fact.event_id in not_counted]\n",
             "",
         ),

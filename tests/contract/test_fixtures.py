@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from analytics.facts import fact_of
-from event_publisher.outbox import Outgoing, Publisher, outgoing
-from inventory import published as inventory
+from analytics.domain import fact_of
+from event_publisher.domain import Outgoing, Publisher, outgoing
+from inventory import domain as inventory
 from orderflow.contracts import DETAILS
-from orders import published as orders
-from orders.order import order_id_for_key
-from orders.requests import PlaceOrderRequest
+from orders import domain as orders
+from orders.domain import order_id_for_key
+from orders.models import PlaceOrderRequest
 from tests.contract.source import source
 
 ROOT = Path(__file__).parents[2]

@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inventory import published as inventory
-from inventory import reservations
+from inventory import domain as inventory
 from orderflow.contracts import DETAILS, OrderDetail
 from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, numbered
-from orderflow.wire import to_json, with_decimals
-from orders import order as orders
-from orders import published as orders_published
+from orderflow.serialization import to_json, with_decimals
+from orders import domain as orders
 
 NOW = datetime(2026, 11, 21, 18, 36, 0, 123000, tzinfo=UTC)
 CAUSE = Cause("VkQ3hj2aIAMESHA=", "VkQ3hj2aIAMESHA=", "Root=1-6b01e490-5759e988bd862e3fe1be46a9")
@@ -80,49 +78,48 @@ def cancelled(by: str) -> Callable[[StoredEvent], list[StoredEvent]]:
 
 def received(first: StoredEvent) -> OrderContent:
     """The order as inventory reads it from the published event."""
-    detail = to_json(orders_published.compose({"events": [first.to_item()]}, first))
-    return reservations.content_of(with_decimals(json.loads(detail)))
+    detail = to_json(orders.compose({"events": [first.to_item()]}, first))
+    return inventory.content_of(with_decimals(json.loads(detail)))
 
 
 def inventory_reserved(first: StoredEvent) -> list[StoredEvent]:
-    return [reservations.reserve(received(first), CAUSE, NOW)]
+    return [inventory.reserve(received(first), CAUSE, NOW)]
 
 
 def inventory_out_of_stock(first: StoredEvent) -> list[StoredEvent]:
     order = received(first)
     shortages = [
-        reservations.Shortage(productId=item["productId"], asked=item["quantity"], available=0)
-        for item in order["items"]
+        inventory.Shortage(productId=item["productId"], asked=item["quantity"], available=0) for item in order["items"]
     ]
-    return [reservations.refuse(order, shortages, CAUSE, NOW)]
+    return [inventory.refuse(order, shortages, CAUSE, NOW)]
 
 
 def inventory_released(first: StoredEvent) -> list[StoredEvent]:
     order = received(first)
-    reserved = reservations.reserve(order, CAUSE, NOW)
-    event = reservations.release(reservations.fold([reserved]), order, CAUSE, NOW)
+    reserved = inventory.reserve(order, CAUSE, NOW)
+    event = inventory.release(inventory.fold([reserved]), order, CAUSE, NOW)
     assert event is not None
     return [reserved, event]
 
 
 def released_before_the_order(first: StoredEvent) -> list[StoredEvent]:
-    event = reservations.release(None, received(first), CAUSE, NOW)
+    event = inventory.release(None, received(first), CAUSE, NOW)
     assert event is not None
     return [event]
 
 
 PRODUCERS: list[tuple[str, str, Callable[[StoredEvent], list[StoredEvent]]]] = [
-    (orders_published.SOURCE, "Order Placed", order_placed),
-    (orders_published.SOURCE, "Order Confirmed", order_confirmed),
-    (orders_published.SOURCE, "Order Rejected", order_rejected),
-    (orders_published.SOURCE, "Order Cancelled", cancelled(orders.CANCELLED_BY_CUSTOMER)),
-    (orders_published.SOURCE, "Order Cancelled", cancelled(orders.CANCELLED_BY_STAFF)),
+    (orders.SOURCE, "Order Placed", order_placed),
+    (orders.SOURCE, "Order Confirmed", order_confirmed),
+    (orders.SOURCE, "Order Rejected", order_rejected),
+    (orders.SOURCE, "Order Cancelled", cancelled(orders.CANCELLED_BY_CUSTOMER)),
+    (orders.SOURCE, "Order Cancelled", cancelled(orders.CANCELLED_BY_STAFF)),
     (inventory.SOURCE, "Inventory Reserved", inventory_reserved),
     (inventory.SOURCE, "Inventory Out-Of-Stock", inventory_out_of_stock),
     (inventory.SOURCE, "Inventory Released", inventory_released),
     (inventory.SOURCE, "Inventory Released", released_before_the_order),
 ]
-COMPOSE = {orders_published.SOURCE: orders_published.compose, inventory.SOURCE: inventory.compose}
+COMPOSE = {orders.SOURCE: orders.compose, inventory.SOURCE: inventory.compose}
 
 
 def last_detail(source: str, events: Sequence[StoredEvent]) -> tuple[str, str]:
@@ -186,5 +183,5 @@ def test_money_is_a_json_number_with_two_decimals_at_most(
 
 def test_the_largest_order_is_exact() -> None:
     dearest = Item(productId="PROD-1", name="Product 1", quantity=10_000, price=Decimal("999999.99"))
-    _, detail = last_detail(orders_published.SOURCE, [placed([dearest] * 90, OrderMetadata(source="web"))])
+    _, detail = last_detail(orders.SOURCE, [placed([dearest] * 90, OrderMetadata(source="web"))])
     assert json.loads(detail, parse_int=Decimal, parse_float=Decimal)["totalAmount"] == Decimal("899999991000")

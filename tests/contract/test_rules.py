@@ -10,7 +10,7 @@ import pytest
 
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
-from orders.order import MAX_TOTAL
+from orders.domain import MAX_TOTAL
 from tests.contract.source import source
 
 ROOT = Path(__file__).parents[2]

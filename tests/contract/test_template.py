@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dlq_processor.records import ATTRIBUTES
 from dlq_processor.redrive import ALIAS, ANSWER_SECONDS
+from dlq_processor.repository import ATTRIBUTES
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
 

@@ -84,7 +84,7 @@ def api(aws: Aws) -> Api:
         "email": "ada@example.com",
         "email_verified": "true",
     }
-    return Api(module("orders.api"), claims)
+    return Api(module("orders.api_handler"), claims)
 
 
 class _Stdout:

@@ -15,11 +15,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analytics import storage
-from analytics.facts import MAX_FACTS, Figures, Tally, fact_of
-from orderflow.conflicts import ATTEMPTS
+from analytics import repository
+from analytics.domain import MAX_FACTS, Figures, Tally, fact_of
+from orderflow.dynamodb import ATTEMPTS
 from orderflow.ids import derived_ulid
-from orderflow.wire import with_decimals
+from orderflow.serialization import with_decimals
 from tests.integration.support import Aws, Context, log_lines, measured, module, order_event
 
 PLACED, CONFIRMED, CANCELLED = "Order Placed", "Order Confirmed", "Order Cancelled"
@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 @pytest.fixture
 def counting(aws: Aws) -> ModuleType:
-    return module("analytics.counting")
+    return module("analytics.counting_handler")
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_one_event_that_two_invocations_count_at_once_is_counted_once(
     counted: list[int] = []
 
     def count_all() -> None:
-        analytics = storage.Analytics(aws.resource, aws.stack.outputs["AnalyticsTableName"])
+        analytics = repository.Analytics(aws.resource, aws.stack.outputs["AnalyticsTableName"])
         barrier.wait()
         counted.extend(analytics.count(facts[start : start + 5], NOW) for start in range(0, 20, 5))
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dlq_processor.failures import MAX_PAYLOAD
-from inventory import storage
+from dlq_processor.domain import MAX_PAYLOAD
+from inventory import repository
 from local.store import ServiceError
-from orderflow import batch_read, cursors
-from orderflow.conflicts import ATTEMPTS
+from orderflow import dynamodb, pagination
+from orderflow.dynamodb import ATTEMPTS
 from tests.integration.support import Answer, Api, Aws, Context, log_lines, measured, module, order_event
 
 ROUTES = [
@@ -35,7 +35,7 @@ ROUTES = [
 def office(aws: Aws) -> Api:
     """The back office, called by staff."""
     claims = {"sub": "staff-1", "token_use": "id", "email": "staff@example.com", "cognito:groups": "[staff]"}
-    return Api(module("backoffice.api"), claims)
+    return Api(module("backoffice.handler"), claims)
 
 
 def slug(answer: Answer) -> str:
@@ -260,7 +260,7 @@ def test_failed_events_are_listed_by_status_and_consumer_in_pages(office: Api, a
     ],
 )
 def test_a_forged_position_in_the_list_is_refused(office: Api, position: dict[str, str]) -> None:
-    cursor = cursors.encode(position, ("failed-events", "", ""), datetime.now(UTC))
+    cursor = pagination.encode_cursor(position, ("failed-events", "", ""), datetime.now(UTC))
     answer = office.call("GET", "/admin/failed-events", query={"cursor": cursor})
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
 
@@ -362,7 +362,7 @@ def redrive_all(office: Api, **body: str) -> Any:
 def test_all_failed_events_of_a_consumer_are_redriven_once_each(
     office: Api, aws: Aws, functions: Functions, consumer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backoffice.redriving.ENTRIES_PER_PAGE", 1)
+    monkeypatch.setattr("backoffice.service.ENTRIES_PER_PAGE", 1)
     mended = [add_failed_event(aws, consumer, status, minute=1) for status in ("NEW", "RETRYING", "PARKED")]
     broken = [add_failed_event(aws, consumer, status, minute=2) for status in ("NEW", "RETRYING", "PARKED")]
     add_failed_event(aws, consumer, "PARKED", payload=None, mend="make replay")
@@ -418,7 +418,7 @@ def test_without_time_nothing_is_redriven(office: Api, aws: Aws, functions: Func
 def test_more_candidates_than_one_request_takes_remain(
     office: Api, aws: Aws, functions: Functions, consumer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backoffice.redriving.MAX_CANDIDATES", 2)
+    monkeypatch.setattr("backoffice.service.MAX_CANDIDATES", 2)
     for minute in range(3):
         add_failed_event(aws, consumer, minute=minute)
     answer = redrive_all(office, consumer=consumer)
@@ -556,7 +556,7 @@ def set_stock(office: Api, product: str, available: int, version: int, note: str
 def place(product: str, quantity: int, detail_type: str = "Order Placed", order_id: str = "") -> str:
     """An order that reaches the inventory; its id."""
     order_id = order_id or f"ORD-{uuid.uuid4()}"
-    module("inventory.stock").handler(order_event(detail_type, order_id, [(product, quantity)]), Context())
+    module("inventory.handler").handler(order_event(detail_type, order_id, [(product, quantity)]), Context())
     return order_id
 
 
@@ -602,8 +602,8 @@ def test_a_reservation_between_reading_and_writing_is_not_overwritten(
         set_stock(office, product, 5, version)
     read = office.module.inventory.stock
 
-    def raced_read(wanted: str) -> storage.Stock:
-        stock: storage.Stock = read(wanted)
+    def raced_read(wanted: str) -> repository.Stock:
+        stock: repository.Stock = read(wanted)
         place(product, 2)
         return stock
 
@@ -617,17 +617,17 @@ def test_a_reservation_between_reading_and_writing_is_not_overwritten(
 
 def test_of_many_counts_at_once_one_is_taken_and_the_others_are_told(office: Api, aws: Aws) -> None:
     product = aws.add_product(stock=5)
-    inventory = storage.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+    inventory = repository.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
     seen, barrier = inventory.stock(product), threading.Barrier(4)
     outcomes: list[str] = []
 
     def count(available: int) -> None:
-        own = storage.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+        own = repository.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
         barrier.wait()
         try:
             own.set_available(seen, available, "staff-1", "counted", "2026-11-21T18:36:00.123Z")
             outcomes.append("set")
-        except storage.StockChanged:
+        except repository.StockChanged:
             outcomes.append("told")
 
     threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
@@ -664,7 +664,7 @@ def test_stock_of_a_product_that_was_deleted_and_seeded_again_can_be_set_and_its
     office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, earlier: int, keys_per_read: int | None
 ) -> None:
     if keys_per_read:
-        monkeypatch.setattr("inventory.storage.KEYS_PER_READ", keys_per_read)
+        monkeypatch.setattr("inventory.repository.KEYS_PER_READ", keys_per_read)
     product = aws.add_product(stock=5)
     for number in range(earlier):
         assert set_stock(office, product, 10 + number, number, note=f"earlier {number}").status == HTTPStatus.OK
@@ -694,8 +694,8 @@ def test_a_count_of_a_product_that_is_seeded_again_meanwhile_is_refused(
     assert set_stock(office, product, 10, version=0).status == HTTPStatus.OK
     read = office.module.inventory.stock
 
-    def raced_read(wanted: str) -> storage.Stock:
-        stock: storage.Stock = read(wanted)
+    def raced_read(wanted: str) -> repository.Stock:
+        stock: repository.Stock = read(wanted)
         aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 5, "reserved": 0})
         return stock
 
@@ -789,10 +789,10 @@ def test_a_batch_that_dynamodb_answers_in_part_is_read_on_but_not_for_ever(
     office: Api, aws: Aws, in_the_way: InTheWay
 ) -> None:
     product = aws.add_product(stock=5)
-    in_the_way.short_reads = batch_read.ATTEMPTS - 1
+    in_the_way.short_reads = dynamodb.BATCH_ATTEMPTS - 1
     assert stock_of(office, product).body["available"] == 5
-    in_the_way.short_reads = batch_read.ATTEMPTS
-    with pytest.raises(batch_read.IncompleteRead):
+    in_the_way.short_reads = dynamodb.BATCH_ATTEMPTS
+    with pytest.raises(dynamodb.IncompleteRead):
         stock_of(office, product)
 
 

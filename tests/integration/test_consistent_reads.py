@@ -46,18 +46,18 @@ def test_the_order_of_an_idempotency_key_is_read_consistently(aws: Aws, api: Api
 
 
 def test_an_order_is_settled_on_a_consistent_read(aws: Aws, order_id: str) -> None:
-    module("orders.status").handler(order_event("Inventory Reserved", order_id, [("PROD-1", 1)]), Context())
+    module("orders.status_handler").handler(order_event("Inventory Reserved", order_id, [("PROD-1", 1)]), Context())
     assert reads(aws, "OrdersTableName") == [True]
 
 
 def test_a_reservation_is_released_on_a_consistent_read(aws: Aws, order_id: str) -> None:
-    module("inventory.stock").handler(order_event("Order Cancelled", order_id, [("PROD-1", 1)]), Context())
+    module("inventory.handler").handler(order_event("Order Cancelled", order_id, [("PROD-1", 1)]), Context())
     assert reads(aws, "InventoryTableName") == [True]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_stock_and_its_changes_are_read_consistently(aws: Aws, method: str) -> None:
-    office, path = Api(module("backoffice.api"), STAFF), f"/admin/products/{aws.add_product(stock=5)}/stock"
+    office, path = Api(module("backoffice.handler"), STAFF), f"/admin/products/{aws.add_product(stock=5)}/stock"
     office.call("PUT", path, {"available": 7, "version": 0, "note": "counted"})
     aws.requests.clear()
     office.call(method, path, {"available": 8, "version": 1, "note": "counted"} if method == "PUT" else None)
@@ -66,7 +66,7 @@ def test_stock_and_its_changes_are_read_consistently(aws: Aws, method: str) -> N
 
 @pytest.fixture
 def processor(aws: Aws) -> ModuleType:
-    return module("dlq_processor.processor")
+    return module("dlq_processor.handler")
 
 
 def process(processor: ModuleType, event: dict[str, Any]) -> None:
@@ -93,5 +93,5 @@ def test_an_event_is_redriven_on_a_consistent_read_of_its_record_and_order(
     monkeypatch.setattr(aws.store, "on_invoke", lambda *_: SimpleNamespace(payload=b"null", function_error=None))
     aws.requests.clear()
     path = f"/admin/failed-events/event-publisher:{event['detail']['metadata']['eventId']}/redrive"
-    assert Api(module("backoffice.api"), STAFF).call("POST", path).body["outcome"] == "RESOLVED"
+    assert Api(module("backoffice.handler"), STAFF).call("POST", path).body["outcome"] == "RESOLVED"
     assert (reads(aws, "FailedEventsTableName"), reads(aws, "OrdersTableName")) == ([True], [True])

@@ -14,10 +14,11 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from dlq_processor.failures import Failure, Kind
-from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status
+from dlq_processor.domain import Failure, Kind
 from dlq_processor.redrive import ANSWER_SECONDS
+from dlq_processor.repository import FailedEvent, FailedEvents, FailedEventStatus
 from local.store import SHARD_ID, ServiceError
+from orderflow.dynamodb import ConcurrentUpdate
 from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event, subscribed
 
 FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
@@ -56,7 +57,7 @@ class Consumers:
 @pytest.fixture
 def processor(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The function, whose retries come at once."""
-    found = module("dlq_processor.processor")
+    found = module("dlq_processor.handler")
     monkeypatch.setattr(found, "DELAYS", (0, 0, 0))
     monkeypatch.setattr(found.records, "_now", lambda: NOW)
     return found
@@ -170,7 +171,7 @@ def test_a_failure_is_stored_whole(aws: Aws, processor: ModuleType) -> None:
         kind=Kind.INVOCATION,
         reason="KeyError",
         message="'orderId'",
-        status=Status.NEW,
+        status=FailedEventStatus.NEW,
         first_failed_at="2026-11-21T18:36:00.000Z",
         last_failed_at="2026-11-21T18:36:00.000Z",
         failures=1,
@@ -192,7 +193,7 @@ def test_a_message_that_comes_again_is_no_second_failure_and_another_one_is(aws:
     assert record_of(processor, "email", event).failures == 1
     process(processor, failed_invocation(aws, event, "ValueError"))
     again = record_of(processor, "email", event)
-    assert (again.failures, again.reason, again.status) == (2, "ValueError", Status.PARKED)
+    assert (again.failures, again.reason, again.status) == (2, "ValueError", FailedEventStatus.PARKED)
 
 
 def test_the_same_event_may_fail_at_two_consumers(aws: Aws, processor: ModuleType) -> None:
@@ -215,7 +216,7 @@ def test_what_no_invocation_mends_is_parked_with_its_command(aws: Aws, processor
     }
     process(processor, a_message(event, attributes))
     found = record_of(processor, "all-events-log", event)
-    assert (found.status, found.redrivable) == (Status.PARKED, False)
+    assert (found.status, found.redrivable) == (FailedEventStatus.PARKED, False)
     assert (found.mend or "").startswith("make republish FROM=2026-11-21T18:36:00Z")
     assert aws.dlq() == []
 
@@ -229,7 +230,7 @@ def test_a_message_that_says_nothing_is_reported_alone_and_its_content_stays_out
     printed = output()
     (logged,) = [entry for entry in log_lines(printed) if entry.get("message") == "message not processed"]
     assert (logged["message_id"], logged["error"]) == (strange["messageId"], "Unclassified: the body is no JSON")
-    assert "failures.py" in logged["stack"]
+    assert "domain.py" in logged["stack"]
     assert CUSTOMER not in printed
 
 
@@ -270,9 +271,9 @@ def test_a_record_that_somebody_has_changed_is_not_overwritten(processor: Module
     records = processor.records
     seen, _ = records.add(a_failure("a"), "m-1")
     records.park(seen)
-    with pytest.raises(Changed):
+    with pytest.raises(ConcurrentUpdate):
         records.resolve(seen)
-    assert records.get(seen.id).status is Status.PARKED
+    assert records.get(seen.id).status is FailedEventStatus.PARKED
 
 
 def test_a_failure_whose_record_changes_meanwhile_is_counted_on_the_newer_one(
@@ -293,7 +294,7 @@ def test_a_record_that_never_keeps_still_fails_the_message(
     records, failure = processor.records, a_failure("a")
     records.add(failure, "m-1")
     monkeypatch.setattr(records, "get", lambda _: None)
-    with pytest.raises(Changed):
+    with pytest.raises(ConcurrentUpdate):
         records.add(failure, "m-2")
 
 
@@ -312,7 +313,7 @@ def test_a_resolved_record_is_forgotten_after_90_days_and_not_if_it_fails_again(
     assert resolved.resolved_at == "2026-11-21T18:36:00.000Z"
     assert resolved.expiration == int((NOW + timedelta(days=90)).timestamp())
     again, _ = records.add(failure, "m-2")
-    assert (again.status, again.resolved_at, again.expiration) == (Status.PARKED, None, None)
+    assert (again.status, again.resolved_at, again.expiration) == (FailedEventStatus.PARKED, None, None)
     assert records.get(again.id) == again
 
 
@@ -335,7 +336,7 @@ def listed(aws: Aws, processor: ModuleType) -> tuple[FailedEvents, str]:
 
 
 def pages(
-    records: FailedEvents, status: Status | None, consumer: str | None, limit: int
+    records: FailedEvents, status: FailedEventStatus | None, consumer: str | None, limit: int
 ) -> Iterator[list[dict[str, Any]]]:
     start: dict[str, str] | None = None
     while True:
@@ -360,20 +361,20 @@ def test_a_list_shows_each_record_once_newest_first_within_its_status(
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_a_list_of_one_status_shows_that_alone(listed: tuple[FailedEvents, str], limit: int) -> None:
     records, consumer = listed
-    found = [item["eventId"] for page in pages(records, Status.PARKED, consumer, limit) for item in page]
+    found = [item["eventId"] for page in pages(records, FailedEventStatus.PARKED, consumer, limit) for item in page]
     assert found == ["e2", "e1"]
 
 
 def test_a_list_without_consumer_shows_everybodys(listed: tuple[FailedEvents, str]) -> None:
     records, consumer = listed
-    found = {(item["consumer"], item["id"]) for page in pages(records, Status.NEW, None, 2) for item in page}
+    found = {(item["consumer"], item["id"]) for page in pages(records, FailedEventStatus.NEW, None, 2) for item in page}
     assert {f"{consumer}:e0", f"{consumer}:e5", f"{consumer}:e6"} < {record_id for _, record_id in found}
     assert "somebody-else" in {name for name, _ in found}
 
 
 def test_a_list_shows_what_the_record_shows(listed: tuple[FailedEvents, str]) -> None:
     records, consumer = listed
-    (item,) = records.page(Status.RESOLVED, consumer, 5, None).items
+    (item,) = records.page(FailedEventStatus.RESOLVED, consumer, 5, None).items
     record = records.get(item["id"])
     assert record is not None
     assert item == record.shown()
@@ -393,7 +394,7 @@ def test_what_passes_by_itself_is_tried_again_after_a_while_and_resolved(
     assert process_retries(aws, processor) == 1
     assert consumers.invoked == [(function(aws, "EmailFunction"), event)]
     found = record_of(processor, "email", event)
-    assert (found.status, found.attempts) == (Status.RESOLVED, 1)
+    assert (found.status, found.attempts) == (FailedEventStatus.RESOLVED, 1)
     assert sum(measured(output(), "FailedEventsResolved")) == 1
     assert aws.dlq() == []
 
@@ -418,7 +419,7 @@ def test_after_three_retries_a_record_is_parked_and_left_alone(
     while process_retries(aws, processor):
         found = record_of(processor, "email", event)
         states.append((found.status, found.attempts))
-    assert states == [(Status.RETRYING, 1), (Status.RETRYING, 2), (Status.PARKED, 3)]
+    assert states == [(FailedEventStatus.RETRYING, 1), (FailedEventStatus.RETRYING, 2), (FailedEventStatus.PARKED, 3)]
     assert len(consumers.invoked) == 3
     assert (found.reason, found.message) == ("Sandbox.Timedout", f"no mail to {CUSTOMER}")
     printed = output()
@@ -441,7 +442,7 @@ def test_a_record_whose_last_retry_succeeds_is_neither_alerted_nor_counted_as_pa
     consumers.answer = lambda: None
     assert process_retries(aws, processor) == 1
     found = record_of(processor, "email", event)
-    assert (found.status, found.attempts) == (Status.RESOLVED, 3)
+    assert (found.status, found.attempts) == (FailedEventStatus.RESOLVED, 3)
     assert alerts() == []
     assert measured(output(), "FailedEventsParked") == []
 
@@ -458,7 +459,7 @@ def test_a_record_that_is_parked_during_a_failing_retry_is_not_retried_again(
     consumers.answer = park_and_fail
     process(processor, failed_invocation(aws, event, "NotAccepted"))
     assert process_retries(aws, processor) == 1
-    assert record_of(processor, "email", event).status is Status.PARKED
+    assert record_of(processor, "email", event).status is FailedEventStatus.PARKED
     assert aws.dlq() == []
 
 
@@ -492,10 +493,10 @@ def test_a_retry_that_was_interrupted_is_done_when_its_request_comes_again(
         crashing.setattr(processor.redriver, "redrive", crash)
         assert process(processor, request) == [request["messageId"]]
     interrupted = record_of(processor, "email", event)
-    assert (interrupted.status, interrupted.attempts) == (Status.RETRYING, 1)
+    assert (interrupted.status, interrupted.attempts) == (FailedEventStatus.RETRYING, 1)
     assert process(processor, request) == []
     assert len(consumers.invoked) == 1
-    assert record_of(processor, "email", event).status is Status.RESOLVED
+    assert record_of(processor, "email", event).status is FailedEventStatus.RESOLVED
 
 
 def test_a_request_behind_a_later_one_does_nothing(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
@@ -530,7 +531,7 @@ def test_a_failure_that_comes_back_is_parked_without_another_round(
     process_retries(aws, processor)
     process(processor, failed_invocation(aws, event, "NotAccepted"))
     assert process_retries(aws, processor) == 0
-    assert record_of(processor, "email", event).status is Status.PARKED
+    assert record_of(processor, "email", event).status is FailedEventStatus.PARKED
 
 
 def test_a_success_is_none_if_the_consumer_has_set_the_event_aside_again(
@@ -546,7 +547,7 @@ def test_a_success_is_none_if_the_consumer_has_set_the_event_aside_again(
     process(processor, failed_invocation(aws, event, "NotAccepted"))
     process_retries(aws, processor)
     found = record_of(processor, "email", event)
-    assert (found.status, found.reason, found.failures) == (Status.PARKED, "MessageRejected", 2)
+    assert (found.status, found.reason, found.failures) == (FailedEventStatus.PARKED, "MessageRejected", 2)
     assert aws.dlq() == []
 
 
@@ -582,10 +583,10 @@ def test_a_queues_message_is_handed_over_as_a_batch_and_its_answer_is_read(
     assert name == function(aws, "AnalyticsFunction")
     assert [(record["eventSourceARN"], json.loads(record["body"])) for record in batch["Records"]] == [(queue, event)]
     found = record_of(processor, "analytics", event)
-    assert (found.status, found.reason) == (Status.RETRYING, "BatchItemFailure")
+    assert (found.status, found.reason) == (FailedEventStatus.RETRYING, "BatchItemFailure")
     consumers.answer = lambda: {"batchItemFailures": []}
     process_retries(aws, processor)
-    assert record_of(processor, "analytics", event).status is Status.RESOLVED
+    assert record_of(processor, "analytics", event).status is FailedEventStatus.RESOLVED
 
 
 def test_a_function_that_lambda_does_not_run_has_failed(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
@@ -646,15 +647,15 @@ def test_a_redrive_that_failed_beside_another_writer_leaves_the_record_to_that_o
     processor.records.resolve(record)
     failed = redriving.Outcome(succeeded=False, reason="KeyError", message="")
     settled, outcome = redriving.settle(processor.records, record, failed)
-    assert (settled.status, outcome) == (Status.RESOLVED, failed)
+    assert (settled.status, outcome) == (FailedEventStatus.RESOLVED, failed)
     settled, outcome = redriving.settle(processor.records, record, redriving.Outcome(succeeded=True))
-    assert (settled.status, outcome.succeeded, outcome.reason) == (Status.RESOLVED, False, "Changed")
+    assert (settled.status, outcome.succeeded, outcome.reason) == (FailedEventStatus.RESOLVED, False, "Changed")
 
 
 @pytest.fixture
 def publisher(aws: Aws, consumers: Consumers) -> ModuleType:
     """The event publisher, run for real when it is invoked."""
-    found = module("event_publisher.publisher")
+    found = module("event_publisher.handler")
     consumers.answer = lambda: found.handler(consumers.invoked[-1][1], Context())
     return found
 
@@ -692,7 +693,7 @@ def test_a_reservations_event_is_published_again_from_its_own_table(
     aws: Aws, processor: ModuleType, publisher: ModuleType
 ) -> None:
     order_id, product = f"ORD-{uuid.uuid4().hex}", aws.add_product(stock=5)
-    module("inventory.stock").handler(order_event("Order Placed", order_id, [(product, 2)]), Context())
+    module("inventory.handler").handler(order_event("Order Placed", order_id, [(product, 2)]), Context())
     (message,) = set_aside_by(aws, publisher, aws.records_of(f"RESERVATION#{order_id}"))
     process(processor, message)
     event = json.loads(message["body"])
@@ -772,7 +773,7 @@ def test_a_batch_that_the_stream_has_forgotten_is_parked_with_its_command(aws: A
     shard = f"shardId-{uuid.uuid4().hex}"
     assert process(processor, pointer(aws, stream, OLD, OLD, shard)) == []
     found = processor.records.get(f"event-publisher:{shard}-{OLD}")
-    assert (found.status, found.kind) == (Status.PARKED, Kind.STREAM)
+    assert (found.status, found.kind) == (FailedEventStatus.PARKED, Kind.STREAM)
     assert found.mend == "make republish FROM=2026-11-21T18:35:45Z TO=2026-11-21T18:36:17Z"
 
 
@@ -834,7 +835,7 @@ def test_a_batch_that_the_stream_no_longer_returns_is_parked(
     monkeypatch.setattr(processor.streams, "get_shard_iterator", refusing(code, "GetShardIterator"))
     shard = f"shardId-{uuid.uuid4().hex}"
     assert process(processor, pointer(aws, "a-stream", "9", "11", shard)) == []
-    assert processor.records.get(f"event-publisher:{shard}-9").status is Status.PARKED
+    assert processor.records.get(f"event-publisher:{shard}-9").status is FailedEventStatus.PARKED
 
 
 @pytest.mark.parametrize("following", [{}, {"NextShardIterator": "0"}])
@@ -844,7 +845,7 @@ def test_a_batch_whose_end_never_comes_is_parked(
     monkeypatch.setattr(processor, "streams", PagedStreams({"Records": [], **following}))
     shard = f"shardId-{uuid.uuid4().hex}"
     assert process(processor, pointer(aws, "a-stream", "9", "11", shard)) == []
-    assert processor.records.get(f"event-publisher:{shard}-9").status is Status.PARKED
+    assert processor.records.get(f"event-publisher:{shard}-9").status is FailedEventStatus.PARKED
 
 
 def test_a_stream_that_cannot_be_read_now_fails_the_message(
@@ -911,7 +912,7 @@ def test_an_alert_that_is_sent_while_retries_run_says_so(
         assert process(processor, message) == [message["messageId"]]
     consumers.fail("NotAccepted")
     assert process_retries(aws, processor) == 1
-    assert record_of(processor, "email", event).status is Status.RETRYING
+    assert record_of(processor, "email", event).status is FailedEventStatus.RETRYING
     assert process(processor, message) == []
     (alert,) = alerts()
     assert "tried again automatically" in alert["Message"]
@@ -969,9 +970,9 @@ def test_a_record_is_parked_only_after_its_alert_was_sent(
     with monkeypatch.context() as broken:
         broken.setattr(processor.alerts._sns, "publish", refusing("KMSThrottling", "Publish"))
         assert process(processor, last) == [last["messageId"]]
-    assert record_of(processor, "email", event).status is Status.RETRYING
+    assert record_of(processor, "email", event).status is FailedEventStatus.RETRYING
     assert process(processor, last) == []
-    assert record_of(processor, "email", event).status is Status.PARKED
+    assert record_of(processor, "email", event).status is FailedEventStatus.PARKED
     assert [reason in alert["Subject"] for alert in alerts()] == [True]
 
 

@@ -26,7 +26,7 @@ ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
 @pytest.fixture
 def function(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The function as it is where both addresses are given."""
-    found = module("customer_email.notifications")
+    found = module("customer_email.handler")
     aws.store.client("sesv2").create_email_identity(EmailIdentity=SENDER)
     monkeypatch.setattr(found.mailer, "sender", SENDER)
     monkeypatch.setattr(found, "sales", SALES)
@@ -261,7 +261,7 @@ def test_a_mail_that_ses_does_not_take_now_is_left_to_lambdas_retries_and_then_s
 ) -> None:
     event = event_of_type("Order Confirmed")
     fail(function, monkeypatch, code)
-    with pytest.raises(module("customer_email.mailer").NotAccepted, match=f"^{code}$"):
+    with pytest.raises(module("customer_email.ses").NotAccepted, match=f"^{code}$"):
         function.handler(event, Context())
     assert mails == []
     function.handler(event, Context())
@@ -300,7 +300,7 @@ def test_mails_are_counted_and_logged_with_their_order_and_never_with_an_address
     fail(function, monkeypatch, "MessageRejected")
     function.handler(event_of_type("Order Cancelled"), Context())
     fail(function, monkeypatch, "AccessDeniedException")
-    with pytest.raises(module("customer_email.mailer").NotAccepted) as raised:
+    with pytest.raises(module("customer_email.ses").NotAccepted) as raised:
         function.handler(event_of_type("Order Rejected"), Context())
     printed = output()
     assert (measured(printed, "EmailsSent"), measured(printed, "EmailsRejected")) == ([1.0], [1.0])

@@ -14,7 +14,7 @@ from tests.integration.support import Api, Aws, Context, line, log_lines, measur
 
 @pytest.fixture
 def publisher(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    found = module("event_publisher.publisher")
+    found = module("event_publisher.handler")
     monkeypatch.setattr(found.time, "sleep", lambda _: None)
     return found
 
@@ -86,7 +86,7 @@ def test_a_later_record_of_an_order_waits_until_the_earlier_one_is_published(
 
 
 def test_reservations_are_published_as_inventorys(aws: Aws, publisher: ModuleType, order_id: str) -> None:
-    stock = module("inventory.stock")
+    stock = module("inventory.handler")
     product = aws.add_product(stock=5)
     for detail_type in ("Order Placed", "Order Cancelled"):
         stock.handler(order_event(detail_type, order_id, [(product, 2)]), Context())

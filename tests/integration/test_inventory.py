@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dlq_processor.retries import is_transient
-from inventory import storage
-from orderflow.conflicts import ATTEMPTS
+from inventory import repository
+from orderflow.dynamodb import ATTEMPTS
 from orderflow.ids import derived_ulid
 from tests.integration.support import Aws, Context, measured, module, order_event
 
@@ -19,7 +19,7 @@ PLACED, CANCELLED = "Order Placed", "Order Cancelled"
 
 @pytest.fixture
 def stock(aws: Aws) -> ModuleType:
-    return module("inventory.stock")
+    return module("inventory.handler")
 
 
 def new_order() -> str:
@@ -137,17 +137,17 @@ def test_many_orders_at_once_never_sell_more_than_there_is(aws: Aws, stock: Modu
     barrier = threading.Barrier(8)
 
     def reserve(own: list[str]) -> None:
-        inventory = storage.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+        inventory = repository.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
         barrier.wait()
         for order_id in own:
             event = order_event(PLACED, order_id, [(product, 1)])
             order = stock.rules.content_of(stock.with_decimals(event["detail"]))
-            made = stock.rules.reserve(order, stock.cause("c", "e"), stock._now())
+            made = stock.rules.reserve(order, stock.new_cause("c", "e"), stock._now())
             try:
                 inventory.reserve(order_id, made, order["items"])
-            except storage.OutOfStock as error:
-                refusal = stock.rules.refuse(order, error.shortages, stock.cause("c", "e"), stock._now())
-                inventory.record(order_id, refusal, stock.rules.Status.OUT_OF_STOCK)
+            except repository.OutOfStock as error:
+                refusal = stock.rules.refuse(order, error.shortages, stock.new_cause("c", "e"), stock._now())
+                inventory.record(order_id, refusal, stock.rules.ReservationStatus.OUT_OF_STOCK)
 
     threads = [threading.Thread(target=reserve, args=(order_ids[number::8],)) for number in range(8)]
     for thread in threads:
@@ -230,7 +230,9 @@ def test_a_conflict_that_does_not_end_is_left_to_lambdas_retries(
 ) -> None:
     product, order_id = aws.add_product(stock=5), new_order()
     pauses = conflicting(stock, monkeypatch, ATTEMPTS)
-    with pytest.raises(storage.Contention, match=f"PRODUCT#{product}: TransactionConflict, after {ATTEMPTS} attempts"):
+    with pytest.raises(
+        repository.Contention, match=f"PRODUCT#{product}: TransactionConflict, after {ATTEMPTS} attempts"
+    ):
         tell(stock, PLACED, order_id, [(product, 2)])
     assert pauses == list(range(1, ATTEMPTS))
     assert aws.stock(product) == (5, 0)
@@ -243,7 +245,7 @@ def test_a_malformed_product_item_fails_the_reservation_at_once_and_is_named(
     sound, malformed, order_id = aws.add_product(stock=5), aws.add_product(stock=5), new_order()
     aws.table("InventoryTableName").update_item(Key={"pk": f"PRODUCT#{malformed}"}, UpdateExpression="REMOVE reserved")
     pauses = conflicting(stock, monkeypatch, 0)
-    with pytest.raises(storage.TransactionRejected, match=f"^PRODUCT#{malformed}: ValidationError$") as raised:
+    with pytest.raises(repository.TransactionRejected, match=f"^PRODUCT#{malformed}: ValidationError$") as raised:
         tell(stock, PLACED, order_id, [(sound, 2), (malformed, 2)])
     assert pauses == []
     assert aws.stock(sound) == (5, 0)
@@ -255,7 +257,7 @@ def test_a_release_of_more_than_is_reserved_fails_at_once_and_names_the_product(
     product, order_id = aws.add_product(stock=5), new_order()
     tell(stock, PLACED, order_id, [(product, 2)])
     aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 9, "reserved": 1})
-    with pytest.raises(storage.TransactionRejected, match=f"^PRODUCT#{product}: ConditionalCheckFailed$"):
+    with pytest.raises(repository.TransactionRejected, match=f"^PRODUCT#{product}: ConditionalCheckFailed$"):
         tell(stock, CANCELLED, order_id, [(product, 2)])
     assert aws.stock(product) == (9, 1)
     assert types(aws, order_id) == ["Inventory Reserved"]

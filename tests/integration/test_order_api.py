@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from orderflow import cursors
+from orderflow import pagination
 from orderflow.event_store import as_stream
 from orderflow.events import Cause
-from orderflow.pages import READS_PER_PAGE
-from orders import order as rules
-from orders.storage import beside
+from orderflow.pagination import READS_PER_PAGE
+from orders import domain as rules
+from orders.repository import index_attributes
 from tests.customer import ADDRESS
 from tests.integration.support import Answer, Api, Aws, Context, line, log_lines, measured
 
@@ -70,7 +70,7 @@ def test_what_stands_beside_the_events_is_what_they_fold_to(api: Api, aws: Aws) 
     api.call("POST", f"/orders/{order_id}/cancellation")
     item = stored(aws, order_id)
     order = rules.fold(as_stream(item).events)
-    assert {name: item[name] for name in beside(order)} == beside(order)
+    assert {name: item[name] for name in index_attributes(order)} == index_attributes(order)
     assert item["version"] == order.version == 3
     assert item["status"] == "CANCELLED"
 
@@ -350,7 +350,7 @@ def test_a_customers_orders_are_listed_newest_first_in_pages(api: Api, aws: Aws)
 
 
 def test_a_status_is_searched_beyond_the_first_read(api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orderflow.pages.ITEMS_PER_FILTERED_READ", 2)
+    monkeypatch.setattr("orderflow.pagination.ITEMS_PER_FILTERED_READ", 2)
     product = aws.add_product()
     placed = [api.place(line(product)).body["orderId"] for _ in range(6)]
     for order_id in (placed[0], placed[2]):
@@ -364,7 +364,7 @@ def test_a_status_is_searched_beyond_the_first_read(api: Api, aws: Aws, monkeypa
 def test_a_search_ends_after_a_bounded_number_of_reads_and_can_go_on(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orderflow.pages.ITEMS_PER_FILTERED_READ", 1)
+    monkeypatch.setattr("orderflow.pagination.ITEMS_PER_FILTERED_READ", 1)
     product = aws.add_product()
     oldest = api.place(line(product)).body["orderId"]
     api.call("POST", f"/orders/{oldest}/cancellation")
@@ -401,7 +401,7 @@ def test_a_cursor_is_good_for_its_own_list_only(api: Api, aws: Aws) -> None:
 )
 def test_a_forged_position_is_refused(api: Api, path: str, of_list: tuple[str, ...], position: dict[str, str]) -> None:
     own_list = tuple(part.format(**api.claims) for part in of_list)
-    answer = api.call("GET", path, query={"cursor": cursors.encode(position, own_list, api.module._now())})
+    answer = api.call("GET", path, query={"cursor": pagination.encode_cursor(position, own_list, api.module._now())})
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
 
 
@@ -643,8 +643,8 @@ def test_a_batch_that_dynamodb_answers_in_part_is_asked_again(api: Api, aws: Aws
                 else real(RequestItems=RequestItems)
             )
 
-    from orderflow.batch_read import IncompleteRead
-    from orders.storage import Products
+    from orderflow.dynamodb import IncompleteRead
+    from orders.repository import Products
 
     partial = Products(aws.resource, catalogue._table.name, api.module.report_invalid_product)
     partial._client = Partial(1)  # type: ignore[assignment]

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orderflow.event_store import as_stream
-from orders.order import fold
-from orders.storage import beside
+from orders.domain import fold
+from orders.repository import index_attributes
 from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event
 
 RESERVED, OUT_OF_STOCK = "Inventory Reserved", "Inventory Out-Of-Stock"
@@ -18,7 +18,7 @@ RESERVED, OUT_OF_STOCK = "Inventory Reserved", "Inventory Out-Of-Stock"
 
 @pytest.fixture
 def status(aws: Aws) -> ModuleType:
-    return module("orders.status")
+    return module("orders.status_handler")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_whatever_happens_to_an_order_its_events_fold_to_what_stands_beside_them
             tell(status, command, order_id)
     item = aws.table("OrdersTableName").get_item(Key={"orderId": order_id})["Item"]
     order = fold(as_stream(item).events)
-    assert {name: item[name] for name in beside(order)} == beside(order)
+    assert {name: item[name] for name in index_attributes(order)} == index_attributes(order)
     assert item["version"] == order.version
 
 

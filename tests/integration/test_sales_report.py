@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from botocore.exceptions import ClientError
 
-from analytics.facts import Fact, Kind, Tally
+from analytics.domain import Fact, Kind, Tally
 from tests.integration.support import Aws, Context, measured, module, subscribed
 
 # Days of this file's own: analytics' tests count for the first days of months
@@ -18,7 +18,7 @@ DAYS = (date(2029, 1, 1) + timedelta(days=number) for number in count())
 
 @pytest.fixture
 def report(aws: Aws) -> ModuleType:
-    return module("analytics.report")
+    return module("analytics.report_handler")
 
 
 @pytest.fixture

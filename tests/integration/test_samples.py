@@ -41,7 +41,7 @@ def test_the_consumers_here_are_those_of_ours_that_rules_have() -> None:
 @pytest.mark.parametrize("name", samples_for("InventoryFunction"))
 def test_inventory_decides_on_a_sample(aws: Aws, name: str) -> None:
     order_id = f"ORD-{uuid.uuid4()}"
-    module("inventory.stock").handler(sample(name, orderId=order_id), Context())
+    module("inventory.handler").handler(sample(name, orderId=order_id), Context())
     reservation = aws.reservation(order_id)
     assert reservation is not None
     wanted = {"Order Placed": "OUT_OF_STOCK", "Order Cancelled": "RELEASED"}
@@ -51,7 +51,7 @@ def test_inventory_decides_on_a_sample(aws: Aws, name: str) -> None:
 @pytest.mark.parametrize("name", samples_for("OrderStatusFunction"))
 def test_order_status_moves_an_order_on_by_a_sample(aws: Aws, api: Api, name: str) -> None:
     order_id = api.place(line(aws.add_product())).body["orderId"]
-    module("orders.status").handler(sample(name, orderId=order_id), Context())
+    module("orders.status_handler").handler(sample(name, orderId=order_id), Context())
     wanted = {"Inventory Reserved": "CONFIRMED", "Inventory Out-Of-Stock": "REJECTED"}
     assert api.call("GET", f"/orders/{order_id}").body["status"] == wanted[SAMPLES[name]["detail-type"]]
 
@@ -59,7 +59,7 @@ def test_order_status_moves_an_order_on_by_a_sample(aws: Aws, api: Api, name: st
 @pytest.fixture
 def email(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, list[bytes]]]:
     """EmailFunction with both addresses, and the mails that SES has accepted."""
-    function, mails = module("customer_email.notifications"), list[bytes]()
+    function, mails = module("customer_email.handler"), list[bytes]()
     aws.store.client("sesv2").create_email_identity(EmailIdentity="shop@example.com")
     monkeypatch.setattr(function.mailer, "sender", "shop@example.com")
     monkeypatch.setattr(function, "sales", "sales@example.com")
@@ -80,6 +80,6 @@ def test_email_tells_of_a_sample(email: tuple[ModuleType, list[bytes]], name: st
 def test_analytics_counts_a_sample(aws: Aws, name: str) -> None:
     event = sample(name)
     record = {"messageId": "message-1", "body": json.dumps(event)}
-    assert module("analytics.counting").handler({"Records": [record]}, Context()) == {"batchItemFailures": []}
+    assert module("analytics.counting_handler").handler({"Records": [record]}, Context()) == {"batchItemFailures": []}
     key = {"pk": f"FACT#{event['detail']['metadata']['eventId']}", "sk": "FACT"}
     assert "Item" in aws.table("AnalyticsTableName").get_item(Key=key)

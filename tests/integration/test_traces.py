@@ -77,7 +77,7 @@ def test_the_trace_of_a_placed_order_does_not_contain_its_address(aws: Aws) -> N
     body = {"items": [line(aws.add_product())], "shippingAddress": ADDRESS}
     claims = {"email": "ada@example.com", "email_verified": "true"}
 
-    answer, sent = called_with_traces("orders.api", request("POST", "/orders", claims, body=json.dumps(body)))
+    answer, sent = called_with_traces("orders.api_handler", request("POST", "/orders", claims, body=json.dumps(body)))
 
     assert answer["statusCode"] == 201
     assert personal_data_in([answer["body"]], PERSONAL)
@@ -94,7 +94,7 @@ def test_the_trace_of_listed_failed_events_does_not_contain_their_messages(aws: 
 
     claims, query = {"cognito:groups": "[staff]"}, {"consumer": record["consumer"]}
     event = request("GET", "/admin/failed-events", claims, queryStringParameters=query)
-    answer, sent = called_with_traces("backoffice.api", event)
+    answer, sent = called_with_traces("backoffice.handler", event)
 
     assert personal_data_in([answer["body"]], PERSONAL)
     assert any('"name":"dynamodb"' in segment.lower().replace(" ", "") for segment in sent)

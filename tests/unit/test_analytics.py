@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics.facts import MAX_FACTS, MAX_OPERATIONS, Counter, Fact, Kind, Tally, chunks, fact_of, months, totals
+from analytics.domain import MAX_FACTS, MAX_OPERATIONS, Counter, Fact, Kind, Tally, chunks, fact_of, months, totals
 
 FIXTURES = Path(__file__).parents[2] / "events/email"
 DAY = date(2026, 11, 21)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from analytics.facts import Figures, Tally
-from backoffice.figures import MAX_DAYS, MalformedRange, Range, promotions, range_of, sales
-from backoffice.requests import MAX_AVAILABLE, RedriveRequest, SetStockRequest
+from analytics.domain import Figures, Tally
+from backoffice.domain import MAX_DAYS, MalformedRange, Range, promotions, range_of, sales
+from backoffice.models import MAX_AVAILABLE, RedriveRequest, SetStockRequest
 
 TODAY = date(2026, 11, 21)
 NONE = Tally()

@@ -3,7 +3,7 @@
 import pytest
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
-from orderflow.callers import caller_of
+from orderflow.auth import caller_of
 
 
 def request(**claims: str) -> APIGatewayProxyEventV2:

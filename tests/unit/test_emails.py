@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from customer_email.emails import REASONS, Mail, mail_for
+from customer_email.domain import REASONS, Mail, mail_for
 from orderflow.contracts import OrderCancelledDetail, OrderRejectedDetail
 
 FIXTURES = Path(__file__).parents[2] / "events/email"

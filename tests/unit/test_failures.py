@@ -10,9 +10,8 @@ from botocore.retries import standard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_processor.alerts import subject, text
 from dlq_processor.consumers import Consumers
-from dlq_processor.failures import (
+from dlq_processor.domain import (
     MAX_PAYLOAD,
     Batch,
     Failure,
@@ -22,8 +21,9 @@ from dlq_processor.failures import (
     classify,
     failures_in,
 )
-from dlq_processor.records import FailedEvent, Status
+from dlq_processor.repository import FailedEvent, FailedEventStatus
 from dlq_processor.retries import DELAYS, is_transient
+from dlq_processor.sns import subject, text
 
 FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
 ACCOUNT = "us-east-1:123456789012"
@@ -297,9 +297,9 @@ def test_an_event_for_the_analytics_queue_becomes_a_message_of_that_queue() -> N
 
 
 def test_a_stream_record_that_was_set_aside_is_kept_as_a_batch_of_its_own() -> None:
-    set_aside = fixture("set_aside_record")
-    found = failure(set_aside)
-    assert json.loads(found.payload or "") == {"Records": [json.loads(set_aside["body"])]}
+    send_to_dlq = fixture("set_aside_record")
+    found = failure(send_to_dlq)
+    assert json.loads(found.payload or "") == {"Records": [json.loads(send_to_dlq["body"])]}
     assert found.detail_type == "Order Confirmed"
 
 
@@ -508,7 +508,7 @@ def record(**fields: Any) -> FailedEvent:
         "kind": Kind.SET_ASIDE,
         "reason": "MessageRejected",
         "message": "no mail for ada@example.com",
-        "status": Status.NEW,
+        "status": FailedEventStatus.NEW,
         "first_failed_at": "2026-11-21T18:36:00.000Z",
         "last_failed_at": "2026-11-21T18:36:00.000Z",
         "order_id": "ORD-1",

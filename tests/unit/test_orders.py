@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orderflow.events import Cause, CorruptStream, StoredEvent, new_event
-from orders import order as rules
-from orders.order import Line, Order, Product, Status
+from orders import domain as rules
+from orders.domain import Line, Order, OrderStatus, Product
 
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
 CAUSE = Cause("request-1", "request-1")
@@ -22,7 +22,7 @@ def placed() -> StoredEvent:
         order_id=rules.new_order_id(NOW),
         customer_id="customer-1",
         customer_email="ada@example.com",
-        items=rules.priced([Line("PROD-KEYBOARD", 2)], {"PROD-KEYBOARD": KEYBOARD}),
+        items=rules.price_items([Line("PROD-KEYBOARD", 2)], {"PROD-KEYBOARD": KEYBOARD}),
         shipping_address={"street": "1 Main St"},
         metadata={"source": "web"},
         request_hash="hash",
@@ -56,7 +56,7 @@ def test_any_sequence_of_commands_folds_to_the_state_reached_step_by_step(comman
 
 @given(COMMANDS)
 def test_an_order_never_moves_backwards(commands: list[str]) -> None:
-    rank = {Status.PENDING: 0, Status.CONFIRMED: 1, Status.REJECTED: 2, Status.CANCELLED: 2}
+    rank = {OrderStatus.PENDING: 0, OrderStatus.CONFIRMED: 1, OrderStatus.REJECTED: 2, OrderStatus.CANCELLED: 2}
     order = rules.fold([placed()])
     for command in commands:
         event = decide(order, command)
@@ -96,7 +96,7 @@ def test_events_that_no_order_can_have_had_are_refused(types: list[str]) -> None
 
 def test_an_order_is_priced_by_the_catalogue_and_its_total_is_exact() -> None:
     cable = Product("PROD-CABLE", "Cable", Decimal("0.10"), active=True)
-    items = rules.priced(
+    items = rules.price_items(
         [Line("PROD-KEYBOARD", 3, Decimal("79.9")), Line("PROD-CABLE", 3)],
         {"PROD-KEYBOARD": KEYBOARD, "PROD-CABLE": cable},
     )
@@ -107,23 +107,23 @@ def test_an_order_is_priced_by_the_catalogue_and_its_total_is_exact() -> None:
 def test_an_order_costs_at_most_the_limit() -> None:
     house = Product("PROD-HOUSE", "House", rules.MAX_TOTAL / 1000, active=True)
     catalogue = {"PROD-HOUSE": house, "PROD-KEYBOARD": KEYBOARD}
-    assert rules.total(rules.priced([Line("PROD-HOUSE", 1000)], catalogue)) == rules.MAX_TOTAL
+    assert rules.total(rules.price_items([Line("PROD-HOUSE", 1000)], catalogue)) == rules.MAX_TOTAL
     with pytest.raises(
         rules.TotalTooLarge, match=r"total of 1000000079\.90 USD exceeds the limit of 1000000000\.00 USD"
     ):
-        rules.priced([Line("PROD-HOUSE", 1000), Line("PROD-KEYBOARD", 1)], catalogue)
+        rules.price_items([Line("PROD-HOUSE", 1000), Line("PROD-KEYBOARD", 1)], catalogue)
 
 
 def test_a_price_that_differs_from_the_one_seen_is_named() -> None:
     with pytest.raises(rules.PriceChanged) as caught:
-        rules.priced([Line("PROD-KEYBOARD", 1, Decimal("75.00"))], {"PROD-KEYBOARD": KEYBOARD})
+        rules.price_items([Line("PROD-KEYBOARD", 1, Decimal("75.00"))], {"PROD-KEYBOARD": KEYBOARD})
     assert caught.value.changes == [{"productId": "PROD-KEYBOARD", "seen": Decimal("75.00"), "price": Decimal("79.90")}]
 
 
 def test_products_that_are_unknown_or_not_for_sale_are_named_together() -> None:
     gone = Product("PROD-GONE", "Gone", Decimal(1), active=False)
     with pytest.raises(rules.UnknownProducts) as caught:
-        rules.priced([Line("PROD-GONE", 1), Line("PROD-NONE", 1)], {"PROD-GONE": gone})
+        rules.price_items([Line("PROD-GONE", 1), Line("PROD-NONE", 1)], {"PROD-GONE": gone})
     assert caught.value.product_ids == ["PROD-GONE", "PROD-NONE"]
 
 

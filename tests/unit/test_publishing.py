@@ -10,9 +10,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_publisher import outbox
-from event_publisher.delivery import ATTEMPTS, deliver
-from event_publisher.outbox import MAX_BYTES, MAX_ENTRIES, Outgoing
+from event_publisher import domain
+from event_publisher.domain import MAX_BYTES, MAX_ENTRIES, Outgoing
+from event_publisher.put_events import ATTEMPTS, deliver
 
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
 Answer = dict[str, str]
@@ -134,7 +134,7 @@ def test_whatever_fails_each_aggregate_keeps_its_order_and_nothing_is_lost(
 @given(st.lists(st.integers(1, MAX_BYTES - 1000), max_size=40))
 def test_requests_keep_to_both_limits_and_to_the_order(sizes: list[int]) -> None:
     entries = [entry("a", number, "x" * size) for number, size in enumerate(sizes)]
-    requests = list(outbox.requests(entries))
+    requests = list(domain.requests(entries))
     assert [sent for request in requests for sent in request] == entries
     assert all(1 <= len(request) <= MAX_ENTRIES for request in requests)
     assert all(sum(sent.size for sent in request) <= MAX_BYTES for request in requests)
@@ -144,13 +144,13 @@ def test_requests_keep_to_both_limits_and_to_the_order(sizes: list[int]) -> None
 def test_two_entries_share_a_request_up_to_one_mebibyte(excess: int, requests: int) -> None:
     empty = 2 * entry("a", 1, "").size
     entries = [entry("a", 1, "x" * 500_000), entry("a", 2, "x" * (1_048_576 - empty - 500_000 + excess))]
-    assert len(list(outbox.requests(entries))) == requests
-    assert len(list(outbox.requests(entries * 3))) == requests * 3
+    assert len(list(domain.requests(entries))) == requests
+    assert len(list(domain.requests(entries * 3))) == requests * 3
 
 
 @pytest.mark.parametrize(("entries", "requests"), [(10, 1), (11, 2), (20, 2), (21, 3)])
 def test_a_request_takes_ten_entries(entries: int, requests: int) -> None:
-    assert len(list(outbox.requests([entry("a", number) for number in range(entries)]))) == requests
+    assert len(list(domain.requests([entry("a", number) for number in range(entries)]))) == requests
 
 
 def test_sizes_are_bytes_and_not_characters() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orders.order import Line
-from orders.requests import MAX_PRODUCTS, PlaceOrderRequest, StaffPlaceOrderRequest
+from orders.domain import Line
+from orders.models import MAX_PRODUCTS, PlaceOrderRequest, StaffPlaceOrderRequest
 
 ADDRESS = {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"}
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from inventory import reservations as rules
+from inventory import domain as rules
 from orderflow.events import Cause, CorruptStream, OrderContent, new_event
 
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
@@ -34,14 +34,14 @@ def test_a_released_reservation_is_not_released_again() -> None:
     release = rules.release(rules.fold([reserved]), ORDER, CAUSE, NOW)
     assert release is not None
     reservation = rules.fold([reserved, release])
-    assert (reservation.status, reservation.version) == (rules.Status.RELEASED, 2)
+    assert (reservation.status, reservation.version) == (rules.ReservationStatus.RELEASED, 2)
     assert rules.release(reservation, ORDER, CAUSE, NOW) is None
 
 
 def test_an_order_that_was_out_of_stock_has_nothing_to_give_back() -> None:
     shortage: rules.Shortage = {"productId": "PROD-1", "asked": 2, "available": 1}
     reservation = rules.fold([rules.refuse(ORDER, [shortage], CAUSE, NOW)])
-    assert reservation.status is rules.Status.OUT_OF_STOCK
+    assert reservation.status is rules.ReservationStatus.OUT_OF_STOCK
     assert rules.release(reservation, ORDER, CAUSE, NOW) is None
 
 
@@ -49,7 +49,7 @@ def test_a_cancellation_before_the_order_leaves_a_release_that_gives_nothing_bac
     release = rules.release(None, ORDER, CAUSE, NOW)
     assert release is not None
     assert release.data["released"] == []
-    assert rules.fold([release]).status is rules.Status.RELEASED
+    assert rules.fold([release]).status is rules.ReservationStatus.RELEASED
 
 
 @pytest.mark.parametrize("types", [[], ["Order Placed"], ["Inventory Reserved", "Inventory Reserved"]])

@@ -3,8 +3,7 @@
 from datetime import date
 from decimal import Decimal
 
-from analytics.facts import Figures, Tally
-from analytics.sales import subject, text
+from analytics.domain import Figures, Tally, subject, text
 
 DAY = date(2026, 11, 21)
 NONE = Tally()

@@ -20,13 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from orderflow import conflicts, cursors, idempotency, pages
-from orderflow.callers import caller_of
+from orderflow import dynamodb, idempotency, pagination
+from orderflow.auth import caller_of
 from orderflow.http_api import Problem
 from orderflow.ids import derived_ulid, new_ulid
+from orderflow.plain_text import unsafe_character
+from orderflow.serialization import timestamp, to_json, with_decimals
 from orderflow.settings import MissingSettings, from_environment
-from orderflow.texts import unsafe_character
-from orderflow.wire import timestamp, to_json, with_decimals
 
 NOW = datetime(2026, 11, 21, 18, 36, 0, 123_000, tzinfo=UTC)
 MONEY = st.decimals(min_value=0, max_value=10**12, places=2)
@@ -106,27 +106,27 @@ def is_position(position: Mapping[str, str]) -> bool:
 
 
 def test_a_cursor_leads_back_to_its_position() -> None:
-    cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
+    cursor = pagination.encode_cursor({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
     last_moment = NOW + timedelta(days=1, seconds=-1)
-    assert cursors.decode(cursor, ("orders", "ada"), is_position, last_moment) == {"orderId": "ORD-1"}
+    assert pagination.decode_cursor(cursor, ("orders", "ada"), is_position, last_moment) == {"orderId": "ORD-1"}
 
 
 def test_a_cursor_of_another_list_is_refused() -> None:
-    cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
-    with pytest.raises(cursors.BadCursor, match="not one of this list"):
-        cursors.decode(cursor, ("orders", "bob"), is_position, NOW)
+    cursor = pagination.encode_cursor({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
+    with pytest.raises(pagination.InvalidCursor, match="not one of this list"):
+        pagination.decode_cursor(cursor, ("orders", "bob"), is_position, NOW)
 
 
 def test_an_old_cursor_is_refused() -> None:
-    cursor = cursors.encode({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
-    with pytest.raises(cursors.BadCursor, match="expired"):
-        cursors.decode(cursor, ("orders", "ada"), is_position, NOW + timedelta(days=1, seconds=2))
+    cursor = pagination.encode_cursor({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
+    with pytest.raises(pagination.InvalidCursor, match="expired"):
+        pagination.decode_cursor(cursor, ("orders", "ada"), is_position, NOW + timedelta(days=1, seconds=2))
 
 
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_reading_of_a_cursor(text: str) -> None:
-    with pytest.raises(cursors.BadCursor):
-        cursors.decode(text, ("orders", "ada"), is_position, NOW)
+    with pytest.raises(pagination.InvalidCursor):
+        pagination.decode_cursor(text, ("orders", "ada"), is_position, NOW)
 
 
 @pytest.mark.parametrize(
@@ -137,23 +137,27 @@ def test_no_text_breaks_the_reading_of_a_cursor(text: str) -> None:
     ],
 )
 def test_a_forged_position_that_dynamodb_would_refuse_is_refused(position: str) -> None:
-    genuine = cursors.encode({}, ("orders", "ada"), NOW)
+    genuine = pagination.encode_cursor({}, ("orders", "ada"), NOW)
     content = base64.urlsafe_b64decode(genuine + "=" * (-len(genuine) % 4)).decode().replace("{}", position, 1)
-    with pytest.raises(cursors.BadCursor, match="not one of this list"):
-        cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW)
+    with pytest.raises(pagination.InvalidCursor, match="not one of this list"):
+        pagination.decode_cursor(
+            base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW
+        )
 
 
 @pytest.mark.parametrize("content", ["[]", "[1, 2, 3]", "null", '[{}, "x", Infinity]', "[" * 5000])
 def test_json_that_is_no_cursor_is_refused(content: str) -> None:
-    with pytest.raises(cursors.BadCursor, match="not one of this list"):
-        cursors.decode(base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW)
+    with pytest.raises(pagination.InvalidCursor, match="not one of this list"):
+        pagination.decode_cursor(
+            base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW
+        )
 
 
 def test_the_pause_after_a_conflict_grows_and_is_at_most_two_seconds_for_all_attempts() -> None:
     pauses: list[float] = []
-    for attempt in range(1, conflicts.ATTEMPTS):
-        conflicts.pause_after(attempt, pauses.append, lambda shortest, longest: shortest + longest)
-    assert len(pauses) == conflicts.ATTEMPTS - 1
+    for attempt in range(1, dynamodb.ATTEMPTS):
+        dynamodb.pause_after(attempt, pauses.append, lambda shortest, longest: shortest + longest)
+    assert len(pauses) == dynamodb.ATTEMPTS - 1
     assert pauses == sorted(set(pauses))
     assert pauses[0] > 0
     assert sum(pauses) < 2
@@ -174,7 +178,7 @@ def test_the_pause_after_a_conflict_grows_and_is_at_most_two_seconds_for_all_att
 def test_only_conflicts_and_throttling_make_a_cancelled_transaction_retryable(
     codes: list[str], retryable: bool
 ) -> None:
-    assert conflicts.is_retryable(codes) is retryable
+    assert dynamodb.is_retryable(codes) is retryable
 
 
 def test_texts_may_contain_every_character_that_does_not_control_output_or_direction() -> None:
@@ -187,17 +191,17 @@ def test_texts_may_contain_every_character_that_does_not_control_output_or_direc
         assert unsafe_character(f"a{character}b") == (f"U+{ord(character):04X}" if unsafe else None)
 
 
-def a_page(reads: list[list[str]], limit: int) -> tuple[pages.Page, int]:
+def a_page(reads: list[list[str]], limit: int) -> tuple[pagination.Page, int]:
     """Read a page of a list that DynamoDB returns in these parts; return it with the number of reads."""
     count = 0
 
-    def read(_: pages.Position | None) -> tuple[list[dict[str, str]], pages.Position | None]:
+    def read(_: pagination.Position | None) -> tuple[list[dict[str, str]], pagination.Position | None]:
         nonlocal count
         count += 1
         names = reads[count - 1]
         return [{"orderId": name} for name in names], {"orderId": names[-1]} if count < len(reads) else None
 
-    return pages.read_page(read, None, limit, ("orderId",)), count
+    return pagination.read_page(read, None, limit, ("orderId",)), count
 
 
 @pytest.mark.parametrize(
@@ -219,8 +223,8 @@ def test_a_page_is_read_until_it_is_full_or_the_list_ends(
 
 
 def test_a_read_takes_no_more_than_the_page_unless_dynamodb_filters_it() -> None:
-    assert pages.read_limit(20, filtered=False) == 20
-    assert pages.read_limit(20, filtered=True) > 20
+    assert pagination.read_limit(20, filtered=False) == 20
+    assert pagination.read_limit(20, filtered=True) > 20
 
 
 def test_a_request_without_claims_has_no_caller() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.events import StoredEvent, numbered
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Stream:
     item: Mapping[str, Any]
 
 
-class VersionConflict(Exception):
+class VersionConflict(ConcurrentUpdate):
     """Another writer came first.
 
     Attributes:

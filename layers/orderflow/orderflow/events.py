@@ -7,7 +7,7 @@ from functools import reduce
 from typing import Any, NotRequired, TypedDict, TypeVar
 
 from orderflow.ids import new_ulid
-from orderflow.wire import timestamp
+from orderflow.serialization import timestamp
 
 SCHEMA_VERSION = "1.0"
 

@@ -12,10 +12,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from orderflow import cursors
+from orderflow import pagination
 from orderflow.observability import logger
-from orderflow.texts import UNSAFE, unsafe_character
-from orderflow.wire import to_json
+from orderflow.plain_text import UNSAFE, unsafe_character
+from orderflow.serialization import to_json
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 StatusT = TypeVar("StatusT", bound=StrEnum)
@@ -192,8 +192,8 @@ def cursor_parameter(
     if cursor is None:
         return None
     try:
-        return cursors.decode(cursor, of_list, is_position, now)
-    except cursors.BadCursor as error:
+        return pagination.decode_cursor(cursor, of_list, is_position, now)
+    except pagination.InvalidCursor as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)) from error
 
 
@@ -203,5 +203,5 @@ def page_response(
     """One page of a list, with a cursor if there is more."""
     body: dict[str, Any] = {"items": items}
     if last is not None:
-        body["nextCursor"] = cursors.encode(last, of_list, now)
+        body["nextCursor"] = pagination.encode_cursor(last, of_list, now)
     return json_response(HTTPStatus.OK, body)

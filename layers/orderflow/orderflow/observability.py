@@ -39,6 +39,6 @@ def stack(error: Exception) -> str:
     return "".join(traceback.format_tb(error.__traceback__))
 
 
-def cause(correlation_id: str, causation_id: str) -> Cause:
+def new_cause(correlation_id: str, causation_id: str) -> Cause:
     """The cause of what this invocation stores, with its trace."""
     return Cause(correlation_id, causation_id, os.environ.get("_X_AMZN_TRACE_ID"))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orderflow.texts import unsafe_character
-from orders import order as rules
+from orderflow.plain_text import unsafe_character
+from orders import domain as rules
 from tools import seed
 
 MOUSE = {"productId": "PROD-MOUSE", "name": "Mouse", "price": 24.5, "stock": 10}

@@ -5,7 +5,7 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from customer_email.emails import Mail
+from customer_email.domain import Mail
 
 CLIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
 """One attempt: SendEmail knows no token that makes it idempotent, and the SDK would repeat a call whose answer was

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import BotoCoreError, ClientError
 
-from analytics.facts import Counter, Fact, Figures, Kind, Tally, months, totals
-from orderflow.conflicts import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, reason_codes
-from orderflow.wire import timestamp
+from analytics.domain import Counter, Fact, Figures, Kind, Tally, months, totals
+from orderflow.dynamodb import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, reason_codes
+from orderflow.serialization import timestamp
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource

@@ -9,7 +9,9 @@ MAX_MESSAGE = 1000
 """Characters of a reason. The attributes count towards the size of the message (SQS developer guide)."""
 
 
-def set_aside(queue: "SQSClient", url: str, body: str, code: str, message: str, target_arn: str | None = None) -> None:
+def send_to_dlq(
+    queue: "SQSClient", url: str, body: str, code: str, message: str, target_arn: str | None = None
+) -> None:
     """Send something to the DLQ. If that fails, so must the caller: nothing is dropped.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from dlq_processor.failures import Batch
+from dlq_processor.domain import Batch
 
 READS = 100
 """Pages of GetRecords, of which any may be empty. A batch of 100 records takes one or two that are not."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
-from dlq_processor.failures import Failure, Kind
-from orderflow.pages import Page, Position, read_limit, read_page
-from orderflow.wire import timestamp
+from dlq_processor.domain import Failure, Kind
+from orderflow.dynamodb import ConcurrentUpdate
+from orderflow.pagination import Page, Position, read_limit, read_page
+from orderflow.serialization import timestamp
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource, Table
@@ -24,7 +25,7 @@ WRITE_ATTEMPTS = 5
 """How often a failure is counted anew because its record was changed meanwhile."""
 
 
-class Status(StrEnum):
+class FailedEventStatus(StrEnum):
     """What is being done about a failed event."""
 
     NEW = "NEW"  # nothing was tried: it needs a person, or its first automatic retry is on its way
@@ -33,17 +34,13 @@ class Status(StrEnum):
     RESOLVED = "RESOLVED"  # its consumer has succeeded
 
 
-ORDER = tuple(Status)
+ORDER = tuple(FailedEventStatus)
 """In which a list of all shows them."""
 
 
 def is_position(position: Mapping[str, str]) -> bool:
     """Whether a page can end there: behind a record, or where a status begins."""
     return set(position) in ({"status"}, set(INDEX_KEY)) and position["status"] in ORDER
-
-
-class Changed(Exception):
-    """Somebody else has changed the record meanwhile; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class FailedEvent:
     kind: Kind
     reason: str
     message: str
-    status: Status
+    status: FailedEventStatus
     first_failed_at: str
     last_failed_at: str
     failures: int = 0
@@ -162,7 +159,7 @@ class FailedEvents:
             The record, and whether this message was new.
 
         Raises:
-            Changed: others kept changing the record.
+            ConcurrentUpdate: others kept changing the record.
         """
         for _ in range(WRITE_ATTEMPTS):
             known = self.get(failure.id)
@@ -170,33 +167,37 @@ class FailedEvents:
                 return known, False
             try:
                 return self._save(_counted(known, failure, message_id, timestamp(self._now()))), True
-            except Changed:
+            except ConcurrentUpdate:
                 continue
-        raise Changed(failure.id)
+        raise ConcurrentUpdate(failure.id)
 
     def claim(self, record: FailedEvent, attempt: int) -> FailedEvent:
         """Begin an automatic retry, the first or a later one.
 
         Raises:
-            Changed: see there.
+            ConcurrentUpdate: see there.
         """
-        return self._save(replace(record, status=Status.RETRYING, attempts=attempt))
+        return self._save(replace(record, status=FailedEventStatus.RETRYING, attempts=attempt))
 
     def resolve(self, record: FailedEvent) -> FailedEvent:
         """The consumer has succeeded.
 
         Raises:
-            Changed: see there. The consumer may have set the event aside again, and answered all the same.
+            ConcurrentUpdate: see there. The consumer may have set the event aside again, and answered all the same.
         """
         now = self._now()
         expiration = int((now + KEEP_RESOLVED).timestamp())
-        return self._save(replace(record, status=Status.RESOLVED, resolved_at=timestamp(now), expiration=expiration))
+        return self._save(
+            replace(record, status=FailedEventStatus.RESOLVED, resolved_at=timestamp(now), expiration=expiration)
+        )
 
-    def fail(self, record: FailedEvent, reason: str, message: str, status: Status = Status.PARKED) -> FailedEvent:
+    def fail(
+        self, record: FailedEvent, reason: str, message: str, status: FailedEventStatus = FailedEventStatus.PARKED
+    ) -> FailedEvent:
         """The consumer has failed at a redrive.
 
         Raises:
-            Changed: see there.
+            ConcurrentUpdate: see there.
         """
         failed_at = timestamp(self._now())
         return self._save(replace(record, status=status, reason=reason, message=message, last_failed_at=failed_at))
@@ -205,11 +206,11 @@ class FailedEvents:
         """Give a record up.
 
         Raises:
-            Changed: see there.
+            ConcurrentUpdate: see there.
         """
-        return self._save(replace(record, status=Status.PARKED))
+        return self._save(replace(record, status=FailedEventStatus.PARKED))
 
-    def page(self, status: Status | None, consumer: str | None, limit: int, start: Position | None) -> Page:
+    def page(self, status: FailedEventStatus | None, consumer: str | None, limit: int, start: Position | None) -> Page:
         """Records, newest first within a status.
 
         Args:
@@ -247,7 +248,7 @@ class FailedEvents:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
-            raise Changed(record.id) from error
+            raise ConcurrentUpdate(record.id) from error
         return saved
 
 
@@ -255,7 +256,7 @@ def _counted(known: FailedEvent | None, failure: Failure, message_id: str, now: 
     """The record of a failure, once one more message has told of it."""
     described: dict[str, Any] = {name: value for name, value in vars(failure).items() if name != "transient"}
     if known is None:
-        status = Status.PARKED if failure.payload is None else Status.NEW
+        status = FailedEventStatus.PARKED if failure.payload is None else FailedEventStatus.NEW
         return FailedEvent(
             **described,
             id=failure.id,
@@ -268,7 +269,7 @@ def _counted(known: FailedEvent | None, failure: Failure, message_id: str, now: 
     return replace(
         known,
         **described,
-        status=Status.PARKED,
+        status=FailedEventStatus.PARKED,
         last_failed_at=now,
         failures=known.failures + 1,
         message_ids=known.message_ids | {message_id},
@@ -310,7 +311,7 @@ def _from_item(item: Mapping[str, Any]) -> FailedEvent:
         **values
         | {
             "kind": Kind(values["kind"]),
-            "status": Status(values["status"]),
+            "status": FailedEventStatus(values["status"]),
             "message_ids": frozenset(values["message_ids"]),
         }
     )

@@ -8,8 +8,8 @@ import boto3
 from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from analytics.sales import subject, text
-from analytics.storage import Analytics
+from analytics.domain import subject, text
+from analytics.repository import Analytics
 from orderflow import idempotency
 from orderflow.observability import count, logger, metrics, tracer
 from orderflow.settings import from_environment

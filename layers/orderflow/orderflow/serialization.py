@@ -15,7 +15,7 @@ def to_json(value: Any) -> str:
     """JSON text, where a Decimal becomes a number.
 
     A number of at most 15 significant digits is exact: a float's shortest form is then the decimal itself. An order's
-    total has 12 digits at most (`orders.order.MAX_TOTAL`). The sums of the sales figures are exact below 10^13.
+    total has 12 digits at most (`orders.domain.MAX_TOTAL`). The sums of the sales figures are exact below 10^13.
     """
     return json.dumps(value, default=_number, separators=(",", ":"), ensure_ascii=False)
 

@@ -8,10 +8,10 @@ import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from orderflow.event_store import VersionConflict
-from orderflow.observability import CORRELATION_PATH, cause, count, duration, logger, metrics, tracer
+from orderflow.observability import CORRELATION_PATH, count, duration, logger, metrics, new_cause, tracer
 from orderflow.settings import from_environment
-from orders.order import CONFIRMED, REJECTED, Order, fold, settle
-from orders.storage import Orders
+from orders.domain import CONFIRMED, REJECTED, Order, fold, settle
+from orders.repository import Orders
 
 ATTEMPTS = 5
 METRICS = {CONFIRMED: "OrdersConfirmed", REJECTED: "OrdersRejected"}
@@ -54,8 +54,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         if stream is None:
             raise UnknownOrder(order_id)
         order = fold(stream.events)
-        led_by = cause(detail["metadata"]["correlationId"], event_id)
-        change = settle(order, event["detail-type"], led_by, datetime.now(UTC))
+        cause = new_cause(detail["metadata"]["correlationId"], event_id)
+        change = settle(order, event["detail-type"], cause, datetime.now(UTC))
         if change is None:
             logger.info("nothing to do", status=order.status, inventory_event=event["detail-type"])
             return

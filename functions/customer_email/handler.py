@@ -8,13 +8,13 @@ import boto3
 from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from customer_email.emails import Mail, mail_for
-from customer_email.mailer import CLIENT, Mailer, Rejected
+from customer_email.domain import Mail, mail_for
+from customer_email.ses import CLIENT, Mailer, Rejected
 from orderflow import idempotency
-from orderflow.dead_letters import set_aside
+from orderflow.dlq import send_to_dlq
 from orderflow.observability import CORRELATION_PATH, count, logger, metrics, tracer
+from orderflow.serialization import to_json, with_decimals
 from orderflow.settings import from_environment
-from orderflow.wire import to_json, with_decimals
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         logger.error("mail can never be sent", error=rejection.code)
         count("EmailsRejected")
         body, url = to_json(event), settings.unsendable_queue_url
-        set_aside(queue, url, body, rejection.code, rejection.reason, context.invoked_function_arn)
+        send_to_dlq(queue, url, body, rejection.code, rejection.reason, context.invoked_function_arn)
 
 
 def _send_once(mail: Mail, event_id: str, context: LambdaContext) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orderflow.event_store import from_image
 from orderflow.events import StoredEvent, numbered
-from orderflow.wire import to_json
+from orderflow.serialization import to_json
 
 if TYPE_CHECKING:
     from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef

@@ -14,15 +14,16 @@ from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from analytics.storage import Analytics
-from backoffice.figures import MalformedRange, Range, promotions, range_of, sales
-from backoffice.redriving import redrive_all
-from backoffice.requests import RedriveRequest, SetStockRequest
+from analytics.repository import Analytics
+from backoffice.domain import MalformedRange, Range, promotions, range_of, sales
+from backoffice.models import RedriveRequest, SetStockRequest
+from backoffice.service import redrive_all
 from dlq_processor.consumers import Consumers
-from dlq_processor.records import Changed, FailedEvent, FailedEvents, Status, is_position
 from dlq_processor.redrive import CLIENT, Redriver, settle
-from inventory.storage import Contention, Inventory, Stock, StockChanged
-from orderflow.callers import caller_of
+from dlq_processor.repository import FailedEvent, FailedEvents, FailedEventStatus, is_position
+from inventory.repository import Contention, Inventory, Stock, StockChanged
+from orderflow.auth import caller_of
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.http_api import (
     Problem,
     answer,
@@ -36,10 +37,10 @@ from orderflow.http_api import (
     status_parameter,
 )
 from orderflow.observability import count, logger, metrics, tracer
+from orderflow.serialization import timestamp
 from orderflow.settings import from_environment
-from orderflow.wire import timestamp
-from orders.order import InvalidProduct
-from orders.storage import Products
+from orders.domain import InvalidProduct
+from orders.repository import Products
 
 ANSWER_SECONDS = 15
 """How long a redrive waits for its consumer; what takes longer has failed, though it may end well yet."""
@@ -131,7 +132,7 @@ def _of_range(days: Range, figures: Mapping[str, Any]) -> Response[str]:
 @app.get("/admin/failed-events")
 def list_failed_events() -> Response[str]:
     """What failed, newest first within a status."""
-    status = status_parameter(app.current_event, Status)
+    status = status_parameter(app.current_event, FailedEventStatus)
     consumer = app.current_event.query_string_parameters.get("consumer")
     of_list = ("failed-events", status or "", consumer or "")
     start = cursor_parameter(app.current_event, of_list, is_position, _now())
@@ -143,7 +144,11 @@ def list_failed_events() -> Response[str]:
 def redrive_failed_events() -> Response[str]:
     """Redrive those that match, as many as there is time for."""
     request = read_body(app.current_event, RedriveRequest)
-    statuses = [Status(request.status)] if request.status else [Status.NEW, Status.RETRYING, Status.PARKED]
+    statuses = (
+        [FailedEventStatus(request.status)]
+        if request.status
+        else [FailedEventStatus.NEW, FailedEventStatus.RETRYING, FailedEventStatus.PARKED]
+    )
     redriven = redrive_all(failed_events, redriver, statuses, request.consumer, _has_time)
     logger.info("failed events redriven", resolved=redriven.resolved, failed=redriven.failed)
     count("FailedEventsResolved", redriven.resolved)
@@ -177,11 +182,11 @@ def park_failed_event(failure_id: str) -> Response[str]:
     """Put a failed event aside; parking it again changes nothing."""
     for _ in range(PARK_ATTEMPTS):
         record = _unresolved(failure_id)
-        if record.status is Status.PARKED:
+        if record.status is FailedEventStatus.PARKED:
             return json_response(HTTPStatus.OK, record.shown())
         try:
             parked = failed_events.park(record)
-        except Changed:
+        except ConcurrentUpdate:
             continue  # another writer was quicker: decide anew on what it wrote
         logger.info("failed event parked", failed_event=record.id)
         return json_response(HTTPStatus.OK, parked.shown())
@@ -193,7 +198,7 @@ def _unresolved(failure_id: str) -> FailedEvent:
     record = failed_events.get(unquote(failure_id)) if is_id(failure_id) else None
     if record is None:
         raise Problem(HTTPStatus.NOT_FOUND, "failed-event-not-found", "there is no failed event of this id")
-    if record.status is Status.RESOLVED:
+    if record.status is FailedEventStatus.RESOLVED:
         raise Problem(HTTPStatus.CONFLICT, "already-resolved", "its consumer has succeeded already")
     return record
 

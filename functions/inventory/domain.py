@@ -6,14 +6,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, folded, new_event
+from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, compose_detail, folded, new_event
 
+SOURCE = "inventory.service"
 RESERVED = "Inventory Reserved"
 OUT_OF_STOCK = "Inventory Out-Of-Stock"
 RELEASED = "Inventory Released"
 
 
-class Status(StrEnum):
+class ReservationStatus(StrEnum):
     """Where a reservation stands."""
 
     RESERVED = "RESERVED"
@@ -40,7 +41,7 @@ class Reservation:
     """
 
     order: OrderContent
-    status: Status
+    status: ReservationStatus
     version: int
 
 
@@ -54,16 +55,20 @@ def fold(events: Iterable[StoredEvent]) -> Reservation:
 
 
 def _first(event: StoredEvent) -> Reservation:
-    status = {RESERVED: Status.RESERVED, OUT_OF_STOCK: Status.OUT_OF_STOCK, RELEASED: Status.RELEASED}.get(event.type)
+    status = {
+        RESERVED: ReservationStatus.RESERVED,
+        OUT_OF_STOCK: ReservationStatus.OUT_OF_STOCK,
+        RELEASED: ReservationStatus.RELEASED,
+    }.get(event.type)
     if status is None:
         raise CorruptStream(f"begins with {event.type}")
     return Reservation(event.data["order"], status, 1)
 
 
 def _released(reservation: Reservation, event: StoredEvent) -> Reservation:
-    if event.type != RELEASED or reservation.status is not Status.RESERVED:
+    if event.type != RELEASED or reservation.status is not ReservationStatus.RESERVED:
         raise CorruptStream(f"{event.type} in state {reservation.status}")
-    return replace(reservation, status=Status.RELEASED, version=reservation.version + 1)
+    return replace(reservation, status=ReservationStatus.RELEASED, version=reservation.version + 1)
 
 
 def content_of(detail: Mapping[str, Any]) -> OrderContent:
@@ -106,7 +111,18 @@ def release(reservation: Reservation | None, order: OrderContent, cause: Cause, 
     """
     if reservation is None:
         return new_event(RELEASED, {"order": order, "released": []}, cause, now)
-    if reservation.status is not Status.RESERVED:
+    if reservation.status is not ReservationStatus.RESERVED:
         return None
     released = [{"productId": item["productId"], "quantity": item["quantity"]} for item in reservation.order["items"]]
     return new_event(RELEASED, {"released": released}, cause, now)
+
+
+def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
+    """The self-contained detail of one of a reservation's events.
+
+    Args:
+        item: the reservation as it is stored.
+        event: one of its events, with its sequence.
+    """
+    more = {name: event.data[name] for name in ("shortages", "released") if name in event.data}
+    return compose_detail(item["events"][0]["data"]["order"], event, **more)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from dlq_processor.records import FailedEvent
+from dlq_processor.repository import FailedEvent
 from orderflow import idempotency
 
 KEEP_SECONDS = 2 * 60 * 60
@@ -64,7 +64,7 @@ def text(record: FailedEvent, *, retried: bool) -> str:
             f"Reason:   {record.reason}",
             f"Record:   {record.id}",
             f"Order:    {record.order_id or 'not known'}",
-            f"Status:   {record.status}, after {record.failures} failures and {record.attempts} automatic retries",
+            f"Status:  {record.status}, after {record.failures} failures and {record.attempts} automatic retries",
             "",
             _next_step(record, retried=retried),
             "",

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from inventory.reservations import Shortage, Status
-from orderflow.batch_read import read_batch
-from orderflow.conflicts import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, reason_codes
+from inventory.domain import ReservationStatus, Shortage
+from orderflow.dynamodb import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, read_batch, reason_codes
 from orderflow.event_store import EventStore, Stream, from_error
 from orderflow.events import Item, StoredEvent
 
@@ -132,7 +131,7 @@ class Inventory:
             Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, for example without `reserved`.
         """
-        first = self._store.update(_reservation(order_id), [event], 0, {"status": Status.RESERVED.value})
+        first = self._store.update(_reservation(order_id), [event], 0, {"status": ReservationStatus.RESERVED.value})
         moves = self._moves(items, "SET available = available - :n, reserved = reserved + :n", "available >= :n")
 
         def raise_if_decided(error: ClientError) -> None:
@@ -155,11 +154,13 @@ class Inventory:
             Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, or has fewer pieces reserved than the reservation holds.
         """
-        first = self._store.update(_reservation(order_id), [event], version, {"status": Status.RELEASED.value})
+        first = self._store.update(
+            _reservation(order_id), [event], version, {"status": ReservationStatus.RELEASED.value}
+        )
         moves = self._moves(items, "SET available = available + :n, reserved = reserved - :n", "reserved >= :n")
         self._transact([{"Update": write} for write in (first, *moves)], _raise_if_reservation_changed)
 
-    def record(self, order_id: str, event: StoredEvent, status: Status) -> None:
+    def record(self, order_id: str, event: StoredEvent, status: ReservationStatus) -> None:
         """Store the first event of a reservation that holds nothing: a shortage, or a release ahead of the order.
 
         Raises:

@@ -6,8 +6,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from dlq_processor.records import FailedEvents, Status
 from dlq_processor.redrive import Redriver, settle
+from dlq_processor.repository import FailedEvents, FailedEventStatus
 
 MAX_CANDIDATES = 1000
 """More could not be redriven anyway before an answer is due."""
@@ -34,7 +34,7 @@ class Redriven:
 def redrive_all(
     records: FailedEvents,
     redriver: Redriver,
-    statuses: Iterable[Status],
+    statuses: Iterable[FailedEventStatus],
     consumer: str | None,
     has_time: Callable[[], bool],
 ) -> Redriven:
@@ -70,7 +70,7 @@ def redrive_all(
 
 
 def _matching(
-    records: FailedEvents, status: Status, consumer: str | None, has_time: Callable[[], bool]
+    records: FailedEvents, status: FailedEventStatus, consumer: str | None, has_time: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
     start: dict[str, str] | None = None
     while has_time():

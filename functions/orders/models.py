@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from orderflow.http_api import PlainText, RequestModel
-from orderflow.texts import UNSAFE
-from orders.order import PRODUCT_ID, Line
+from orderflow.plain_text import UNSAFE
+from orders.domain import PRODUCT_ID, Line
 
 MAX_PRODUCTS = 90
 """A reservation is one transaction, of at most 100 writes: the products, the reservation, and room to grow."""

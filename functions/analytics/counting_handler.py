@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from analytics.facts import Fact, chunks, fact_of
-from analytics.storage import Analytics, NotCounted
+from analytics.domain import Fact, chunks, fact_of
+from analytics.repository import Analytics, NotCounted
 from orderflow.observability import count, logger, metrics, tracer
 from orderflow.settings import from_environment
 

@@ -16,7 +16,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from orderflow import idempotency
-from orderflow.callers import Caller, caller_of
+from orderflow.auth import Caller, caller_of
 from orderflow.event_store import Stream, VersionConflict
 from orderflow.events import OrderMetadata
 from orderflow.http_api import (
@@ -31,13 +31,12 @@ from orderflow.http_api import (
     read_body,
     status_parameter,
 )
-from orderflow.observability import amount, cause, count, logger, metrics, tracer
+from orderflow.observability import amount, count, logger, metrics, new_cause, tracer
 from orderflow.settings import from_environment
-from orders import order as rules
-from orders.order import InvalidProduct, Order, Status
-from orders.published import SOURCE, compose
-from orders.requests import PlaceOrderRequest, StaffPlaceOrderRequest
-from orders.storage import Orders, Products, is_order_position, is_product_position
+from orders import domain as rules
+from orders.domain import SOURCE, InvalidProduct, Order, OrderStatus, compose
+from orders.models import PlaceOrderRequest, StaffPlaceOrderRequest
+from orders.repository import Orders, Products, is_order_position, is_product_position
 
 MAX_KEY_LENGTH = 255
 KEEP_ANSWERS_SECONDS = 24 * 60 * 60
@@ -133,7 +132,7 @@ def _place(caller: Caller, request: PlaceOrderRequest, order_id: str) -> Order:
     """Price and store a new order; if the id is taken, the call repeats another that runs beside it."""
     lines = request.lines()
     try:
-        items = rules.priced(lines, products.get(line.product_id for line in lines))
+        items = rules.price_items(lines, products.get(line.product_id for line in lines))
     except rules.UnknownProducts as error:
         errors = [{"field": "items", "message": f"{product_id} is not for sale"} for product_id in error.product_ids]
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-product", str(error), errors) from error
@@ -156,7 +155,7 @@ def _place(caller: Caller, request: PlaceOrderRequest, order_id: str) -> Order:
         shipping_address=request.shipping_address.model_dump(by_alias=True),
         metadata=_metadata(request),
         request_hash=request.fingerprint(),
-        cause=cause(request_id, request_id),
+        cause=new_cause(request_id, request_id),
         now=_now(),
     )
     try:
@@ -186,7 +185,7 @@ def _metadata(request: PlaceOrderRequest) -> OrderMetadata:
 def list_orders() -> Response[str]:
     """The caller's orders, newest first."""
     caller = caller_of(app.current_event)
-    status = status_parameter(app.current_event, Status)
+    status = status_parameter(app.current_event, OrderStatus)
     of_list = ("orders", caller.subject, status or "")
     start = cursor_parameter(app.current_event, of_list, is_order_position, _now())
     page = orders.list_for(caller.subject, status, limit_parameter(app.current_event), start)
@@ -225,7 +224,7 @@ def cancel_order(order_id: str) -> Response[str]:
         request_id = app.current_event.request_context.request_id
         correlation_id = stream.events[0].cause.correlation_id
         try:
-            event = rules.cancel(order, reason, cause(correlation_id, request_id), _now())
+            event = rules.cancel(order, reason, new_cause(correlation_id, request_id), _now())
             if event is None:
                 return json_response(HTTPStatus.ACCEPTED, _shown(order))
             cancelled = orders.append(order, event)

@@ -8,13 +8,13 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from inventory import reservations as rules
-from inventory.storage import AlreadyDecided, Contention, Inventory, OutOfStock
+from inventory import domain as rules
+from inventory.repository import AlreadyDecided, Contention, Inventory, OutOfStock
 from orderflow.event_store import VersionConflict
 from orderflow.events import Cause, OrderContent
-from orderflow.observability import CORRELATION_PATH, cause, count, logger, metrics, tracer
+from orderflow.observability import CORRELATION_PATH, count, logger, metrics, new_cause, tracer
+from orderflow.serialization import with_decimals
 from orderflow.settings import from_environment
-from orderflow.wire import with_decimals
 
 RELEASE_ATTEMPTS = 5
 
@@ -38,29 +38,29 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
     detail = with_decimals(event["detail"])
     event_id = detail["metadata"]["eventId"]
     logger.append_keys(order_id=detail["orderId"], event_id=event_id)
-    led_by = cause(detail["metadata"]["correlationId"], event_id)
-    HANDLERS[event["detail-type"]](rules.content_of(detail), led_by)
+    cause = new_cause(detail["metadata"]["correlationId"], event_id)
+    HANDLERS[event["detail-type"]](rules.content_of(detail), cause)
 
 
-def reserve(order: OrderContent, led_by: Cause) -> None:
+def reserve(order: OrderContent, cause: Cause) -> None:
     """Reserve all items of an order, or record what lacked. A repeated event finds its reservation and does nothing."""
     order_id, items = order["orderId"], order["items"]
     try:
-        inventory.reserve(order_id, rules.reserve(order, led_by, _now()), items)
+        inventory.reserve(order_id, rules.reserve(order, cause, _now()), items)
     except AlreadyDecided:
         logger.info("reservation exists already")
     except OutOfStock as error:
-        _record_shortage(order, error, led_by)
+        _record_shortage(order, error, cause)
     else:
         logger.info("stock reserved")
         count("StockReserved")
 
 
-def _record_shortage(order: OrderContent, shortage: OutOfStock, led_by: Cause) -> None:
+def _record_shortage(order: OrderContent, shortage: OutOfStock, cause: Cause) -> None:
     """Record it, unless a copy of the same event has decided since: stock may have come back in between."""
-    event = rules.refuse(order, shortage.shortages, led_by, _now())
+    event = rules.refuse(order, shortage.shortages, cause, _now())
     try:
-        inventory.record(order["orderId"], event, rules.Status.OUT_OF_STOCK)
+        inventory.record(order["orderId"], event, rules.ReservationStatus.OUT_OF_STOCK)
     except VersionConflict:
         logger.info("reservation exists already")
     else:
@@ -68,7 +68,7 @@ def _record_shortage(order: OrderContent, shortage: OutOfStock, led_by: Cause) -
         count("StockShortages")
 
 
-def release(order: OrderContent, led_by: Cause) -> None:
+def release(order: OrderContent, cause: Cause) -> None:
     """Give a cancelled order's items back, once.
 
     Raises:
@@ -78,13 +78,13 @@ def release(order: OrderContent, led_by: Cause) -> None:
     for _ in range(RELEASE_ATTEMPTS):
         stream = inventory.load(order_id)
         reservation = rules.fold(stream.events) if stream else None
-        event = rules.release(reservation, order, led_by, _now())
+        event = rules.release(reservation, order, cause, _now())
         if event is None:
             logger.info("nothing to release")
             return
         try:
             if reservation is None:
-                inventory.record(order_id, event, rules.Status.RELEASED)
+                inventory.record(order_id, event, rules.ReservationStatus.RELEASED)
             else:
                 inventory.release(order_id, event, reservation.version, reservation.order["items"])
         except (AlreadyDecided, VersionConflict):

@@ -11,7 +11,7 @@ from typing import Any
 from dlq_processor.consumers import ANALYTICS, EVENT_PUBLISHER, Consumers
 from dlq_processor.retries import is_transient
 from orderflow.ids import derived_ulid
-from orderflow.wire import timestamp, to_json
+from orderflow.serialization import timestamp, to_json
 
 Message = Mapping[str, Any]
 """A record of SQS as Lambda gives it."""

@@ -7,13 +7,13 @@ import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import ClientError
 
-from dlq_processor.alerts import Alerts
 from dlq_processor.consumers import Consumers
-from dlq_processor.failures import Batch, Failure, RetryRequest, Unclassified, classify, failures_in
-from dlq_processor.records import FailedEvent, FailedEvents, Status
+from dlq_processor.domain import Batch, Failure, RetryRequest, Unclassified, classify, failures_in
+from dlq_processor.dynamodb_streams import read
 from dlq_processor.redrive import CLIENT, Redriver, settle
+from dlq_processor.repository import FailedEvent, FailedEvents, FailedEventStatus
 from dlq_processor.retries import DELAYS
-from dlq_processor.streams import read
+from dlq_processor.sns import Alerts
 from orderflow import idempotency
 from orderflow.observability import count, logger, metrics, stack, tracer
 from orderflow.settings import from_environment
@@ -83,13 +83,13 @@ def _take(failure: Failure, message_id: str, context: LambdaContext) -> None:
     if is_new:
         logger.warning("event failed", status=record.status, **record.log)
         count("FailedEvents")
-        if record.status is Status.PARKED:
+        if record.status is FailedEventStatus.PARKED:
             count("FailedEventsParked")
-    begins = failure.transient and record.status is Status.NEW
+    begins = failure.transient and record.status is FailedEventStatus.NEW
     if begins:
         _ask_for_retry(record, 1)
-    if record.status is not Status.RESOLVED:
-        alerts.send(record, retried=begins or record.status is Status.RETRYING, context=context)
+    if record.status is not FailedEventStatus.RESOLVED:
+        alerts.send(record, retried=begins or record.status is FailedEventStatus.RETRYING, context=context)
 
 
 def _ask_for_retry(record: FailedEvent, attempt: int) -> None:
@@ -107,20 +107,24 @@ def _ask_for_retry(record: FailedEvent, attempt: int) -> None:
 def _retry(request: RetryRequest, context: LambdaContext) -> None:
     """Try again, unless somebody has resolved or parked the record, or a later retry has begun."""
     record, attempt = records.get(request.record_id), request.attempt
-    if record is None or record.status not in (Status.NEW, Status.RETRYING) or record.attempts > attempt:
+    if (
+        record is None
+        or record.status not in (FailedEventStatus.NEW, FailedEventStatus.RETRYING)
+        or record.attempts > attempt
+    ):
         logger.info("retry not needed any more", failed_event=request.record_id, attempt=attempt)
         return
     claimed = records.claim(record, attempt)
     outcome = redriver.redrive(claimed)
-    otherwise = Status.PARKED if attempt == len(DELAYS) else Status.RETRYING
-    if otherwise is Status.PARKED and not outcome.succeeded:
+    otherwise = FailedEventStatus.PARKED if attempt == len(DELAYS) else FailedEventStatus.RETRYING
+    if otherwise is FailedEventStatus.PARKED and not outcome.succeeded:
         # Before it is parked: once it is, this message does nothing when it comes again because the alert failed
-        given_up = replace(claimed, status=Status.PARKED, reason=outcome.reason or "")
+        given_up = replace(claimed, status=FailedEventStatus.PARKED, reason=outcome.reason or "")
         alerts.send(given_up, retried=False, context=context)
         count("FailedEventsParked")
     settled, outcome = settle(records, claimed, outcome, otherwise)
     logger.info("event retried", attempt=attempt, status=settled.status, outcome=outcome.reason, **settled.log)
     if outcome.succeeded:
         count("FailedEventsResolved")
-    elif settled.status is Status.RETRYING:
+    elif settled.status is FailedEventStatus.RETRYING:
         _ask_for_retry(settled, attempt + 1)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, Key
 
-from orderflow.batch_read import read_batch
+from orderflow.dynamodb import read_batch
 from orderflow.event_store import EventStore, Stream
-from orderflow.pages import Page, Position, read_limit, read_page
-from orders.order import InvalidProduct, Order, Product, Status, advance, fold, product_of
+from orderflow.pagination import Page, Position, read_limit, read_page
+from orders.domain import InvalidProduct, Order, OrderStatus, Product, advance, fold, product_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -51,10 +51,10 @@ class Orders:
             VersionConflict: another writer came first.
         """
         changed = fold([event]) if order is None else advance(order, event)
-        self._store.append(changed.content["orderId"], [event], changed.version - 1, beside(changed))
+        self._store.append(changed.content["orderId"], [event], changed.version - 1, index_attributes(changed))
         return changed
 
-    def list_for(self, customer_id: str, status: Status | None, limit: int, after: dict[str, str] | None) -> Page:
+    def list_for(self, customer_id: str, status: OrderStatus | None, limit: int, after: dict[str, str] | None) -> Page:
         """A customer's orders, newest first.
 
         Args:
@@ -71,7 +71,7 @@ class Orders:
         return read_page(read, {**after, "customerId": customer_id} if after else None, limit, POSITION)
 
 
-def _query(customer_id: str, status: Status | None, limit: int, start: Position | None) -> dict[str, Any]:
+def _query(customer_id: str, status: OrderStatus | None, limit: int, start: Position | None) -> dict[str, Any]:
     query: dict[str, Any] = {
         "IndexName": INDEX,
         "KeyConditionExpression": Key("customerId").eq(customer_id),
@@ -94,7 +94,7 @@ def is_order_position(position: Mapping[str, str]) -> bool:
     return set(position) == set(POSITION)
 
 
-def beside(order: Order) -> dict[str, Any]:
+def index_attributes(order: Order) -> dict[str, Any]:
     """What stands beside an order's events, for the index, the list and its filter; the store adds the version."""
     return {
         "status": order.status.value,

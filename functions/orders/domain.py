@@ -8,10 +8,21 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from orderflow.events import Cause, CorruptStream, Item, OrderContent, OrderMetadata, StoredEvent, folded, new_event
+from orderflow.events import (
+    Cause,
+    CorruptStream,
+    Item,
+    OrderContent,
+    OrderMetadata,
+    StoredEvent,
+    compose_detail,
+    folded,
+    new_event,
+)
 from orderflow.ids import derived_ulid, new_ulid
-from orderflow.texts import unsafe_character
+from orderflow.plain_text import unsafe_character
 
+SOURCE = "orders.service"
 CURRENCY = "USD"
 PRODUCT_ID = r"^[A-Za-z0-9._-]{1,64}$"
 """The pattern of a product's id, in requests and in the catalogue."""
@@ -30,7 +41,7 @@ REJECTED = "Order Rejected"
 CANCELLED = "Order Cancelled"
 
 
-class Status(StrEnum):
+class OrderStatus(StrEnum):
     """Where an order stands."""
 
     PENDING = "PENDING"
@@ -44,10 +55,10 @@ CANCELLED_BY_CUSTOMER = "CANCELLED_BY_CUSTOMER"
 CANCELLED_BY_STAFF = "CANCELLED_BY_STAFF"
 
 # An order's life, and nothing else: event → the states it may happen in, and the state it leads to.
-TRANSITIONS: Mapping[str, tuple[frozenset[Status], Status]] = {
-    CONFIRMED: (frozenset({Status.PENDING}), Status.CONFIRMED),
-    REJECTED: (frozenset({Status.PENDING}), Status.REJECTED),
-    CANCELLED: (frozenset({Status.PENDING, Status.CONFIRMED}), Status.CANCELLED),
+TRANSITIONS: Mapping[str, tuple[frozenset[OrderStatus], OrderStatus]] = {
+    CONFIRMED: (frozenset({OrderStatus.PENDING}), OrderStatus.CONFIRMED),
+    REJECTED: (frozenset({OrderStatus.PENDING}), OrderStatus.REJECTED),
+    CANCELLED: (frozenset({OrderStatus.PENDING, OrderStatus.CONFIRMED}), OrderStatus.CANCELLED),
 }
 
 # What inventory reports, as it concerns an order: the order's own event, and the reason it gives.
@@ -73,7 +84,7 @@ class Order:
 
     content: OrderContent
     request_hash: str
-    status: Status
+    status: OrderStatus
     reason: str | None
     placed_at: str
     updated_at: str
@@ -189,7 +200,7 @@ def _placed(event: StoredEvent) -> Order:
     return Order(
         content=event.data["order"],
         request_hash=event.data["requestHash"],
-        status=Status.PENDING,
+        status=OrderStatus.PENDING,
         reason=None,
         placed_at=event.time,
         updated_at=event.time,
@@ -226,7 +237,7 @@ def order_id_for_key(caller: str, idempotency_key: str) -> str:
     return f"ORD-{derived_ulid(caller, idempotency_key)}"
 
 
-def priced(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list[Item]:
+def price_items(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list[Item]:
     """The order's items at the catalogue's prices.
 
     Raises:
@@ -300,7 +311,7 @@ def cancel(order: Order, reason: str, cause: Cause, now: datetime) -> StoredEven
     Raises:
         CannotCancel: its status does not allow it.
     """
-    if order.status is Status.CANCELLED:
+    if order.status is OrderStatus.CANCELLED:
         return None
     if not allows(order, CANCELLED):
         raise CannotCancel(f"the order is {order.status} and can no longer be cancelled")
@@ -318,3 +329,14 @@ def settle(order: Order, inventory_event: str, cause: Cause, now: datetime) -> S
     """
     event_type, data = INVENTORY_OUTCOMES[inventory_event]
     return new_event(event_type, data, cause, now) if allows(order, event_type) else None
+
+
+def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
+    """The self-contained detail of one of an order's events.
+
+    Args:
+        item: the order as it is stored.
+        event: one of its events, with its sequence.
+    """
+    more = {"reason": event.data["reason"]} if "reason" in event.data else {}
+    return compose_detail(item["events"][0]["data"]["order"], event, **more)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from event_publisher.outbox import Outgoing, requests
+from event_publisher.domain import Outgoing, requests
 from orderflow.observability import logger
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from analytics.facts import Figures
-from analytics.sales import by_promotion, total
+from analytics.domain import Figures, by_promotion, total
 
 MAX_DAYS = 366
 DEFAULT_DAYS = 7

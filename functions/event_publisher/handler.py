@@ -10,14 +10,14 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from event_publisher.delivery import deliver
-from event_publisher.outbox import MAX_BYTES, Outgoing, Publisher, outgoing
-from inventory import published as inventory
-from orderflow.dead_letters import set_aside
+from event_publisher.domain import MAX_BYTES, Outgoing, Publisher, outgoing
+from event_publisher.put_events import deliver
+from inventory import domain as inventory
+from orderflow.dlq import send_to_dlq
 from orderflow.observability import count, logger, metrics, stack, tracer
+from orderflow.serialization import to_json
 from orderflow.settings import from_environment
-from orderflow.wire import to_json
-from orders import published as orders
+from orders import domain as orders
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,4 @@ def _set_aside(body: str, log: Mapping[str, Any], code: str, message: str) -> No
     """Send what cannot be published to the DLQ. If that fails, so does the batch: nothing is dropped."""
     logger.error("event can never be published", error=code, **log)
     count("PublishFailures")
-    set_aside(queue, settings.unpublishable_queue_url, body, code, message)
+    send_to_dlq(queue, settings.unpublishable_queue_url, body, code, message)
