@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 from orderflow.ids import new_ulid
-from orderflow.serialization import timestamp
+from orderflow.serialization import timestamp, with_decimals
 
 SCHEMA_VERSION = "1.0"
 
@@ -156,3 +156,65 @@ def compose_detail(order: OrderContent, event: StoredEvent, **more: Any) -> dict
             "timestamp": event.time,
         },
     }
+
+
+def order_content(detail: Mapping[str, Any]) -> OrderContent:
+    """The order in a published detail: the inverse of `compose_detail`.
+
+    Raises:
+        KeyError: a required field is missing.
+    """
+    metadata = {name: detail["metadata"][name] for name in OrderMetadata.__annotations__ if name in detail["metadata"]}
+    content = {name: detail[name] for name in OrderContent.__annotations__}
+    return cast(OrderContent, {**content, "metadata": metadata})
+
+
+@dataclass(frozen=True)
+class OrderEvent:
+    """An event about an order, as a consumer receives it from the bus.
+
+    Args:
+        detail_type: such as `Order Placed`.
+        event_id: unique per event and the same in each redelivery and replay; consumers deduplicate by it.
+        sequence: the event's number within its aggregate, from 1.
+        correlation_id: the id of the HTTP request that started the flow.
+        timestamp: RFC 3339, UTC.
+        order: the order, with money as Decimal.
+        reason: why the order was rejected or cancelled.
+    """
+
+    detail_type: str
+    event_id: str
+    sequence: int
+    correlation_id: str
+    timestamp: str
+    order: OrderContent
+    reason: str | None = None
+
+    @property
+    def order_id(self) -> str:
+        """The id of the order."""
+        return self.order["orderId"]
+
+    @classmethod
+    def from_envelope(cls, detail_type: str, detail: Mapping[str, Any]) -> "OrderEvent":
+        """Read an EventBridge event.
+
+        Args:
+            detail_type: the envelope's `detail-type`.
+            detail: the envelope's `detail`, as JSON was parsed; unknown fields are ignored.
+
+        Raises:
+            KeyError: a required field is missing.
+        """
+        content = with_decimals(detail)
+        metadata = content["metadata"]
+        return cls(
+            detail_type,
+            metadata["eventId"],
+            metadata["sequence"],
+            metadata["correlationId"],
+            metadata["timestamp"],
+            order_content(content),
+            content.get("reason"),
+        )
