@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inventory import domain as inventory
 from orderflow.contracts import DETAILS, OrderDetail
-from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, numbered
+from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, numbered, order_content
 from orderflow.serialization import to_json, with_decimals
 from orders import domain as orders
 
@@ -79,7 +79,7 @@ def cancelled(by: str) -> Callable[[StoredEvent], list[StoredEvent]]:
 def received(first: StoredEvent) -> OrderContent:
     """The order as inventory reads it from the published event."""
     detail = to_json(orders.compose({"events": [first.to_item()]}, first))
-    return inventory.content_of(with_decimals(json.loads(detail)))
+    return order_content(with_decimals(json.loads(detail)))
 
 
 def inventory_reserved(first: StoredEvent) -> list[StoredEvent]:

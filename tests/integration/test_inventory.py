@@ -3,14 +3,17 @@
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from dlq_processor.retries import is_transient
-from inventory import repository
-from orderflow.dynamodb import ATTEMPTS
+from inventory.domain import refuse, reserve
+from inventory.repository import Contention, Inventory, TransactionRejected
+from orderflow.dynamodb import ATTEMPTS, ConcurrentUpdate
+from orderflow.events import Cause, OrderEvent
 from orderflow.ids import derived_ulid
 from tests.integration.support import Aws, Context, measured, module, order_event
 
@@ -136,20 +139,17 @@ def test_many_orders_at_once_never_sell_more_than_there_is(aws: Aws, stock: Modu
     order_ids = [new_order() for _ in range(24)]
     barrier = threading.Barrier(8)
 
-    def reserve(own: list[str]) -> None:
-        inventory = repository.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+    def write(own: list[str]) -> None:
+        inventory = Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
+        cause, now = Cause("c", "e"), datetime.now(UTC)
         barrier.wait()
         for order_id in own:
-            event = order_event(PLACED, order_id, [(product, 1)])
-            order = stock.rules.content_of(stock.with_decimals(event["detail"]))
-            made = stock.rules.reserve(order, stock.new_cause("c", "e"), stock._now())
-            try:
-                inventory.reserve(order_id, made, order["items"])
-            except repository.OutOfStock as error:
-                refusal = stock.rules.refuse(order, error.shortages, stock.new_cause("c", "e"), stock._now())
-                inventory.record(order_id, refusal, stock.rules.ReservationStatus.OUT_OF_STOCK)
+            order = OrderEvent.from_envelope(PLACED, order_event(PLACED, order_id, [(product, 1)])["detail"]).order
+            shortages = inventory.reserve(reserve(order, cause, now))
+            if shortages:
+                inventory.create(refuse(order, shortages, cause, now))
 
-    threads = [threading.Thread(target=reserve, args=(order_ids[number::8],)) for number in range(8)]
+    threads = [threading.Thread(target=write, args=(order_ids[number::8],)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -165,19 +165,19 @@ def test_a_shortage_is_not_recorded_over_a_reservation_that_a_copy_of_the_event_
 ) -> None:
     """One copy of Order Placed finds a shortage; stock comes back; the other copy reserves; the first records."""
     product, order_id = aws.add_product(stock=1), new_order()
-    record = stock.inventory.record
+    create = stock.inventory.create
 
-    def late_record(*arguments: Any) -> None:
-        monkeypatch.setattr(stock.inventory, "record", record)
+    def late_create(*arguments: Any) -> None:
+        monkeypatch.setattr(stock.inventory, "create", create)
         aws.table("InventoryTableName").update_item(
             Key={"pk": f"PRODUCT#{product}"},
             UpdateExpression="SET available = :n",
             ExpressionAttributeValues={":n": 2},
         )
         tell(stock, PLACED, order_id, [(product, 2)])
-        record(*arguments)
+        create(*arguments)
 
-    monkeypatch.setattr(stock.inventory, "record", late_record)
+    monkeypatch.setattr(stock.inventory, "create", late_create)
     tell(stock, PLACED, order_id, [(product, 2)])
     assert aws.stock(product) == (0, 2)
     assert types(aws, order_id) == ["Inventory Reserved"]
@@ -230,9 +230,7 @@ def test_a_conflict_that_does_not_end_is_left_to_lambdas_retries(
 ) -> None:
     product, order_id = aws.add_product(stock=5), new_order()
     pauses = conflicting(stock, monkeypatch, ATTEMPTS)
-    with pytest.raises(
-        repository.Contention, match=f"PRODUCT#{product}: TransactionConflict, after {ATTEMPTS} attempts"
-    ):
+    with pytest.raises(Contention, match=f"PRODUCT#{product}: TransactionConflict, after {ATTEMPTS} attempts"):
         tell(stock, PLACED, order_id, [(product, 2)])
     assert pauses == list(range(1, ATTEMPTS))
     assert aws.stock(product) == (5, 0)
@@ -245,7 +243,7 @@ def test_a_malformed_product_item_fails_the_reservation_at_once_and_is_named(
     sound, malformed, order_id = aws.add_product(stock=5), aws.add_product(stock=5), new_order()
     aws.table("InventoryTableName").update_item(Key={"pk": f"PRODUCT#{malformed}"}, UpdateExpression="REMOVE reserved")
     pauses = conflicting(stock, monkeypatch, 0)
-    with pytest.raises(repository.TransactionRejected, match=f"^PRODUCT#{malformed}: ValidationError$") as raised:
+    with pytest.raises(TransactionRejected, match=f"^PRODUCT#{malformed}: ValidationError$") as raised:
         tell(stock, PLACED, order_id, [(sound, 2), (malformed, 2)])
     assert pauses == []
     assert aws.stock(sound) == (5, 0)
@@ -257,7 +255,7 @@ def test_a_release_of_more_than_is_reserved_fails_at_once_and_names_the_product(
     product, order_id = aws.add_product(stock=5), new_order()
     tell(stock, PLACED, order_id, [(product, 2)])
     aws.table("InventoryTableName").put_item(Item={"pk": f"PRODUCT#{product}", "available": 9, "reserved": 1})
-    with pytest.raises(repository.TransactionRejected, match=f"^PRODUCT#{product}: ConditionalCheckFailed$"):
+    with pytest.raises(TransactionRejected, match=f"^PRODUCT#{product}: ConditionalCheckFailed$"):
         tell(stock, CANCELLED, order_id, [(product, 2)])
     assert aws.stock(product) == (9, 1)
     assert types(aws, order_id) == ["Inventory Reserved"]
@@ -306,6 +304,14 @@ def test_a_reservation_that_changes_at_every_attempt_is_left_to_lambdas_retries(
     product, order_id = aws.add_product(stock=5), new_order()
     tell(stock, PLACED, order_id, [(product, 2)])
     monkeypatch.setattr(stock.inventory, "load", lambda _: None)
-    with pytest.raises(stock.Contention):
+    with pytest.raises(ConcurrentUpdate):
         tell(stock, CANCELLED, order_id, [(product, 2)])
     assert aws.stock(product) == (3, 2)
+
+
+def test_an_event_of_another_type_fails_and_is_named(aws: Aws, stock: ModuleType) -> None:
+    product, order_id = aws.add_product(stock=5), new_order()
+    with pytest.raises(ValueError, match="'Order Confirmed'"):
+        tell(stock, "Order Confirmed", order_id, [(product, 2)])
+    assert aws.stock(product) == (5, 0)
+    assert aws.reservation(order_id) is None
