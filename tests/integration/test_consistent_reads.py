@@ -1,4 +1,4 @@
-"""What a function decides on is read strongly consistently. Moto's reads always are: only the requests show it."""
+"""Reads that a decision depends on are strongly consistent. The tests check the requests: moto's reads always are."""
 
 import json
 import uuid
@@ -13,10 +13,10 @@ STAFF = {"sub": "staff-1", "token_use": "id", "cognito:groups": "[staff]"}
 
 
 def reads(aws: Aws, output: str) -> list[bool]:
-    """Return for each read of a table's items by their keys whether the functions asked for a consistent one.
+    """Returns, for each GetItem and BatchGetItem of a table, whether the functions requested a consistent read.
 
     Args:
-        output: the template's output with the table's name.
+        output: the name of the stack output that holds the table's name.
     """
     table = aws.stack.outputs[output]
     gets = [request for operation, request in aws.requests if operation == "GetItem" and request["TableName"] == table]
@@ -70,7 +70,7 @@ def processor(aws: Aws) -> ModuleType:
 
 
 def process(processor: ModuleType, event: dict[str, Any]) -> None:
-    """Hand over an event that the event publisher could not publish."""
+    """Sends the DLQ processor an event that the event publisher could not publish."""
     message = {
         "messageId": uuid.uuid4().hex,
         "body": json.dumps(event),
