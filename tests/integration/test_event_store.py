@@ -47,15 +47,6 @@ def test_appended_events_are_loaded_in_order_with_the_version(store: EventStore,
     assert stream.events[0].cause == CAUSE
 
 
-def test_a_stream_can_be_loaded_from_a_version_on(store: EventStore) -> None:
-    stream_id = str(uuid.uuid4())
-    append(store, stream_id, [event("One"), event("Two"), event("Three")], 0)
-    stream = store.load(stream_id, from_version=2)
-    assert stream is not None
-    assert [(stored.type, stored.sequence) for stored in stream.events] == [("Three", 3)]
-    assert stream.version == 3
-
-
 def test_a_stream_without_events_does_not_exist(store: EventStore) -> None:
     assert store.load(str(uuid.uuid4())) is None
 

@@ -20,8 +20,8 @@ class Stream:
     """An aggregate as it is stored.
 
     Args:
-        version: the number of all its events.
-        events: the events that were requested.
+        version: the number of its events.
+        events: all of them, each with its sequence.
         item: the whole item, with the attributes stored next to the events.
     """
 
@@ -56,19 +56,11 @@ class EventStore:
         self._table = table
         self._key = key
 
-    def load(self, stream_id: str, from_version: int = 0) -> Stream | None:
-        """Reads an aggregate, strongly consistent.
-
-        Args:
-            stream_id: the aggregate's key.
-            from_version: return only the events after this version.
-
-        Returns:
-            The stream, or None if the aggregate does not exist.
-        """
+    def load(self, stream_id: str) -> Stream | None:
+        """Returns an aggregate by its key, or None if it does not exist. The read is strongly consistent."""
         response = self._client.get_item(TableName=self._table, Key={self._key: stream_id}, ConsistentRead=True)
         item = response.get("Item")
-        return None if item is None else as_stream(item, from_version)
+        return None if item is None else as_stream(item)
 
     def append(
         self, stream_id: str, events: Sequence[StoredEvent], expected_version: int, attributes: Mapping[str, Any]
@@ -128,12 +120,7 @@ class EventStore:
         }
 
 
-def as_stream(item: Mapping[str, Any], from_version: int = 0) -> Stream:
-    """Returns the stream that an item holds.
-
-    Args:
-        item: in Python values.
-        from_version: return only the events after this version.
-    """
+def as_stream(item: Mapping[str, Any]) -> Stream:
+    """Returns the stream that an item, in Python values, holds."""
     events = numbered(item["events"])
-    return Stream(len(events), events[from_version:], item)
+    return Stream(len(events), events, item)
