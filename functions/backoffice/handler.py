@@ -1,6 +1,5 @@
-"""BackofficeApiFunction: the HTTP API of staff: figures, failed events and stock."""
+"""BackofficeApiFunction: the HTTP API for staff. Sales figures, failed events and stock."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -11,47 +10,43 @@ import boto3
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.logging import correlation_paths
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
 from analytics.repository import Analytics
-from backoffice.domain import MalformedRange, Range, promotions, range_of, sales
-from backoffice.models import RedriveRequest, SetStockRequest
-from backoffice.service import redrive_all
+from backoffice import service
+from backoffice.domain import DateRange, MalformedRange, date_range
+from backoffice.models import RedriveRequest, ResponseModel, SetStockRequest
 from dlq_processor.consumers import Consumers
-from dlq_processor.redrive import CLIENT, Redriver, settle
-from dlq_processor.repository import FailedEvent, FailedEvents, FailedEventStatus, is_position
-from inventory.repository import Contention, Inventory, Stock, StockChanged
+from dlq_processor.redrive import CLIENT, Redriver
+from dlq_processor.repository import FailedEvents, FailedEventStatus, is_position
+from inventory.repository import Inventory
 from orderflow.auth import caller_of
-from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.http_api import (
     Problem,
     answer,
     cursor_parameter,
-    is_id,
-    json_response,
     limit_parameter,
     new_app,
     page_response,
     read_body,
     status_parameter,
 )
-from orderflow.observability import count, logger, metrics, tracer
-from orderflow.serialization import timestamp
+from orderflow.observability import logger, metrics, tracer
 from orderflow.settings import from_environment
 from orders.domain import InvalidProduct
 from orders.repository import Products
 
-ANSWER_SECONDS = 15
-"""How long a redrive waits for its consumer; what takes longer has failed, though it may end well yet."""
-REDRIVE_MILLISECONDS = (ANSWER_SECONDS + 2) * 1000
-"""The longest that a redrive takes, with what is read and written around it."""
-PARK_ATTEMPTS = 5
+CONSUMER_SECONDS = 15
+"""The read timeout of a redrive. A consumer that takes longer counts as failed, although it may still succeed."""
+REDRIVE_MILLISECONDS = (CONSUMER_SECONDS + 2) * 1000
+"""The longest duration of a redrive, with its DynamoDB calls."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """BackofficeApiFunction's environment, beside the consumers'."""
+    """The environment of BackofficeApiFunction."""
 
     analytics_table: str
     failed_events_table: str
@@ -60,9 +55,9 @@ class Settings:
 
 
 def report_invalid_product(invalid: InvalidProduct) -> None:
-    """Log and count a row of the products table that does not describe a product."""
+    """Logs and counts an item of the products table that is not a valid product."""
     logger.warning("invalid product left out", product_id=invalid.product_id, problems=invalid.problems)
-    count("InvalidProducts")
+    metrics.add_metric(name="InvalidProducts", unit=MetricUnit.Count, value=1)
 
 
 settings = from_environment(Settings)
@@ -71,21 +66,21 @@ analytics = Analytics(dynamodb, settings.analytics_table)
 failed_events = FailedEvents(dynamodb, settings.failed_events_table)
 products = Products(dynamodb, settings.products_table, report_invalid_product)
 inventory = Inventory(dynamodb, settings.inventory_table)
-functions = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=ANSWER_SECONDS)))
+functions = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=CONSUMER_SECONDS)))
 redriver = Redriver(functions, boto3.client("dynamodb"), from_environment(Consumers))
 app = new_app()
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_HTTP, clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)  # a failure's message may hold personal data
+@tracer.capture_lambda_handler(capture_response=False)  # the message of a failed event can contain personal data
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answer one HTTP request (payload format 2.0)."""
+    """Handles one HTTP request (payload format 2.0)."""
     return answer(app, event, context)
 
 
 def staff_only(router: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
-    """Turns everybody else away, whatever the route; what staff do is logged with their id."""
+    """Rejects callers who are not staff. Adds the staff member's id to the logs."""
     caller = caller_of(router.current_event)
     if not caller.is_staff:
         raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
@@ -96,42 +91,29 @@ def staff_only(router: APIGatewayHttpResolver, next_middleware: NextMiddleware) 
 app.use(middlewares=[staff_only])
 
 
-# ---------------------------------------------------------------------------------------------- figures
-
-
 @app.get("/admin/sales")
 def get_sales() -> Response[str]:
-    """What was sold and taken back, per day and promotion."""
-    days = _range_parameters()
-    return _of_range(days, sales(analytics.figures(days.first, days.last)))
+    """Sales per day and promotion code."""
+    return _ok(service.sales_by_day(analytics, _date_range()))
 
 
 @app.get("/admin/promotions")
 def get_promotions() -> Response[str]:
-    """What was ordered, sold and taken back under each promotion code."""
-    days = _range_parameters()
-    return _of_range(days, {"items": promotions(analytics.figures(days.first, days.last))})
+    """Orders by promotion code."""
+    return _ok(service.sales_by_promotion(analytics, _date_range()))
 
 
-def _range_parameters() -> Range:
+def _date_range() -> DateRange:
     query = app.current_event.query_string_parameters
     try:
-        return range_of(query.get("from"), query.get("to"), _now().date())
+        return date_range(query.get("from"), query.get("to"), _now().date())
     except MalformedRange as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-range", str(error)) from error
 
 
-def _of_range(days: Range, figures: Mapping[str, Any]) -> Response[str]:
-    span = {"from": days.first.isoformat(), "to": days.last.isoformat()}
-    return json_response(HTTPStatus.OK, {**span, **figures})
-
-
-# ---------------------------------------------------------------------------------------- failed events
-
-
 @app.get("/admin/failed-events")
 def list_failed_events() -> Response[str]:
-    """What failed, newest first within a status."""
+    """Failed events, newest first within a status."""
     status = status_parameter(app.current_event, FailedEventStatus)
     consumer = app.current_event.query_string_parameters.get("consumer")
     of_list = ("failed-events", status or "", consumer or "")
@@ -142,23 +124,9 @@ def list_failed_events() -> Response[str]:
 
 @app.post("/admin/failed-events/redrive")
 def redrive_failed_events() -> Response[str]:
-    """Redrive those that match, as many as there is time for."""
+    """Redrive all matching failed events, as far as time permits."""
     request = read_body(app.current_event, RedriveRequest)
-    statuses = (
-        [FailedEventStatus(request.status)]
-        if request.status
-        else [FailedEventStatus.NEW, FailedEventStatus.RETRYING, FailedEventStatus.PARKED]
-    )
-    redriven = redrive_all(failed_events, redriver, statuses, request.consumer, _has_time)
-    logger.info("failed events redriven", resolved=redriven.resolved, failed=redriven.failed)
-    count("FailedEventsResolved", redriven.resolved)
-    shown = {
-        "resolved": redriven.resolved,
-        "failed": redriven.failed,
-        "notRedrivable": redriven.not_redrivable,
-        "remaining": redriven.remaining,
-    }
-    return json_response(HTTPStatus.OK, shown)
+    return _ok(service.redrive_all(failed_events, redriver, request, _has_time))
 
 
 def _has_time() -> bool:
@@ -167,103 +135,36 @@ def _has_time() -> bool:
 
 @app.post("/admin/failed-events/<failure_id>/redrive")
 def redrive_failed_event(failure_id: str) -> Response[str]:
-    """Hand an event to the consumer that failed, once more."""
-    record = _unresolved(failure_id)
-    if not record.redrivable:
-        raise Problem(HTTPStatus.CONFLICT, "not-redrivable", f"no consumer can mend this; run: {record.mend}")
-    settled, outcome = settle(failed_events, record, redriver.redrive(record))
-    logger.info("failed event redriven", failed_event=record.id, status=settled.status, outcome=outcome.reason)
-    count("FailedEventsResolved", int(outcome.succeeded))
-    return json_response(HTTPStatus.OK, {**settled.shown(), "outcome": "RESOLVED" if outcome.succeeded else "FAILED"})
+    """Redrive a failed event to its consumer."""
+    return _ok(service.redrive(failed_events, redriver, unquote(failure_id)))
 
 
 @app.post("/admin/failed-events/<failure_id>/park")
 def park_failed_event(failure_id: str) -> Response[str]:
-    """Put a failed event aside; parking it again changes nothing."""
-    for _ in range(PARK_ATTEMPTS):
-        record = _unresolved(failure_id)
-        if record.status is FailedEventStatus.PARKED:
-            return json_response(HTTPStatus.OK, record.shown())
-        try:
-            parked = failed_events.park(record)
-        except ConcurrentUpdate:
-            continue  # another writer was quicker: decide anew on what it wrote
-        logger.info("failed event parked", failed_event=record.id)
-        return json_response(HTTPStatus.OK, parked.shown())
-    raise Problem(HTTPStatus.CONFLICT, "busy", "the failed event is changing right now; try again")
-
-
-def _unresolved(failure_id: str) -> FailedEvent:
-    """A record that still needs somebody. API Gateway decodes the path's `%3A`; decoded twice, an id stays the same."""
-    record = failed_events.get(unquote(failure_id)) if is_id(failure_id) else None
-    if record is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "failed-event-not-found", "there is no failed event of this id")
-    if record.status is FailedEventStatus.RESOLVED:
-        raise Problem(HTTPStatus.CONFLICT, "already-resolved", "its consumer has succeeded already")
-    return record
-
-
-# ------------------------------------------------------------------------------------------------ stock
+    """Park a failed event."""
+    return _ok(service.park(failed_events, unquote(failure_id)))
 
 
 @app.get("/admin/products/<product_id>/stock")
 def get_stock(product_id: str) -> Response[str]:
-    """What there is of a product, and the last changes that people made."""
-    return _stock_response(_stock(product_id))
+    """The stock of a product, with the last changes by staff."""
+    return _ok(service.read_stock(products, inventory, product_id))
 
 
 @app.put("/admin/products/<product_id>/stock")
 def set_stock(product_id: str) -> Response[str]:
-    """Set how many of a product are available, unless its stock has changed since they were counted."""
+    """Set the available pieces of a product, unless its stock has changed since they were counted."""
     request = read_body(app.current_event, SetStockRequest)
-    stock = _stock(product_id)
-    if stock.version != request.version:
-        raise _stock_changed(stock.version)
-    by = caller_of(app.current_event).subject
-    try:
-        changed = inventory.set_available(stock, request.available, by, request.note, timestamp(_now()))
-    except StockChanged as error:
-        raise _stock_changed(error.version) from error
-    except Contention as error:
-        raise Problem(HTTPStatus.CONFLICT, "busy", "the stock is changing right now; try again") from error
-    logger.info("stock set", product_id=product_id, version=changed.version)
-    return _stock_response(changed)
+    staff_id = caller_of(app.current_event).subject
+    return _ok(service.set_stock(products, inventory, product_id, request, staff_id, _now()))
 
 
-def _stock(product_id: str) -> Stock:
-    """The stock of a product of the catalogue.
-
-    Raises:
-        Problem: 404, if the catalogue has no such product, or an invalid row of this id.
-    """
-    if not (is_id(product_id) and products.get([product_id])):
-        raise Problem(HTTPStatus.NOT_FOUND, "product-not-found", "the catalogue has no valid product of this id")
-    return inventory.stock(product_id)
-
-
-def _stock_changed(version: int) -> Problem:
-    detail = f"the stock has changed: it is at version {version} now; read it again"
-    return Problem(HTTPStatus.CONFLICT, "stock-changed", detail)
-
-
-def _stock_response(stock: Stock) -> Response[str]:
-    shown = {
-        "productId": stock.product_id,
-        "available": stock.available,
-        "reserved": stock.reserved,
-        "version": stock.version,
-        "changes": [
-            {
-                "available": {"from": change.before, "to": change.after},
-                "by": change.by,
-                "note": change.note,
-                "at": change.at,
-                "version": change.version,
-            }
-            for change in inventory.changes(stock)
-        ],
-    }
-    return json_response(HTTPStatus.OK, shown)
+def _ok(body: ResponseModel) -> Response[str]:
+    return Response(
+        int(HTTPStatus.OK),
+        content_type="application/json",
+        body=body.model_dump_json(by_alias=True, exclude_none=True),
+    )
 
 
 def _now() -> datetime:
