@@ -3,37 +3,53 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import boto3
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
+from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
+from pydantic.json_schema import SkipJsonSchema
 
 from analytics.repository import Analytics
 from backoffice import service
 from backoffice.domain import DateRange, MalformedRange, date_range
-from backoffice.models import RedriveRequest, ResponseModel, SetStockRequest
-from dlq_processor.consumers import Consumers
-from dlq_processor.redrive import CLIENT, Redriver
-from dlq_processor.repository import FailedEvents, FailedEventStatus, is_position
+from backoffice.models import (
+    FailedEventResponse,
+    FailedEventsResponse,
+    PromotionsResponse,
+    RedriveAllResponse,
+    RedriveRequest,
+    RedriveResponse,
+    SalesResponse,
+    SetStockRequest,
+    StockResponse,
+)
+from dlq_processor.domain import FailedEventStatus
+from dlq_processor.lambda_invoke import CLIENT, Redriver
+from dlq_processor.repository import FailedEvents, is_position
 from inventory.repository import Inventory
 from orderflow.auth import caller_of
 from orderflow.http_api import (
+    BODY,
+    DEFAULT_LIMIT,
+    ID_TOKEN,
+    PAGE,
+    SIGNED_IN,
+    Cursor,
+    Limit,
     Problem,
     answer,
-    cursor_parameter,
-    limit_parameter,
+    documented,
     new_app,
-    page_response,
-    read_body,
-    status_parameter,
 )
 from orderflow.observability import logger, metrics, tracer
+from orderflow.pagination import decode_cursor, encode_cursor
 from orderflow.settings import from_environment
 from orders.domain import InvalidProduct
 from orders.repository import Products
@@ -52,6 +68,7 @@ class Settings:
     failed_events_table: str
     products_table: str
     inventory_table: str
+    stack_name: str
 
 
 def report_invalid_product(invalid: InvalidProduct) -> None:
@@ -66,9 +83,32 @@ analytics = Analytics(dynamodb, settings.analytics_table)
 failed_events = FailedEvents(dynamodb, settings.failed_events_table)
 products = Products(dynamodb, settings.products_table, report_invalid_product)
 inventory = Inventory(dynamodb, settings.inventory_table)
-functions = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=CONSUMER_SECONDS)))
-redriver = Redriver(functions, boto3.client("dynamodb"), from_environment(Consumers))
-app = new_app()
+lambda_client = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=CONSUMER_SECONDS)))
+redriver = Redriver(lambda_client, settings.stack_name)
+
+
+def staff_only(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[Any]:
+    """Rejects callers who are not staff. Adds the staff member's id to the logs."""
+    caller = caller_of(app.current_event)
+    if not caller.is_staff:
+        raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
+    logger.append_keys(staff_id=caller.subject)
+    return next_middleware(app)
+
+
+app = new_app(staff_only)
+STAFF_ONLY = (SIGNED_IN, "403 staff-only")
+NO_ROUTE = "404 no-such-route"
+"""A path parameter can contain characters that match no route."""
+
+FirstDay = Annotated[
+    str | SkipJsonSchema[None],
+    Query(alias="from", description="The first day in UTC, such as 2026-11-21. Default: six days before `to`."),
+]
+LastDay = Annotated[
+    str | SkipJsonSchema[None],
+    Query(alias="to", description="The last day in UTC. Default: today. A range has at most 366 days."),
+]
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_HTTP, clear_state=True)
@@ -79,92 +119,116 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return answer(app, event, context)
 
 
-def staff_only(router: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
-    """Rejects callers who are not staff. Adds the staff member's id to the logs."""
-    caller = caller_of(router.current_event)
-    if not caller.is_staff:
-        raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
-    logger.append_keys(staff_id=caller.subject)
-    return next_middleware(router)
+@app.get(
+    "/admin/sales",
+    responses=documented(HTTPStatus.OK, "The sales of the days.", *STAFF_ONLY, "400 malformed-range"),
+    security=ID_TOKEN,
+)
+def get_sales(first: FirstDay = None, last: LastDay = None) -> SalesResponse:
+    """Returns confirmed and cancelled orders, per day and promotion code."""
+    return service.sales_by_day(analytics, _date_range(first, last))
 
 
-app.use(middlewares=[staff_only])
+@app.get(
+    "/admin/promotions",
+    responses=documented(HTTPStatus.OK, "The orders by promotion code.", *STAFF_ONLY, "400 malformed-range"),
+    security=ID_TOKEN,
+)
+def get_promotions(first: FirstDay = None, last: LastDay = None) -> PromotionsResponse:
+    """Returns placed, confirmed and cancelled orders, by promotion code."""
+    return service.sales_by_promotion(analytics, _date_range(first, last))
 
 
-@app.get("/admin/sales")
-def get_sales() -> Response[str]:
-    """Sales per day and promotion code."""
-    return _ok(service.sales_by_day(analytics, _date_range()))
-
-
-@app.get("/admin/promotions")
-def get_promotions() -> Response[str]:
-    """Orders by promotion code."""
-    return _ok(service.sales_by_promotion(analytics, _date_range()))
-
-
-def _date_range() -> DateRange:
-    query = app.current_event.query_string_parameters
+def _date_range(first: str | None, last: str | None) -> DateRange:
     try:
-        return date_range(query.get("from"), query.get("to"), _now().date())
+        return date_range(first, last, _now().date())
     except MalformedRange as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-range", str(error)) from error
 
 
-@app.get("/admin/failed-events")
-def list_failed_events() -> Response[str]:
-    """Failed events, newest first within a status."""
-    status = status_parameter(app.current_event, FailedEventStatus)
-    consumer = app.current_event.query_string_parameters.get("consumer")
+@app.get(
+    "/admin/failed-events",
+    responses=documented(HTTPStatus.OK, "A page of failed events.", *STAFF_ONLY, *PAGE, "400 malformed-status"),
+    security=ID_TOKEN,
+)
+def list_failed_events(
+    status: Annotated[FailedEventStatus | SkipJsonSchema[None], Query()] = None,
+    consumer: Annotated[str | SkipJsonSchema[None], Query(description="Such as `email` or `inventory`.")] = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> FailedEventsResponse:
+    """Lists failed events, newest first within a status."""
     of_list = ("failed-events", status or "", consumer or "")
-    start = cursor_parameter(app.current_event, of_list, is_position, _now())
-    page = failed_events.page(status, consumer, limit_parameter(app.current_event), start)
-    return page_response(page.items, page.last, of_list, _now())
+    page = failed_events.page(status, consumer, limit, decode_cursor(cursor, of_list, is_position, _now()))
+    next_cursor = encode_cursor(page.last, of_list, _now())
+    return FailedEventsResponse.model_validate({"items": page.items, "next_cursor": next_cursor})
 
 
-@app.post("/admin/failed-events/redrive")
-def redrive_failed_events() -> Response[str]:
-    """Redrive all matching failed events, as far as time permits."""
-    request = read_body(app.current_event, RedriveRequest)
-    return _ok(service.redrive_all(failed_events, redriver, request, _has_time))
+@app.post(
+    "/admin/failed-events/redrive",
+    responses=documented(HTTPStatus.OK, "The number of events by outcome.", *STAFF_ONLY, *BODY),
+    security=ID_TOKEN,
+)
+def redrive_failed_events(request: RedriveRequest) -> RedriveAllResponse:
+    """Redrives all matching failed events, or as many as time permits."""
+    return service.redrive_all(failed_events, redriver, request, _has_time, _now)
 
 
 def _has_time() -> bool:
     return bool(app.lambda_context.get_remaining_time_in_millis() >= REDRIVE_MILLISECONDS)
 
 
-@app.post("/admin/failed-events/<failure_id>/redrive")
-def redrive_failed_event(failure_id: str) -> Response[str]:
-    """Redrive a failed event to its consumer."""
-    return _ok(service.redrive(failed_events, redriver, unquote(failure_id)))
+@app.post(
+    "/admin/failed-events/<failure_id>/redrive",
+    responses=documented(
+        HTTPStatus.OK,
+        "The failed event after its redrive.",
+        *(*STAFF_ONLY, NO_ROUTE, "404 failed-event-not-found", "409 already-resolved", "409 not-redrivable"),
+    ),
+    security=ID_TOKEN,
+)
+def redrive_failed_event(failure_id: str) -> RedriveResponse:
+    """Redrives a failed event to its consumer."""
+    return service.redrive(failed_events, redriver, unquote(failure_id), _now)
 
 
-@app.post("/admin/failed-events/<failure_id>/park")
-def park_failed_event(failure_id: str) -> Response[str]:
-    """Park a failed event."""
-    return _ok(service.park(failed_events, unquote(failure_id)))
+@app.post(
+    "/admin/failed-events/<failure_id>/park",
+    responses=documented(
+        HTTPStatus.OK,
+        "The parked event.",
+        *(*STAFF_ONLY, NO_ROUTE, "404 failed-event-not-found", "409 already-resolved", "409 busy"),
+    ),
+    security=ID_TOKEN,
+)
+def park_failed_event(failure_id: str) -> FailedEventResponse:
+    """Parks a failed event. Parking it again changes nothing."""
+    return service.park(failed_events, unquote(failure_id))
 
 
-@app.get("/admin/products/<product_id>/stock")
-def get_stock(product_id: str) -> Response[str]:
-    """The stock of a product, with the last changes by staff."""
-    return _ok(service.read_stock(products, inventory, product_id))
+@app.get(
+    "/admin/products/<product_id>/stock",
+    responses=documented(HTTPStatus.OK, "The stock.", *STAFF_ONLY, NO_ROUTE, "404 product-not-found"),
+    security=ID_TOKEN,
+)
+def get_stock(product_id: str) -> StockResponse:
+    """Returns the stock of a product, with its last changes by staff."""
+    return service.read_stock(products, inventory, product_id)
 
 
-@app.put("/admin/products/<product_id>/stock")
-def set_stock(product_id: str) -> Response[str]:
-    """Set the available pieces of a product, unless its stock has changed since they were counted."""
-    request = read_body(app.current_event, SetStockRequest)
+@app.put(
+    "/admin/products/<product_id>/stock",
+    responses=documented(
+        HTTPStatus.OK,
+        "The stock after the change.",
+        *(*STAFF_ONLY, *BODY, NO_ROUTE, "404 product-not-found", "409 stock-changed", "409 busy"),
+    ),
+    security=ID_TOKEN,
+)
+def set_stock(product_id: str, request: SetStockRequest) -> StockResponse:
+    """Sets the available pieces of a product, unless its stock has changed since they were counted."""
     staff_id = caller_of(app.current_event).subject
-    return _ok(service.set_stock(products, inventory, product_id, request, staff_id, _now()))
-
-
-def _ok(body: ResponseModel) -> Response[str]:
-    return Response(
-        int(HTTPStatus.OK),
-        content_type="application/json",
-        body=body.model_dump_json(by_alias=True, exclude_none=True),
-    )
+    return service.set_stock(products, inventory, product_id, request, staff_id, _now())
 
 
 def _now() -> datetime:

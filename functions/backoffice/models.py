@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
 
-from dlq_processor.domain import Kind
-from dlq_processor.repository import FailedEventStatus
+from dlq_processor.domain import FailedEventStatus, FailureKind
 from orderflow.http_api import PlainText, RequestModel
 
 MAX_AVAILABLE = 1_000_000
@@ -43,15 +43,17 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, from_attributes=True, populate_by_name=True)
 
 
-Money = Annotated[
-    Decimal,
-    PlainSerializer(float, when_used="json"),
-    WithJsonSchema({"description": "Money, with at most two decimals.", "type": "number"}),
-]
+Money = Annotated[Decimal, WithJsonSchema({"description": "Money, with at most two decimals.", "type": "number"})]
 Number = Annotated[int, Field(ge=0)]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-Day = Annotated[date, Field(description="In UTC.")]
-NextCursor = Annotated[str, Field(description="`cursor` of the next page; absent at the end of the list.")]
+Day = Annotated[
+    date,
+    PlainSerializer(date.isoformat),
+    WithJsonSchema({"description": "In UTC.", "type": "string", "format": "date"}),
+]
+NextCursor = Annotated[
+    str | SkipJsonSchema[None], Field(description="`cursor` of the next page; absent at the end of the list.")
+]
 
 
 class TallyResponse(ResponseModel):
@@ -74,7 +76,7 @@ class DaySales(ResponseModel):
     """The sales of one day under one promotion code, or without one."""
 
     day: Day
-    promotion: Annotated[str | None, Field(serialization_alias="promotionCode")] = None
+    promotion: Annotated[str | SkipJsonSchema[None], Field(serialization_alias="promotionCode")] = None
     confirmed: TallyResponse
     cancelled: TallyResponse
 
@@ -111,7 +113,7 @@ class FailedEventResponse(ResponseModel):
     id: str
     consumer: str
     event_id: str
-    kind: Kind
+    kind: FailureKind
     reason: str
     message: str
     status: FailedEventStatus
@@ -119,18 +121,20 @@ class FailedEventResponse(ResponseModel):
     last_failed_at: Timestamp
     failures: Annotated[int, Field(ge=1)]
     attempts: Annotated[Number, Field(description="Automatic retries so far.")]
-    order_id: str | None = None
-    detail_type: str | None = None
-    correlation_id: str | None = None
-    mend: Annotated[str | None, Field(description="The command to run if a redrive cannot succeed.")] = None
-    resolved_at: Timestamp | None = None
+    order_id: str | SkipJsonSchema[None] = None
+    detail_type: str | SkipJsonSchema[None] = None
+    correlation_id: str | SkipJsonSchema[None] = None
+    remediation: Annotated[
+        str | SkipJsonSchema[None], Field(description="The command to run if a redrive cannot help.")
+    ] = None
+    resolved_at: Timestamp | SkipJsonSchema[None] = None
 
 
 class FailedEventsResponse(ResponseModel):
     """A page of failed events. With `consumer`, a page can be short or empty and still have a next page."""
 
     items: list[FailedEventResponse]
-    next_cursor: NextCursor | None = None
+    next_cursor: NextCursor = None
 
 
 class RedriveResponse(FailedEventResponse):
@@ -144,7 +148,7 @@ class RedriveAllResponse(ResponseModel):
 
     resolved: Number
     failed: Number
-    not_redrivable: Annotated[Number, Field(description="Run the command in their `mend` instead.")]
+    not_redrivable: Annotated[Number, Field(description="Run the command in their `remediation` instead.")]
     remaining: Annotated[bool, Field(description="Whether time ran out before all were redriven: repeat the call.")]
 
 

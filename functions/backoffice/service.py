@@ -22,10 +22,12 @@ from backoffice.models import (
     SetStockRequest,
     StockResponse,
 )
-from dlq_processor.redrive import Redriver, settle
-from dlq_processor.repository import FailedEvent, FailedEvents, FailedEventStatus
+from dlq_processor.domain import FailedEvent, FailedEventStatus, parked
+from dlq_processor.lambda_invoke import Redriver
+from dlq_processor.repository import FailedEvents
+from dlq_processor.service import settle
 from inventory.repository import Contention, Inventory, Stock, StockChanged
-from orderflow.dynamodb import UPDATE_ATTEMPTS, ConcurrentUpdate
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.http_api import Problem, is_id
 from orderflow.observability import logger, metrics
 from orderflow.serialization import timestamp
@@ -50,7 +52,9 @@ def sales_by_promotion(analytics: Analytics, days: DateRange) -> PromotionsRespo
     return PromotionsResponse.model_validate({**vars(days), "items": items})
 
 
-def redrive(failed_events: FailedEvents, redriver: Redriver, failure_id: str) -> RedriveResponse:
+def redrive(
+    failed_events: FailedEvents, redriver: Redriver, failure_id: str, now: Callable[[], datetime]
+) -> RedriveResponse:
     """Invokes the consumer of a failed event again, and stores the outcome.
 
     Raises:
@@ -58,15 +62,19 @@ def redrive(failed_events: FailedEvents, redriver: Redriver, failure_id: str) ->
     """
     record = _unresolved(failed_events.get(failure_id) if is_id(failure_id) else None)
     if not record.redrivable:
-        raise Problem(HTTPStatus.CONFLICT, "not-redrivable", f"a redrive cannot succeed; run: {record.mend}")
-    settled, outcome = settle(failed_events, record, redriver.redrive(record))
+        raise Problem(HTTPStatus.CONFLICT, "not-redrivable", f"a redrive cannot help; run: {record.remediation}")
+    settled, outcome = settle(failed_events, record, redriver.redrive(record), now())
     logger.info("failed event redriven", failed_event=record.id, status=settled.status, outcome=outcome.reason)
     metrics.add_metric(name="FailedEventsResolved", unit=MetricUnit.Count, value=int(outcome.succeeded))
     return RedriveResponse.model_validate({**vars(settled), "outcome": "RESOLVED" if outcome.succeeded else "FAILED"})
 
 
 def redrive_all(
-    failed_events: FailedEvents, redriver: Redriver, request: RedriveRequest, has_time: Callable[[], bool]
+    failed_events: FailedEvents,
+    redriver: Redriver,
+    request: RedriveRequest,
+    has_time: Callable[[], bool],
+    now: Callable[[], datetime],
 ) -> RedriveAllResponse:
     """Redrives the matching failed events, each once.
 
@@ -89,7 +97,7 @@ def redrive_all(
             continue  # it was changed after the query
         if not record.redrivable:
             not_redrivable += 1
-        elif settle(failed_events, record, redriver.redrive(record))[1].succeeded:
+        elif settle(failed_events, record, redriver.redrive(record), now())[1].succeeded:
             resolved += 1
         else:
             failed += 1
@@ -117,17 +125,14 @@ def park(failed_events: FailedEvents, failure_id: str) -> FailedEventResponse:
     Raises:
         Problem: 404 or 409.
     """
-    for _ in range(UPDATE_ATTEMPTS):
-        record = _unresolved(failed_events.get(failure_id) if is_id(failure_id) else None)
-        if record.status is FailedEventStatus.PARKED:
-            return FailedEventResponse.model_validate(record)
-        try:
-            parked = failed_events.park(record)
-        except ConcurrentUpdate:
-            continue
+    try:
+        record, change = failed_events.update(failure_id, parked) if is_id(failure_id) else (None, None)
+    except ConcurrentUpdate as error:
+        raise Problem(HTTPStatus.CONFLICT, "busy", "the failed event is changing right now; try again") from error
+    record = _unresolved(record)
+    if change:
         logger.info("failed event parked", failed_event=record.id)
-        return FailedEventResponse.model_validate(parked)
-    raise Problem(HTTPStatus.CONFLICT, "busy", "the failed event is changing right now; try again")
+    return FailedEventResponse.model_validate(record)
 
 
 def _unresolved(record: FailedEvent | None) -> FailedEvent:

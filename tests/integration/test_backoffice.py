@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlq_processor.domain import MAX_PAYLOAD
+from dlq_processor.messages.reading import MAX_PAYLOAD
 from inventory import repository
 from local.store import ServiceError
 from orderflow import dynamodb, pagination
@@ -261,6 +261,7 @@ def test_failed_events_are_listed_by_status_and_consumer_in_pages(office: Api, a
 )
 def test_a_forged_cursor_is_refused(office: Api, position: dict[str, str]) -> None:
     cursor = pagination.encode_cursor(position, ("failed-events", "", ""), datetime.now(UTC))
+    assert cursor
     answer = office.call("GET", "/admin/failed-events", query={"cursor": cursor})
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
 
@@ -348,7 +349,7 @@ def test_unknown_and_resolved_failed_events_are_refused(
 def test_a_failed_event_that_is_not_redrivable_is_refused_with_the_command_to_run(
     office: Api, aws: Aws, functions: Functions
 ) -> None:
-    failure_id = add_failed_event(aws, "partner", "PARKED", payload=None, mend="make replay NAME=redrive-1")
+    failure_id = add_failed_event(aws, "partner", "PARKED", payload=None, remediation="make replay NAME=redrive-1")
     answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "not-redrivable")
     assert "make replay NAME=redrive-1" in answer.body["detail"]
@@ -367,7 +368,7 @@ def test_all_failed_events_of_a_consumer_are_redriven_once_each(
     monkeypatch.setattr("backoffice.service.ENTRIES_PER_PAGE", 1)
     mended = [add_failed_event(aws, consumer, status, minute=1) for status in ("NEW", "RETRYING", "PARKED")]
     broken = [add_failed_event(aws, consumer, status, minute=2) for status in ("NEW", "RETRYING", "PARKED")]
-    add_failed_event(aws, consumer, "PARKED", payload=None, mend="make replay")
+    add_failed_event(aws, consumer, "PARKED", payload=None, remediation="make replay")
     resolved = add_failed_event(aws, consumer, "RESOLVED", minute=3)
     functions.answer = lambda name, payload: refusing(name, payload) if b"2" in payload else Answered()
     answer = redrive_all(office, consumer=consumer)
@@ -484,7 +485,7 @@ def test_a_redrive_with_a_lost_response_is_not_repeated(office: Api, aws: Aws, f
 
 def test_a_redrive_times_out_before_the_function_does(office: Api, aws: Aws) -> None:
     longest = office.module.REDRIVE_MILLISECONDS / 1000
-    assert office.module.functions.meta.config.read_timeout < longest
+    assert office.module.lambda_client.meta.config.read_timeout < longest
     assert longest < aws.stack.resources["BackofficeApiFunction"].properties["Timeout"]
 
 
