@@ -40,7 +40,9 @@ class SetStockRequest(RequestModel):
 class ResponseModel(BaseModel):
     """A response body: fields in camelCase, read from the attributes of a dataclass."""
 
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True, from_attributes=True, populate_by_name=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, defer_build=True, frozen=True, from_attributes=True, populate_by_name=True
+    )
 
 
 Money = Annotated[Decimal, WithJsonSchema({"description": "Money, with at most two decimals.", "type": "number"})]
