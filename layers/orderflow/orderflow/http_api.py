@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
 from orderflow import pagination
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.observability import logger
 from orderflow.pagination import InvalidCursor
 from orderflow.plain_text import UNSAFE, unsafe_character
@@ -97,6 +98,12 @@ Cursor = Annotated[
 ]
 """The query parameter `cursor`."""
 
+NextCursor = Annotated[
+    str | SkipJsonSchema[None],
+    Field(description="`cursor` of the next page; absent at the end of the list."),
+]
+"""The field `nextCursor` of a page."""
+
 
 class RequestModel(BaseModel):
     """A body. Fields are in camelCase; unknown fields are refused, because they may be misspelt."""
@@ -127,15 +134,19 @@ def new_app(*guards: Callable[..., Response[Any]]) -> APIGatewayHttpResolver:
     """
     app = APIGatewayHttpResolver(serializer=_serialize)
     app.use(middlewares=[*guards, RequestValidation()])  # type: ignore[no-untyped-call]
-    app.exception_handler(Problem)(_refuse)
+    app.exception_handler(Problem)(refuse)
 
     @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
     def on_invalid_request(error: RequestValidationError) -> Response[str]:
-        return _refuse(_problem_of(error))
+        return refuse(_problem_of(error))
 
     @app.exception_handler(InvalidCursor)  # type: ignore[untyped-decorator]
     def on_invalid_cursor(error: InvalidCursor) -> Response[str]:
-        return _refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+        return refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+
+    @app.exception_handler(ConcurrentUpdate)  # type: ignore[untyped-decorator]
+    def on_concurrent_update(_: ConcurrentUpdate) -> Response[str]:
+        return refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
 
     @app.not_found
     def on_no_route(_: Exception) -> Response[str]:
@@ -144,7 +155,8 @@ def new_app(*guards: Callable[..., Response[Any]]) -> APIGatewayHttpResolver:
     return app
 
 
-def _refuse(problem: Problem) -> Response[str]:
+def refuse(problem: Problem) -> Response[str]:
+    """Logs a problem and returns its response."""
     logger.info("request refused", status=int(problem.status), problem=problem.slug)
     return problem.response()
 
