@@ -11,6 +11,7 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from orderflow.auth import caller_of
@@ -51,13 +52,8 @@ orders = Orders(dynamodb, settings.orders_table)
 products = Products(dynamodb, settings.products_table)
 
 IdempotencyKey = Annotated[
-    str | SkipJsonSchema[None],
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern="^[ -~]+$",
-        description="Makes a repeated request safe: the same key and body return the same order.",
-    ),
+    Annotated[str, Field(min_length=1, max_length=255, pattern="^[ -~]+$")] | SkipJsonSchema[None],
+    Header(description="Makes a repeated request safe: the same key and body return the same order."),
 ]
 PROBLEMS: dict[type[OrderError], tuple[HTTPStatus, str]] = {
     domain.UnknownOrder: (HTTPStatus.NOT_FOUND, "order-not-found"),
