@@ -11,7 +11,6 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.logging import correlation_paths
-from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from pydantic.json_schema import SkipJsonSchema
@@ -51,7 +50,6 @@ from orderflow.http_api import (
 from orderflow.observability import logger, metrics, tracer
 from orderflow.pagination import decode_cursor, encode_cursor
 from orderflow.settings import from_environment
-from orders.domain import InvalidProduct
 from orders.repository import Products
 
 CONSUMER_SECONDS = 15
@@ -71,17 +69,11 @@ class Settings:
     stack_name: str
 
 
-def report_invalid_product(invalid: InvalidProduct) -> None:
-    """Logs and counts an item of the products table that is not a valid product."""
-    logger.warning("invalid product left out", product_id=invalid.product_id, problems=invalid.problems)
-    metrics.add_metric(name="InvalidProducts", unit=MetricUnit.Count, value=1)
-
-
 settings = from_environment(Settings)
 dynamodb = boto3.resource("dynamodb")
 analytics = Analytics(dynamodb, settings.analytics_table)
 failed_events = FailedEvents(dynamodb, settings.failed_events_table)
-products = Products(dynamodb, settings.products_table, report_invalid_product)
+products = Products(dynamodb, settings.products_table)
 inventory = Inventory(dynamodb, settings.inventory_table)
 lambda_client = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=CONSUMER_SECONDS)))
 redriver = Redriver(lambda_client, settings.stack_name)

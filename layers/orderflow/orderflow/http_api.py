@@ -1,10 +1,8 @@
 """What every HTTP API needs: problems (RFC 9457), validated requests, JSON responses, and the API's documentation."""
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
@@ -12,19 +10,16 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValida
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
-from orderflow import pagination
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.observability import logger
 from orderflow.pagination import InvalidCursor
 from orderflow.plain_text import UNSAFE, unsafe_character
 from orderflow.serialization import to_json
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
-StatusT = TypeVar("StatusT", bound=StrEnum)
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_ID_BYTES = 1024
@@ -97,6 +92,12 @@ Cursor = Annotated[
 ]
 """The query parameter `cursor`."""
 
+NextCursor = Annotated[
+    str | SkipJsonSchema[None],
+    Field(description="`cursor` of the next page; absent at the end of the list."),
+]
+"""The field `nextCursor` of a page."""
+
 
 class RequestModel(BaseModel):
     """A body. Fields are in camelCase; unknown fields are refused, because they may be misspelt."""
@@ -127,15 +128,19 @@ def new_app(*guards: Callable[..., Response[Any]]) -> APIGatewayHttpResolver:
     """
     app = APIGatewayHttpResolver(serializer=_serialize)
     app.use(middlewares=[*guards, RequestValidation()])  # type: ignore[no-untyped-call]
-    app.exception_handler(Problem)(_refuse)
+    app.exception_handler(Problem)(refuse)
 
     @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
     def on_invalid_request(error: RequestValidationError) -> Response[str]:
-        return _refuse(_problem_of(error))
+        return refuse(_problem_of(error))
 
     @app.exception_handler(InvalidCursor)  # type: ignore[untyped-decorator]
     def on_invalid_cursor(error: InvalidCursor) -> Response[str]:
-        return _refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+        return refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+
+    @app.exception_handler(ConcurrentUpdate)  # type: ignore[untyped-decorator]
+    def on_concurrent_update(_: ConcurrentUpdate) -> Response[str]:
+        return refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
 
     @app.not_found
     def on_no_route(_: Exception) -> Response[str]:
@@ -144,7 +149,8 @@ def new_app(*guards: Callable[..., Response[Any]]) -> APIGatewayHttpResolver:
     return app
 
 
-def _refuse(problem: Problem) -> Response[str]:
+def refuse(problem: Problem) -> Response[str]:
+    """Logs a problem and returns its response."""
     logger.info("request refused", status=int(problem.status), problem=problem.slug)
     return problem.response()
 
@@ -258,108 +264,3 @@ def documented(status: HTTPStatus, description: str, *problems: str, location: s
         }
         for code, names in types.items()
     }
-
-
-# ------------------------------------------ for handlers that do not use typed parameters yet; to be removed
-
-
-def json_response(status: HTTPStatus, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response[str]:
-    """An HTTP answer in JSON."""
-    return Response(int(status), content_type="application/json", body=to_json(body), headers=dict(headers or {}))
-
-
-def read_body(event: APIGatewayProxyEventV2, model: type[ModelT]) -> ModelT:
-    """The request's JSON body, validated.
-
-    Raises:
-        Problem: 415 for another content type, 413 for more than 256 KB, 400 if it is not JSON, 422 with an entry per
-            field that is wrong.
-    """
-    media_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send application/json")
-    body = _body(event)
-    if len(body.encode()) > MAX_BODY_BYTES:
-        detail = f"the body has more than {MAX_BODY_BYTES} bytes"
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is no JSON: {first['msg']}") from error
-        detail = "the body is JSON, but not what is wanted here"
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body", detail, _field_errors(error)) from error
-
-
-def _body(event: APIGatewayProxyEventV2) -> str:
-    try:
-        return event.decoded_body or ""
-    except ValueError as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is not UTF-8 text") from error
-
-
-def _field_errors(error: ValidationError) -> list[dict[str, str]]:
-    """One entry per thing that is wrong: the field as the client spelt it, and what is the matter."""
-    return [
-        {"field": ".".join(str(part) for part in item["loc"]) or "body", "message": item["msg"]}
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-
-
-def status_parameter(event: APIGatewayProxyEventV2, statuses: type[StatusT]) -> StatusT | None:
-    """The status that the caller wants to see; None for all.
-
-    Raises:
-        Problem: 400, if it is none of them.
-    """
-    text = event.query_string_parameters.get("status")
-    if text is None:
-        return None
-    try:
-        return statuses(text)
-    except ValueError as error:
-        detail = f"status is one of {', '.join(statuses)}"
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-status", detail) from error
-
-
-def limit_parameter(event: APIGatewayProxyEventV2) -> int:
-    """How many entries the caller wants in a page.
-
-    Raises:
-        Problem: 400, if it is not a number from 1 to 100.
-    """
-    text = event.query_string_parameters.get("limit", str(DEFAULT_LIMIT))
-    if text not in map(str, range(1, MAX_LIMIT + 1)):
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-limit", f"limit is a number from 1 to {MAX_LIMIT}")
-    return int(text)
-
-
-def cursor_parameter(
-    event: APIGatewayProxyEventV2,
-    of_list: tuple[str, ...],
-    is_position: Callable[[Mapping[str, str]], bool],
-    now: datetime,
-) -> dict[str, str] | None:
-    """Where the caller's list goes on; None for its beginning.
-
-    Raises:
-        Problem: 400, if the cursor is not one of this list's.
-    """
-    cursor = event.query_string_parameters.get("cursor")
-    if cursor is None:
-        return None
-    try:
-        return pagination.decode_cursor(cursor, of_list, is_position, now)
-    except pagination.InvalidCursor as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)) from error
-
-
-def page_response(
-    items: list[dict[str, Any]], last: dict[str, str] | None, of_list: tuple[str, ...], now: datetime
-) -> Response[str]:
-    """One page of a list, with a cursor if there is more."""
-    body: dict[str, Any] = {"items": items}
-    if last is not None:
-        body["nextCursor"] = pagination.encode_cursor(last, of_list, now)
-    return json_response(HTTPStatus.OK, body)
