@@ -88,7 +88,8 @@ def staff_only(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> 
     return next_middleware(app)
 
 
-app = new_app(staff_only)
+app = new_app()
+app.use(middlewares=[staff_only])
 STAFF_ONLY = (SIGNED_IN, "403 staff-only")
 NO_ROUTE = "404 no-such-route"
 """A path parameter can contain characters that match no route."""

@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from dlq_processor.domain import FailedEventStatus, FailureKind
 from orderflow.http_api import PlainText, RequestModel
+from orderflow.serialization import json_number
 
 MAX_AVAILABLE = 1_000_000
 
@@ -45,7 +46,11 @@ class ResponseModel(BaseModel):
     )
 
 
-Money = Annotated[Decimal, WithJsonSchema({"description": "Money, with at most two decimals.", "type": "number"})]
+Money = Annotated[
+    Decimal,
+    PlainSerializer(json_number, when_used="json"),
+    WithJsonSchema({"description": "Money, with at most two decimals.", "type": "number"}),
+]
 Number = Annotated[int, Field(ge=0)]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Day = Annotated[

@@ -6,8 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import boto3
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
+from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -68,14 +67,7 @@ PROBLEMS: dict[type[OrderError], tuple[HTTPStatus, str]] = {
 }
 
 
-def require_caller(router: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[Any]:
-    """Refuses requests without an ID token, except for the public catalogue."""
-    if router.current_event.path != "/products":
-        caller_of(router.current_event)
-    return next_middleware(router)
-
-
-app = new_app(require_caller)
+app = new_app()
 
 
 @logger.inject_lambda_context(correlation_id_path=correlation_paths.API_GATEWAY_HTTP, clear_state=True)

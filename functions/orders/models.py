@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, PlainSerializer, field_validator
+from pydantic import Field, PlainSerializer, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from orderflow.contracts import (
@@ -19,6 +19,7 @@ from orderflow.contracts import (
     OrderRejectedDetail,
     ShippingAddress,
     Text,
+    Timestamp,
 )
 from orderflow.http_api import NextCursor, PlainText, RequestModel
 from orderflow.plain_text import UNSAFE
@@ -134,8 +135,8 @@ class OrderResponse(ContractModel):
     currency: Currency
     shipping_address: ShippingAddress
     metadata: MetadataResponse
-    placed_at: AwareDatetime
-    updated_at: AwareDatetime
+    placed_at: Timestamp
+    updated_at: Timestamp
     version: Version
     reason: Reason | SkipJsonSchema[None] = None
 
@@ -157,7 +158,7 @@ class OrderSummary(ContractModel):
 
     order_id: Id
     status: OrderStatus
-    placed_at: AwareDatetime
+    placed_at: Timestamp
     total_amount: Money
     currency: Currency
     version: Version
@@ -175,7 +176,7 @@ class PublishedEvent(ContractModel):
 
     source: Literal["orders.service"]
     detail_type: Annotated[str, Field(alias="detail-type")]
-    time: AwareDatetime
+    time: Timestamp
     detail: OrderDetail
 
 

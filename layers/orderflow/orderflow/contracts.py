@@ -3,12 +3,26 @@
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
+
+from orderflow.serialization import json_number, timestamp
 
 # Money is a number in JSON. The schema has no `multipleOf: 0.01`: it fails in validators that divide floats.
 _MONEY = {"description": "An amount of money with at most two decimal places.", "type": "number", "minimum": 0}
-Money = Annotated[Decimal, Field(ge=0, decimal_places=2), WithJsonSchema(_MONEY)]
+# Pydantic would serialize a Decimal as a string
+Money = Annotated[
+    Decimal,
+    Field(ge=0, decimal_places=2),
+    PlainSerializer(json_number, when_used="json"),
+    WithJsonSchema(_MONEY),
+]
+Timestamp = Annotated[
+    AwareDatetime,
+    PlainSerializer(timestamp, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""RFC 3339, in UTC with milliseconds."""
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -47,7 +61,7 @@ class EventMetadata(ContractModel):
     sequence: Count
     correlation_id: Text
     causation_id: Text
-    timestamp: AwareDatetime
+    timestamp: Timestamp
 
 
 class OrderDetail(ContractModel):

@@ -1,11 +1,9 @@
 """What every HTTP API needs: problems (RFC 9457), validated requests, JSON responses, and the API's documentation."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
@@ -13,7 +11,6 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import from_json
 
 from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.observability import logger
@@ -110,24 +107,9 @@ class RequestModel(BaseModel):
 # ------------------------------------------------------------------------------------------------ routing
 
 
-class RequestValidation(OpenAPIRequestValidationMiddleware):
-    """Powertools' validation of parameters and bodies, with our problems for bodies that are not a JSON object."""
-
-    def _get_body(self, app: Any) -> dict[str, Any]:
-        return _json_object(app.current_event)
-
-
-def new_app(*guards: Callable[..., Response[Any]]) -> APIGatewayHttpResolver:
-    """Returns a router of HTTP requests (payload format 2.0) that validates them and reports errors as problems.
-
-    It is not made with `enable_validation=True`: that validates a request before any middleware could refuse its
-    caller, and writes absent fields as null.
-
-    Args:
-        guards: middlewares that run before the validation, in this order.
-    """
-    app = APIGatewayHttpResolver(serializer=_serialize)
-    app.use(middlewares=[*guards, RequestValidation()])  # type: ignore[no-untyped-call]
+def new_app() -> APIGatewayHttpResolver:
+    """Returns a router of HTTP requests (payload format 2.0) that reports errors as problems."""
+    app = APIGatewayHttpResolver(enable_validation=True, serializer=_serialize)
     app.exception_handler(Problem)(refuse)
 
     @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
@@ -156,8 +138,20 @@ def refuse(problem: Problem) -> Response[str]:
 
 
 def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answers one HTTP request. The header X-Correlation-Id leads to its logs, events and traces."""
-    response = app.resolve(event, context)
+    """Answers one HTTP request. The header X-Correlation-Id leads to its logs, events and traces.
+
+    Checks size and media type before the validation, which would accept a form in place of JSON.
+    """
+    try:
+        _check_body(APIGatewayProxyEventV2(event))
+        response = app.resolve(event, context)
+    except Problem as problem:
+        refused = refuse(problem)
+        response = {
+            "statusCode": refused.status_code,
+            "body": refused.body,
+            "headers": {"Content-Type": refused.headers["Content-Type"]},
+        }
     response["headers"]["X-Correlation-Id"] = event["requestContext"]["requestId"]
     return response
 
@@ -168,33 +162,37 @@ def is_id(text: str) -> bool:
 
 
 def _serialize(body: Any) -> str:
-    """Returns the JSON of a response model. Absent fields are left out."""
-    return to_json(body.model_dump(by_alias=True, exclude_none=True))
+    return to_json(_without_nulls(body))
 
 
-def _json_object(event: APIGatewayProxyEventV2) -> dict[str, Any]:
+def _without_nulls(body: Any) -> Any:
+    """Returns a response without its absent fields, which the validation writes as null."""
+    if isinstance(body, dict):
+        return {name: _without_nulls(value) for name, value in body.items() if value is not None}
+    return [_without_nulls(value) for value in body] if isinstance(body, list) else body
+
+
+def _check_body(event: APIGatewayProxyEventV2) -> None:
+    if not event.body:
+        return
     media_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send application/json")
     try:
-        body = (event.decoded_body or "").encode()
+        body = event.decoded_body or ""
     except ValueError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is not UTF-8 text") from error
-    if len(body) > MAX_BODY_BYTES:
+    if len(body.encode()) > MAX_BODY_BYTES:
         detail = f"the body has more than {MAX_BODY_BYTES} bytes"
         raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
-    try:
-        found = from_json(body)
-    except ValueError as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is not valid JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise _invalid_body([{"field": "body", "message": "Input should be an object"}])
-    return found
 
 
 def _problem_of(error: RequestValidationError) -> Problem:
     """Returns the problem of a body with an entry per field, or else of the first parameter that is wrong."""
     errors = error.errors()
+    if errors[0]["type"] == "json_invalid":
+        detail = f"the body is not valid JSON: {errors[0]['ctx']['error']}"
+        return Problem(HTTPStatus.BAD_REQUEST, "malformed-body", detail)
     in_body = [entry for entry in errors if entry["loc"][0] == "body"]
     if in_body:
         return _invalid_body(

@@ -11,22 +11,24 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def to_json(value: Any) -> str:
-    """Returns JSON text, where a Decimal becomes a number and a datetime a timestamp.
+def json_number(value: Decimal) -> int | float:
+    """Returns the JSON number of a Decimal.
 
     A number of at most 15 significant digits is exact: a float's shortest form is then the decimal itself. An order's
     total has 12 digits at most (`orders.domain.MAX_TOTAL`). The sums of the sales figures are exact below 10^13.
     """
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def to_json(value: Any) -> str:
+    """Returns JSON text, where a Decimal becomes a number."""
     return json.dumps(value, default=_encode, separators=(",", ":"), ensure_ascii=False)
 
 
-def _encode(value: object) -> int | float | str:
-    match value:
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case datetime():
-            return timestamp(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+def _encode(value: object) -> int | float:
+    if not isinstance(value, Decimal):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return json_number(value)
 
 
 def with_decimals(value: Any) -> Any:
