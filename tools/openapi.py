@@ -138,6 +138,11 @@ def _complete(operation: Json, api: Any, path: str, method: str, tag: str) -> No
     if "requestBody" in operation:
         content = operation["requestBody"]["content"]["application/json"]
         content["examples"] = {name: {"value": json.loads(example["body"])}}
+    operation["responses"] = {
+        status: response
+        for status, response in sorted(operation["responses"].items())
+        if "HTTPValidationError" not in json.dumps(response)  # Powertools' own, which a problem replaces
+    }
     for status, response in operation["responses"].items():
         if status in ("401", "413"):  # API Gateway answers these too, without the header
             response["content"] |= GATEWAY_MESSAGE

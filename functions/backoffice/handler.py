@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 import boto3
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
-from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.logging import correlation_paths
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from pydantic.json_schema import SkipJsonSchema
@@ -79,17 +78,7 @@ lambda_client = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=C
 redriver = Redriver(lambda_client, settings.stack_name)
 
 
-def staff_only(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[Any]:
-    """Rejects callers who are not staff. Adds the staff member's id to the logs."""
-    caller = caller_of(app.current_event)
-    if not caller.is_staff:
-        raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
-    logger.append_keys(staff_id=caller.subject)
-    return next_middleware(app)
-
-
 app = new_app()
-app.use(middlewares=[staff_only])
 STAFF_ONLY = (SIGNED_IN, "403 staff-only")
 NO_ROUTE = "404 no-such-route"
 """A path parameter can contain characters that match no route."""
@@ -109,7 +98,15 @@ LastDay = Annotated[
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Handles one HTTP request (payload format 2.0)."""
-    return answer(app, event, context)
+    return answer(app, event, context, staff_only)
+
+
+def staff_only(request: APIGatewayProxyEventV2) -> None:
+    """Rejects callers who are not staff. Adds the staff member's id to the logs."""
+    caller = caller_of(request)
+    if not caller.is_staff:
+        raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
+    logger.append_keys(staff_id=caller.subject)
 
 
 @app.get(

@@ -9,6 +9,7 @@ import boto3
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Header, Query
 from aws_lambda_powertools.logging import correlation_paths
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
@@ -75,7 +76,13 @@ app = new_app()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answers one HTTP request (payload format 2.0)."""
-    return answer(app, event, context)
+    return answer(app, event, context, require_caller)
+
+
+def require_caller(request: APIGatewayProxyEventV2) -> None:
+    """Refuses requests without an ID token, except for the public catalogue."""
+    if request.path != "/products":
+        caller_of(request)
 
 
 @app.exception_handler(OrderError)  # type: ignore[untyped-decorator]

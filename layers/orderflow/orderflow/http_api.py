@@ -1,5 +1,6 @@
 """What every HTTP API needs: problems (RFC 9457), validated requests, JSON responses, and the API's documentation."""
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import from_json
 
 from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.observability import logger
@@ -109,7 +111,7 @@ class RequestModel(BaseModel):
 
 def new_app() -> APIGatewayHttpResolver:
     """Returns a router of HTTP requests (payload format 2.0) that reports errors as problems."""
-    app = APIGatewayHttpResolver(enable_validation=True, serializer=_serialize)
+    app = APIGatewayHttpResolver(enable_validation=True, serializer=_serialize, json_body_deserializer=_parse_json)
     app.exception_handler(Problem)(refuse)
 
     @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
@@ -137,22 +139,27 @@ def refuse(problem: Problem) -> Response[str]:
     return problem.response()
 
 
-def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def answer(
+    app: APIGatewayHttpResolver,
+    event: dict[str, Any],
+    context: LambdaContext,
+    guard: Callable[[APIGatewayProxyEventV2], None],
+) -> dict[str, Any]:
     """Answers one HTTP request. The header X-Correlation-Id leads to its logs, events and traces.
 
-    Checks size and media type before the validation, which would accept a form in place of JSON.
+    Args:
+        guard: raises a Problem if the caller has no access. It runs before the validation, which Powertools does
+            before any middleware: a request without access is not told what else is wrong with it.
     """
+    request = APIGatewayProxyEventV2(event)
     try:
-        _check_body(APIGatewayProxyEventV2(event))
+        guard(request)
+        _check_body(request)
         response = app.resolve(event, context)
     except Problem as problem:
         refused = refuse(problem)
-        response = {
-            "statusCode": refused.status_code,
-            "body": refused.body,
-            "headers": {"Content-Type": refused.headers["Content-Type"]},
-        }
-    response["headers"]["X-Correlation-Id"] = event["requestContext"]["requestId"]
+        response = {"statusCode": refused.status_code, "headers": refused.headers, "body": refused.body}
+    response["headers"]["X-Correlation-Id"] = request.request_context.request_id
     return response
 
 
@@ -172,14 +179,16 @@ def _without_nulls(body: Any) -> Any:
     return [_without_nulls(value) for value in body] if isinstance(body, list) else body
 
 
-def _check_body(event: APIGatewayProxyEventV2) -> None:
-    if not event.body:
+def _check_body(request: APIGatewayProxyEventV2) -> None:
+    """Checks the media type and the size of a body. The validation would accept a form in place of JSON."""
+    if not request.body:
         return
-    media_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send application/json")
+    request["headers"]["content-type"] = media_type  # the validation compares it with case
     try:
-        body = event.decoded_body or ""
+        body = request.decoded_body or ""
     except ValueError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is not UTF-8 text") from error
     if len(body.encode()) > MAX_BODY_BYTES:
@@ -187,13 +196,20 @@ def _check_body(event: APIGatewayProxyEventV2) -> None:
         raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
 
 
+def _parse_json(body: str) -> Any:
+    """Returns the parsed body. `json.loads` would fail with a RecursionError on a deeply nested one."""
+    try:
+        return from_json(body)
+    except ValueError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is not valid JSON: {error}") from error
+
+
 def _problem_of(error: RequestValidationError) -> Problem:
     """Returns the problem of a body with an entry per field, or else of the first parameter that is wrong."""
     errors = error.errors()
-    if errors[0]["type"] == "json_invalid":
-        detail = f"the body is not valid JSON: {errors[0]['ctx']['error']}"
-        return Problem(HTTPStatus.BAD_REQUEST, "malformed-body", detail)
     in_body = [entry for entry in errors if entry["loc"][0] == "body"]
+    if any((entry["loc"], entry["type"]) == (("body",), "missing") for entry in in_body):
+        return Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is missing; send JSON")
     if in_body:
         return _invalid_body(
             [
