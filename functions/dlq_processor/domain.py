@@ -134,7 +134,7 @@ class FailedEvent:
     """The record of one consumer's failure to handle one event. Fields that Failure has too have the same meaning.
 
     Args:
-        id: see Failure.id.
+        id: the same for the same consumer and event, and always one segment of a URL path.
         kind: of the latest failure, as are reason and message.
         first_failed_at: RFC 3339, when the record was created.
         last_failed_at: RFC 3339, time of the latest message in the DLQ or failed retry.

@@ -52,8 +52,8 @@ class DlqProcessor:
             message_id: of the DLQ message that reports the failure.
         """
         record, change = self.records.update(failure.id, lambda known: counted(known, failure, message_id, self.now()))
-        if record is None:
-            return  # counted() creates a missing record, so this satisfies the type checker only
+        if record is None:  # for the type checker: counted() creates a missing record
+            return
         if change:
             logger.warning("event failed", status=record.status, **record.log)
             metrics.add_metric(name="FailedEvents", unit=MetricUnit.Count, value=1)
