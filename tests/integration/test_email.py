@@ -206,7 +206,7 @@ def test_a_long_reason_of_ses_is_cut_to_1000_characters(
 
 
 class Killed(BaseException):
-    """The process ends: no handler of exceptions runs."""
+    """The process ends: no exception handler runs."""
 
 
 def test_a_mail_whose_process_was_killed_is_sent_by_the_retry_after_the_function_timed_out(
