@@ -1,4 +1,4 @@
-"""Writes docs/events.md: every event with its fields, from the models, and every rule, from the template."""
+"""Writes docs/events.md: the events and their fields from the models, and the rules from the template."""
 
 import json
 import re
@@ -27,10 +27,10 @@ STORED_BY = {
     "Inventory Out-Of-Stock": "InventoryFunction",
     "Inventory Released": "InventoryFunction",
 }
-"""Which function decides on an event and stores it, by detail-type; the publisher alone publishes."""
+"""The function that stores an event, by detail-type. EventPublisherFunction publishes all of them."""
 
 OWN_RETRY = {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86400}
-"""What EventBridge does by itself (EventBridge user guide, "How EventBridge retries delivering events")."""
+"""EventBridge's defaults (EventBridge user guide, "How EventBridge retries delivering events")."""
 
 LAMBDA_RETRY = {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 21600}
 """Lambda's defaults (Lambda developer guide, "How Lambda handles errors and retries with asynchronous invocation")."""
@@ -44,20 +44,20 @@ edit.
 Every event is on one bus, `orders-event-bus` or the one that `EventBusName` names. These are the rules of the contract:
 
 - `detail.version` is the schema's version, `MAJOR.MINOR`. Within a major version a change adds optional fields and
-  nothing else; a test fails on any other. So take what you need, and let pass what you do not know.
-- Each event stands by itself: its detail says what the order is, and nobody has to call back for more.
-- `metadata.eventId` is given once, when the event is stored. Deduplicate by it, and never by the envelope's `id`, which
-  changes with every publication and every replay.
-- `metadata.sequence` counts the events of one order, or of one reservation, from 1 without holes. EventBridge promises
-  no order of arrival: an event may come before one with a lower number.
-- `metadata.correlationId` is the same from the HTTP request to the last effect; `causationId` is the `eventId`, or the
-  request's id, that led to this event.
+  nothing else; a test fails on any other change. So ignore fields that you do not know.
+- Each event is self-contained: its detail contains the whole order, so a consumer does not call the API for more.
+- `metadata.eventId` is assigned once, when the event is stored. Deduplicate by it, and never by the envelope's `id`,
+  which changes with every publication and every replay.
+- `metadata.sequence` counts the events of one order, or of one reservation, from 1 without gaps. EventBridge does
+  not guarantee the order of delivery: an event can arrive before one with a lower number.
+- `metadata.correlationId` is the same from the HTTP request to the last event; `causationId` is the `eventId` or the
+  request id that caused this event.
 - A field without a value is left out, never `null`.
-- Money is a JSON number with two decimals at most. Times are RFC 3339, in UTC.
+- Money is a JSON number with at most two decimals. Times are RFC 3339, in UTC.
 - `customerEmail` and `shippingAddress` are personal data. Keep them out of logs.
 
 The schemas are in [events/schemas](../events/schemas/), and in the EventBridge registry that
-infrastructure/schemas.yaml makes.
+infrastructure/schemas.yaml creates.
 """
 
 FIELDS_HEAD = "| field | type | meaning |\n|---|---|---|"
@@ -65,25 +65,25 @@ FIELDS_HEAD = "| field | type | meaning |\n|---|---|---|"
 RULES_HEAD = """
 ## Rules
 
-What a target does not take is tried again, and in the end comes to `order-events-dlq`. A function has taken an event
-when it stands in Lambda's queue; if it fails then, Lambda tries again, and gives up to the same queue. `make replay`
-sends events of the archive again; a rule takes them or does not.
+EventBridge retries the delivery to a target, and sends an event that it cannot deliver to `order-events-dlq`. Functions
+are invoked asynchronously: an event is delivered once Lambda has queued it. If the function fails, Lambda retries it,
+and then sends the event to the same DLQ. `make replay` replays events of the archive; not every rule matches replays.
 
-| rule | events | target | tried again | takes replays |
+| rule | events | target | retries | replays |
 |---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule as the template has it, written by itself or as an event of a function.
+    """A rule of the template: a resource, or an event of a function.
 
     Args:
-        name: its name.
-        pattern: which events it wants.
-        target: the resource that gets them, or the parameter that names it.
-        form: what it gets, if that is not the event itself.
-        retry: how often the target is tried again, and then the function by Lambda.
-        only_if: when there is such a rule; empty for always.
+        name: the name of the rule.
+        pattern: the event pattern.
+        target: the resource that receives the events, or the parameter that names it.
+        form: the input template, if any.
+        retry: the retries of EventBridge, and then of Lambda.
+        only_if: the condition of the rule, if any.
     """
 
     name: str
@@ -94,13 +94,13 @@ class Rule:
     only_if: str
 
     def wants(self, source: str, detail_type: str) -> bool:
-        """Whether it may match an event of this kind, whatever else it wants."""
+        """Returns whether the pattern can match an event of this source and detail-type."""
         kind = {name: wanted for name, wanted in self.pattern.items() if name in ("source", "detail-type")}
         return not kind or EventPattern(kind).matches({"source": source, "detail-type": detail_type})
 
 
 def rules(template: Json) -> Iterator[Rule]:
-    """The rules of a SAM template, in its order."""
+    """Returns the rules of a SAM template, in its order."""
     for name, resource in template["Resources"].items():
         properties = resource.get("Properties", {})
         only_if = _only_if(template, resource.get("Condition"))
@@ -118,7 +118,7 @@ def rules(template: Json) -> Iterator[Rule]:
 
 
 def _named(template: Json, arn: Any) -> str:
-    """The one resource or parameter of the template that an ARN's expression speaks of."""
+    """Returns the resource or parameter of the template to which an ARN's expression refers."""
     (name,) = set(re.findall(r"\w+", json.dumps(arn))) & (template["Resources"].keys() | template["Parameters"].keys())
     return str(name)
 
@@ -141,7 +141,7 @@ def _policy(policy: Json) -> str:
 
 
 def replays(pattern: Json) -> str:
-    """Which replays a pattern lets through."""
+    """Returns which replays a pattern matches."""
     wanted = pattern.get("replay-name")
     if wanted is None:
         return "yes"
@@ -152,7 +152,7 @@ def replays(pattern: Json) -> str:
 
 
 def conditions(pattern: Json, path: str = "") -> Iterator[str]:
-    """What a pattern's detail has to be like, a path each."""
+    """Returns the conditions of a pattern, one per path."""
     for name, wanted in pattern.items():
         if isinstance(wanted, Mapping):
             yield from conditions(wanted, f"{path}{name}.")
@@ -161,11 +161,11 @@ def conditions(pattern: Json, path: str = "") -> Iterator[str]:
 
 
 def fields(schema: Json, path: str = "") -> Iterator[str]:
-    """A table's lines about the fields of an object.
+    """Returns the table rows of an object's fields.
 
     Args:
-        schema: the object's.
-        path: of the object, with a dot at its end.
+        schema: the schema of the object.
+        path: the path of the object, with a dot at the end.
     """
     for name, field in schema["properties"].items():
         repeated = field.get("items", {})
@@ -179,11 +179,11 @@ def fields(schema: Json, path: str = "") -> Iterator[str]:
 
 
 def type_of(field: Json) -> str:
-    """A field's type in words."""
+    """Returns the type of a field in words."""
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "items" in field:
-        return f"array of {field['items']['type']}s" + (", one at least" if field.get("minItems") else "")
+        return f"array of {field['items']['type']}s" + (", at least one" if field.get("minItems") else "")
     if "pattern" in field:
         return f"string, `{field['pattern']}`"
     if field.get("format") == "date-time":
@@ -192,24 +192,24 @@ def type_of(field: Json) -> str:
 
 
 def page(template: Json, schemas: Iterable[Schema], samples: Mapping[str, str]) -> str:
-    """The whole page.
+    """Returns the page.
 
     Args:
         template: the SAM template.
-        schemas: of the events, in their latest versions.
-        samples: an event each, by the schema's name.
+        schemas: the latest version of each event's schema.
+        samples: a sample event per schema name.
     """
     schemas, found = list(schemas), list(rules(template))
     details = [schema.content["properties"]["detail"] for schema in schemas]
     common = set.intersection(*(set(detail["properties"]) for detail in details))
-    lines = [HEADER, "## What every detail has\n", FIELDS_HEAD, *fields(_only(details[0], common))]
+    lines = [HEADER, "## Fields of every detail\n", FIELDS_HEAD, *fields(_only(details[0], common))]
     for schema, detail in zip(schemas, details, strict=True):
         lines += _event(schema, _only(detail, detail["properties"].keys() - common), found, samples[schema.name])
     return "\n".join([*lines, RULES_HEAD, *map(_rule, found)]) + "\n"
 
 
 def _only(schema: Json, names: Iterable[str]) -> Json:
-    """A schema with some of its fields."""
+    """Returns a schema with only these fields."""
     return {**schema, "properties": {name: field for name, field in schema["properties"].items() if name in names}}
 
 
@@ -226,11 +226,7 @@ def _event(schema: Schema, own: Json, found: Iterable[Rule], sample: str) -> lis
         f"| version | {schema.major}.{schema.minor} ([schema](../{FOLDER}/{schema.name}.json)) |",
         f"| stored by | `{STORED_BY[detail_type]}`; published by `EventPublisherFunction` |",
         f"| [rules](#rules) | {', '.join(targets)} |\n",
-        *(
-            [FIELDS_HEAD, *fields(own), ""]
-            if own["properties"]
-            else ["No fields beyond those that every detail has.\n"]
-        ),
+        *([FIELDS_HEAD, *fields(own), ""] if own["properties"] else ["No fields except those of every detail.\n"]),
         f"<details><summary>Sample</summary>\n\n```json\n{sample.rstrip()}\n```\n\n</details>",
     ]
 
@@ -244,7 +240,7 @@ def _rule(rule: Rule) -> str:
 
 
 def current(root: Path) -> str:
-    """The page as it should be."""
+    """Returns the page for the current models and template."""
     schemas = from_models()
     samples = {schema.name: (root / FOLDER / "samples" / f"{schema.name}.json").read_text() for schema in schemas}
     template = yaml_parse((root / TEMPLATE).read_text())  # type: ignore[no-untyped-call]

@@ -121,7 +121,7 @@ def test_a_fields_line_has_its_type_and_what_the_model_says_of_it() -> None:
         "| `id` | string, `^A$` |  |",
         "| `at` | string, a time |  |",
         "| `count` | integer, 1 or more | How many. |",
-        "| `lines` | array of objects, one at least | A line. |",
+        "| `lines` | array of objects, at least one | A line. |",
         "| `lines[].sku` | string |  |",
         "| `more` | object | Optional. |",
         "| `more.note` | string | Optional. |",
