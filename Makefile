@@ -29,7 +29,7 @@ SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
-.PHONY: help run demo load chaos seed republish replay books unpark schemas catalogue openapi test lint audit format build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
+.PHONY: help run demo load chaos seed republish replay reconcile unpark schemas catalogue openapi test lint audit format build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ run: .venv/run ## start everything here and take orders on http://127.0.0.1:3000
 demo: .venv/run ## start a stack of its own, send every case of events/order_api/, show what became of them
 	@$(BIN)/python -m tools.demo
 
-load: .venv/run ## replay invoices as orders and check the books: DATA=file.csv [SPEED=times real time]
+load: .venv/run ## place a file of invoices as orders, measure, and check the outcome: DATA=file.csv [SPEED=times real time]
 	@test -n "$(DATA)" || { echo "error: name a file: make load DATA=file.csv" >&2; exit 2; }
 	@$(BIN)/python -m tools.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
 
@@ -60,8 +60,8 @@ replay: .venv/run ## replay events from the archive to a rule: FROM=… TO=… R
 	@$(BIN)/python -m tools.replay $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	  $(if $(RULE),--rule "$(RULE)") $(if $(NAME),--name "$(NAME)") $(if $(STACK),--stack "$(STACK)")
 
-books: .venv/run ## check the books of a running stack: stock, reservations, orders, events ([STACK=name])
-	@$(BIN)/python -m tools.books $(if $(STACK),--stack "$(STACK)")
+reconcile: .venv/run ## check that stock, reservations, orders and events of an idle stack are consistent ([STACK=name])
+	@$(BIN)/python -m tools.reconcile $(if $(STACK),--stack "$(STACK)")
 
 schemas: .venv/run ## write the event models as JSON Schemas and as the template of their registry
 	@PYTHONPATH=layers/orderflow $(BIN)/python -m tools.schemas

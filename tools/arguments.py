@@ -1,4 +1,4 @@
-"""What the commands' arguments have in common."""
+"""Parses the arguments of the commands."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a bad argument in one line.
+    """Reports an invalid argument in one line.
 
     Under `make`, which sets MAKELEVEL, the line names the variable of the Makefile (`FROM=`) instead of the option
     (`--from`). Each option has the name of its variable in lower case.
@@ -20,15 +20,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(1, f"error: {message}\n")
 
     def add_stack(self) -> None:
-        """Add `--stack`, which `tools.stack.find` takes."""
-        self.add_argument("--stack", help="name of a deployed stack; without it, the one on this machine")
+        """Adds `--stack`, the argument of `tools.stack.find`."""
+        self.add_argument("--stack", help="name of a deployed stack; default: the local stack")
 
 
 def moment(text: str) -> datetime:
-    """A time of RFC 3339, which says its offset from UTC.
+    """Parses an RFC 3339 time with an offset from UTC.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: the text is not such a time.
     """
     try:
         found = datetime.fromisoformat(text)

@@ -1,7 +1,7 @@
-"""A handler for the order API behind `sam local start-api`, which leaves out what API Gateway does before a function.
+"""A handler for the order API behind `sam local start-api`, which adds what API Gateway would add to the event.
 
-`make test-sam-local` puts it beside the built code. Names of headers are in lower case then, and the claims of the
-token come with the event, as texts. Nobody checks the token here.
+`make test-sam-local` copies it into the built code. It converts header names to lower case, and adds the claims of the
+token as strings. The token is not verified.
 """
 
 import base64
@@ -12,7 +12,7 @@ from orders.api_handler import handler as handle
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    """The order API's answer to a request."""
+    """Returns the order API's response to a request."""
     event["headers"] = {name.lower(): value for name, value in event["headers"].items()}
     if "authorization" in event["headers"]:
         token = event["headers"]["authorization"].split(".")[1]

@@ -95,7 +95,7 @@ class Rule:
     only_if: str
 
     def wants(self, source: str, detail_type: str) -> bool:
-        """Whether source and detail-type match; the rest of the pattern is ignored."""
+        """Returns whether source and detail-type match; the rest of the pattern is ignored."""
         kind = {name: wanted for name, wanted in self.pattern.items() if name in ("source", "detail-type")}
         return not kind or EventPattern(kind).matches({"source": source, "detail-type": detail_type})
 

@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from tools import books
+from tools import reconcile
 from tools.arguments import Parser
 from tools.chaos_check import Mail, Placed, Snapshot, check, is_given_up, struck
 from tools.http import Answer, Api
@@ -319,11 +319,11 @@ class Operators:
         self._stack = stack
         self._api = api
         self.redrives: Counter[str] = Counter()
-        self.redriven: list[books.Item] = []
+        self.redriven: list[reconcile.Item] = []
         self.mended: set[str] = set()
         self.unparked = 0
 
-    def redrive(self, failed: Iterable[books.Item]) -> None:
+    def redrive(self, failed: Iterable[reconcile.Item]) -> None:
         """Redrive those that wait for a person, and not those that are still retried automatically.
 
         One by one: on fast time, the route for all of them never has enough of it.
@@ -372,7 +372,7 @@ def read_mails(folder: Path) -> list[Mail]:
 TIMED_OUT = re.compile(r"(\w+): Sandbox\.Timedout: \S+ (\S+) Task timed out")
 
 
-def too_slow(runner_log: str, faults_: Iterable[books.Item]) -> list[dict[str, str]]:
+def too_slow(runner_log: str, faults_: Iterable[reconcile.Item]) -> list[dict[str, str]]:
     """The invocations that ran into their time-out by themselves, as if each were a fault.
 
     Args:
@@ -409,8 +409,8 @@ class Observer:
         self._stack = stack
         self.state = stack.mails.parent
         self._runner_log = runner_log
-        self._record = books.BusRecord(stack)
-        self._scan = books.scanner(stack)
+        self._record = reconcile.BusRecord(stack)
+        self._scan = reconcile.scanner(stack)
         self._sqs = stack.client("sqs")
         self._bus_events: list[dict[str, Any]] = []
 
@@ -434,7 +434,7 @@ class Observer:
         )
 
     def _table(self, output: str) -> list[dict[str, Any]]:
-        return books.read_table(self._scan, self._stack.outputs[output])
+        return reconcile.read_table(self._scan, self._stack.outputs[output])
 
     def _messages(self, output: str) -> int:
         """How many messages a queue holds: visible, in flight and delayed."""
@@ -524,7 +524,7 @@ def show(found: Snapshot, operators: Operators, seconds: Mapping[str, float]) ->
     Console().print(table)
 
 
-def _by_whom(failed: books.Item, operators: Operators) -> str:
+def _by_whom(failed: reconcile.Item, operators: Operators) -> str:
     return "by hand" if operators.redrives[failed["id"]] else "by itself"
 
 

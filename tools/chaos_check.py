@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
 
-from tools import books
+from tools import reconcile
 
 Item = Mapping[str, Any]
 
@@ -130,7 +130,7 @@ def check(found: Snapshot) -> list[str]:
     """
     return [
         *_client_violations(found.placed, {order["orderId"]: order for order in found.orders}),
-        *books.check(found.orders, found.inventory, found.bus_events, found.initial),
+        *reconcile.check(found.orders, found.inventory, found.bus_events, found.initial),
         *_rejection_violations(found.inventory, found.initial),
         *_analytics_violations(found.orders, found.analytics),
         *_mail_violations(found),
@@ -184,7 +184,7 @@ def _rejection_violations(inventory: Sequence[Item], initial: Mapping[str, int])
     timed after that moment, a reservation's event before its own commit. So at least that was available which the
     reservations timed before the shortage leave of the initial stock, even if none of them was released meanwhile.
     """
-    first_events = [item["events"][0] for item in inventory if item["pk"].startswith(books.RESERVATION)]
+    first_events = [item["events"][0] for item in inventory if item["pk"].startswith(reconcile.RESERVATION)]
     reserved = [event for event in first_events if event["type"] == "Inventory Reserved"]
     for event in first_events:
         if event["type"] != "Inventory Out-Of-Stock":

@@ -1,4 +1,4 @@
-"""Sends every case of events/order_api/ to a stack of its own, and shows what becomes of each order."""
+"""Sends each fixture of events/order_api/ to a temporary local stack, and shows the outcome of each order."""
 
 import base64
 import json
@@ -13,23 +13,23 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tools.books import BusRecord
 from tools.http import Answer, Api
 from tools.own_stack import StackDidNotStart, local_stack_of_own
+from tools.reconcile import BusRecord
 from tools.stack import Stack
 
 CASES = Path("events/order_api")
 OUTCOME_SECONDS = 30
 SENT_HEADERS = ("content-type", "idempotency-key")
-"""Of a fixture's headers, those that mean something to the API; the others describe a call that never was."""
+"""The headers of a fixture that are sent. The others were added by API Gateway."""
 
 LOG_WIDTH = 180
-"""Characters; wide enough for the table, where no terminal says how wide it is."""
+"""Characters. Used if the output is not a terminal."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """The HTTP request behind a fixture."""
+    """The HTTP request of a fixture."""
 
     method: str
     path: str
@@ -40,14 +40,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case.
+    """The result of a fixture.
 
     Args:
         case: the fixture's name.
-        answer: the first answer.
-        order: the order that was placed, as it was last seen; None if none was.
-        seconds: from the POST until the order was seen settled; None if it never was.
-        events: the detail-types of the order's events, in the order of the bus.
+        answer: the response to its request.
+        order: the latest state of the order that was placed, if any.
+        seconds: from the POST until the order was settled; None if it was not.
+        events: the detail-types of the order's events, in the order in which they were on the bus.
     """
 
     case: str
@@ -58,11 +58,7 @@ class Result:
 
 
 def request_of(event: Mapping[str, Any]) -> Request:
-    """The request that API Gateway would have made this event of (payload format 2.0).
-
-    Args:
-        event: the fixture.
-    """
+    """Returns the request of an API Gateway event (payload format 2.0)."""
     query, body = event.get("rawQueryString"), event.get("body")
     if body is not None:
         body = base64.b64decode(body) if event.get("isBase64Encoded") else body.encode()
@@ -77,7 +73,7 @@ def request_of(event: Mapping[str, Any]) -> Request:
 
 
 def _user_of(context: Mapping[str, Any]) -> str | None:
-    """Who calls: the claims of a fixture are of a pool that does not exist, so they choose between our own tokens."""
+    """Returns the test user for the claims of a fixture. The claims are of a user pool that does not exist."""
     claims = (context.get("authorizer") or {}).get("jwt", {}).get("claims")
     if not claims:
         return None
@@ -86,7 +82,7 @@ def _user_of(context: Mapping[str, Any]) -> str | None:
 
 
 def send(api: Api, fixture: Path) -> Result:
-    """Send one case; if it places an order, wait for the order's outcome."""
+    """Sends a fixture. If it places an order, waits until the order is settled."""
     request = request_of(json.loads(fixture.read_text()))
     answer = api.call(request.method, request.path, user=request.user, headers=request.headers, body=request.body)
     result = Result(fixture.stem, answer)
@@ -94,7 +90,7 @@ def send(api: Api, fixture: Path) -> Result:
         return result
     deadline = answer.sent_at + OUTCOME_SECONDS
     while time.time() < deadline:
-        # Staff may read every order, also one that was placed for somebody else
+        # Staff can read orders that were placed for other customers
         order = api.call("GET", f"/orders/{answer.body['orderId']}", user="staff").body
         if order["status"] != "PENDING":
             return replace(result, order=order, seconds=time.time() - answer.sent_at)
@@ -103,7 +99,7 @@ def send(api: Api, fixture: Path) -> Result:
 
 
 def with_events(stack: Stack, results: list[Result]) -> list[Result]:
-    """The results with the events of their orders, once the last ones have reached the bus's record."""
+    """Returns the results with the events of their orders, once the last events are in the log of all events."""
     record = BusRecord(stack)
     events: dict[str, list[str]] = {str(result.order["orderId"]): [] for result in results if result.order}
     settled = {str(result.order["orderId"]) for result in results if result.order and result.seconds}
@@ -111,7 +107,7 @@ def with_events(stack: Stack, results: list[Result]) -> list[Result]:
     while True:
         for event in record.new():
             events.setdefault(event["detail"]["orderId"], []).append(event["detail-type"])
-        # What settles an order is an event of the order itself, after the one that placed it
+        # An order is settled by its second event; the events of its reservation come in addition
         waiting = [order for order in settled if sum(name.startswith("Order ") for name in events[order]) < 2]
         if not waiting or time.monotonic() > deadline:
             break
@@ -123,10 +119,10 @@ def with_events(stack: Stack, results: list[Result]) -> list[Result]:
 
 
 def show(results: list[Result]) -> None:
-    """Print a row per case."""
+    """Prints a row per fixture."""
     table = Table("case", "HTTP", "order", "items", "total", "outcome", "ms", "events")
     for column in table.columns:
-        column.overflow = "fold"  # a narrow terminal breaks an order's id, but shows all of it
+        column.overflow = "fold"  # a narrow terminal wraps long ids
     for number in (1, 4, 6):
         table.columns[number].justify = "right"
     for result in results:
@@ -155,7 +151,7 @@ def main() -> int:
     """`python -m tools.demo`."""
     fixtures = sorted(CASES.glob("*.json"))
     if not fixtures:
-        print(f"error: there are no cases in {CASES}", file=sys.stderr)
+        print(f"error: there are no fixtures in {CASES}", file=sys.stderr)
         return 1
     try:
         with local_stack_of_own() as stack:
@@ -165,7 +161,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130  # as a shell counts a command that Ctrl-C has ended
+        return 130  # the exit code of a command that was ended by Ctrl-C
     show(results)
     pending = [result.case for result in results if result.order and result.seconds is None]
     if pending:

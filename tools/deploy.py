@@ -29,19 +29,19 @@ NOT_CREATED = (None, "REVIEW_IN_PROGRESS")
 """There is no stack, or only a change set that would create it."""
 
 NOT_UPDATABLE = {"CREATE_FAILED", "ROLLBACK_FAILED", "ROLLBACK_COMPLETE", "DELETE_FAILED"}
-"""What CloudFormation can only delete: its creation or its deletion has failed."""
+"""Stacks in these statuses can only be deleted: their creation or deletion failed."""
 
 Sam = Callable[[list[str]], int]
 """Runs the SAM CLI with arguments, and returns its exit code."""
 
 
 class DeployError(CommandError):
-    """Why there is no deployment, in one line."""
+    """The stage cannot be deployed. The text is one line."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What samconfig.toml says about a stage.
+    """The settings of a stage in samconfig.toml.
 
     Args:
         name: sandbox, staging or prod.
@@ -58,7 +58,7 @@ class Stage:
 
 
 def read_stage(name: str, config: Path = CONFIG) -> Stage:
-    """The settings of a stage.
+    """Returns the settings of a stage.
 
     Raises:
         DeployError: the name of the stack is too long.
@@ -82,7 +82,7 @@ def read_stage(name: str, config: Path = CONFIG) -> Stage:
 
 
 def release(now: float) -> str:
-    """A value for the template's parameter Release.
+    """Returns a value for the template's parameter Release.
 
     SAM puts its first 10 characters into the logical ids of the functions' versions. Seconds have 10 digits until the
     year 2286.
@@ -94,13 +94,13 @@ def release(now: float) -> str:
 
 
 def status_of(cloudformation: Any, stack: str) -> str | None:
-    """The status of a stack; None if there is none of this name."""
+    """Returns the status of a stack, or None if it does not exist."""
     found = describe(cloudformation, stack)
     return found["StackStatus"] if found else None
 
 
 def describe(cloudformation: Any, stack: str) -> dict[str, Any] | None:
-    """A stack as CloudFormation describes it; None if there is none of this name."""
+    """Returns CloudFormation's description of a stack, or None if it does not exist."""
     try:
         found: dict[str, Any] = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
     except ClientError as error:
@@ -115,8 +115,8 @@ def deploy(
 ) -> int:
     """Builds and deploys a stage.
 
-    Outside the sandbox, tables and user pool get deletion protection as soon as the stack exists: its creation goes
-    without, because CloudFormation could not roll a failed one back, and a second update switches the protection on.
+    Outside the sandbox, a second update enables deletion protection for the tables and the user pool. The creation is
+    unprotected, because CloudFormation could not roll back a failed creation of protected resources.
 
     Args:
         cloudformation: a boto3 client.
@@ -142,22 +142,22 @@ def deploy(
     code = sam(["build"]) or sam(_arguments(stage, [*overrides, *(protection if exists else [])], confirmed))
     if code or exists or not protection or not protect:
         return code
-    if status_of(cloudformation, stage.stack) != "CREATE_COMPLETE":  # the operator has declined the changes
+    if status_of(cloudformation, stage.stack) != "CREATE_COMPLETE":  # the operator declined the changes
         return 0
     print(f"the stack {stage.stack} exists: switching deletion protection on")
     return sam(_arguments(stage, [*overrides, *protection], confirmed=True))
 
 
 def _arguments(stage: Stage, overrides: list[str], confirmed: bool) -> list[str]:
-    # Parameters on the command line replace those of samconfig.toml, so the command line has to name all of them
+    # Parameters on the command line replace all parameters of samconfig.toml
     ask = ["--no-confirm-changeset"] if confirmed else []
     return ["deploy", "--config-env", ENVIRONMENTS[stage.name], *ask, "--parameter-overrides", *overrides]
 
 
 def run_sam(arguments: list[str]) -> int:
-    """Runs the SAM CLI that this checkout has installed, and returns its exit code."""
+    """Runs the SAM CLI of this checkout, and returns its exit code."""
     environment = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
-    if region := os.environ.get("AWS_REGION"):  # which the SAM CLI does not read
+    if region := os.environ.get("AWS_REGION"):  # the SAM CLI does not read it
         environment["AWS_DEFAULT_REGION"] = region
     return subprocess.call([".venv-sam/bin/sam", *arguments], env=environment)
 

@@ -1,4 +1,4 @@
-"""Deletes a deployed stack with its data, unless its deletion protection is on, and says what is left behind."""
+"""Deletes a deployed stack with its data, unless deletion protection is on, and lists the resources that remain."""
 
 import sys
 from typing import Any
@@ -15,18 +15,18 @@ docs/operations.md#deleting-a-stack has the complete list."""
 
 
 class DestroyError(CommandError):
-    """Why the stack is not deleted, in one line."""
+    """The stack cannot be deleted. The text is one line."""
 
 
 def destroy(stack: str, cloudformation: Any, sam: Sam, *, confirmed: bool = False) -> int:
     """Deletes a stack.
 
-    With deletion protection on, CloudFormation would delete all but the tables and the user pool, and then fail.
+    With deletion protection on, CloudFormation would delete everything except the tables and the user pool, and fail.
 
     Args:
-        stack: its name.
+        stack: the name of the stack.
         cloudformation: a boto3 client.
-        confirmed: do not ask.
+        confirmed: do not ask for confirmation.
 
     Returns:
         The exit code of the SAM CLI.
@@ -53,7 +53,7 @@ def main() -> int:
     """`python -m tools.destroy --stack NAME [--confirmed]`."""
     parser = Parser(prog="python -m tools.destroy", description=__doc__)
     parser.add_argument("--stack", required=True)
-    parser.add_argument("--confirmed", action="store_true", help="do not ask")
+    parser.add_argument("--confirmed", action="store_true", help="do not ask for confirmation")
     options = parser.parse_args()
     return destroy(options.stack, session_of().client("cloudformation"), run_sam, confirmed=options.confirmed)
 

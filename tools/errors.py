@@ -1,4 +1,4 @@
-"""Expected failures of the commands, printed as one line that says what to do."""
+"""Prints expected failures of the commands as one line that says what to do."""
 
 import sys
 from collections.abc import Callable
@@ -30,7 +30,7 @@ REFUSED_CREDENTIALS = frozenset(
         "UnrecognizedClientException",
     }
 )
-"""Error codes of AWS services for credentials that they do not accept."""
+"""Error codes of AWS services for invalid credentials."""
 
 
 class CommandError(Exception):
@@ -38,11 +38,11 @@ class CommandError(Exception):
 
 
 AWS_ERRORS = (CommandError, BotoCoreError, ClientError)
-"""What a command that calls AWS reports in one line."""
+"""The errors that a command reports in one line."""
 
 
 def explain(error: Exception) -> str:
-    """Describe an error in one line.
+    """Describes an error in one line.
 
     Args:
         error: one of AWS_ERRORS.
@@ -63,7 +63,7 @@ def explain(error: Exception) -> str:
 
 
 def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Make a command print AWS_ERRORS as one line `error: …`, and return 1."""
+    """Makes a command print AWS_ERRORS as one line `error: …`, and return 1."""
 
     @wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> int:

@@ -1,4 +1,4 @@
-"""Calls a stack's HTTP API over connections that stay open."""
+"""Calls a stack's HTTP API over persistent connections."""
 
 import json
 import time
@@ -11,18 +11,18 @@ import urllib3
 from tools.stack import Stack
 
 TIMEOUT = 35.0
-"""Seconds; API Gateway itself answers after 30 at the latest."""
+"""Seconds. API Gateway responds after at most 30."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the API answered.
+    """A response of the API.
 
     Args:
         status: the HTTP status.
         body: the parsed JSON; if it is not a JSON object, `message` with the beginning of the text.
         sent_at: when the request was sent, in seconds since the epoch.
-        seconds: how long the answer took.
+        seconds: the latency.
     """
 
     status: int
@@ -32,16 +32,16 @@ class Answer:
 
 
 class Api:
-    """A stack's API. Threads may share it.
+    """A stack's API. It is thread-safe.
 
     Args:
-        stack: whose API, with the tokens of its users.
-        connections: how many calls may run at a time; more wait for their turn.
+        stack: the stack, with the tokens of its users.
+        connections: the maximum number of concurrent calls.
     """
 
     def __init__(self, stack: Stack, connections: int = 1) -> None:
         self._stack = stack
-        # No retries: a call that failed is counted, and a repeated one would not be measured as what it is
+        # No retries: failed calls are counted, and a retry would distort the measured latency
         self._http = urllib3.PoolManager(maxsize=connections, block=True, retries=False, timeout=TIMEOUT)
 
     def call(
@@ -53,17 +53,17 @@ class Api:
         headers: Mapping[str, str] | None = None,
         body: str | bytes | None = None,
     ) -> Answer:
-        """One call.
+        """Calls the API.
 
         Args:
             method: the HTTP method.
-            path: with its query.
-            user: whose token goes with it; None for no token.
-            headers: further headers.
-            body: as it goes over the wire.
+            path: the path, with its query string.
+            user: the test user whose token is sent; None for no token.
+            headers: additional headers.
+            body: the encoded body.
 
         Raises:
-            urllib3.exceptions.HTTPError: there was no answer.
+            urllib3.exceptions.HTTPError: there was no response.
         """
         token = {"authorization": f"Bearer {self._stack.tokens[user]}"} if user else {}
         sent_at, begun = time.time(), time.perf_counter()
@@ -75,7 +75,7 @@ class Api:
 
 
 def _body_in(data: bytes) -> dict[str, Any]:
-    """Read a body. Only this application always answers with JSON; a proxy in front of it need not."""
+    """Parses a body. A proxy in front of the API can respond with something other than JSON."""
     try:
         body = json.loads(data)
     except ValueError:

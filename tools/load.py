@@ -1,4 +1,4 @@
-"""Replays a file of real invoices as orders on a stack of its own, measures it, and checks the books."""
+"""Places the invoices of a file as orders on a temporary local stack, measures latencies, and checks the outcome."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tools import books
+from tools import reconcile
 from tools.arguments import Parser
 from tools.http import Answer, Api
 from tools.own_stack import StackDidNotStart, local_stack_of_own
@@ -31,13 +31,13 @@ ADDRESS = {"street": "1 High Street", "city": "London", "state": "London", "zipC
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a request.
+    """A request and its response.
 
     Args:
-        answer: the status, or what kept it from being answered.
-        order_id: the order that was placed or cancelled; None if it was not.
-        at: when it was sent, in seconds since the epoch.
-        seconds: how long the answer took.
+        answer: the HTTP status and problem type, or the reason why there was no response.
+        order_id: the order that was placed or cancelled; None if the request failed.
+        at: when the request was sent, in seconds since the epoch.
+        seconds: the latency.
     """
 
     answer: str
@@ -49,17 +49,14 @@ class Sent:
 def replay(
     api: Api, steps: Sequence[Step], concurrency: int, speed: float | None, on_answer: Callable[[], None]
 ) -> dict[str, Sent]:
-    """Send the orders and cancellations.
+    """Sends the orders and cancellations, and returns their requests by invoice.
 
     Args:
-        api: where to.
-        steps: in the order of their times.
-        concurrency: the most requests at a time.
-        speed: how many times faster than in the file; None for as fast as it goes.
-        on_answer: called after each.
-
-    Returns:
-        What became of each, by invoice.
+        api: the API.
+        steps: sorted by time.
+        concurrency: the maximum number of concurrent requests.
+        speed: how many times faster than in the file; None for maximum speed.
+        on_answer: called after each response.
     """
     requests: dict[str, Future[Sent]] = {}
     begun = time.monotonic()
@@ -93,7 +90,7 @@ def _place(api: Api, order: NewOrder) -> Sent:
 
 
 def _cancel(api: Api, placing: Future[Sent]) -> Sent:
-    """Cancel an order once it is placed: its request was queued before this one, so it ends without this thread."""
+    """Cancels an order once it is placed. Its request was queued first, so it does not need this thread to complete."""
     order_id = placing.result().order_id
     if order_id is None:
         return Sent("not sent: the order was not placed", None, 0, 0)
@@ -110,23 +107,23 @@ def _send(api: Api, path: str, success: int, headers: Mapping[str, str] | None =
 
 
 def _name_of(answer: Answer) -> str:
-    """`201`, or `409 not-cancellable`."""
+    """Returns the status and the problem type, such as `201` or `409 not-cancellable`."""
     return f"{answer.status} {str(answer.body.get('type', '')).rpartition('/')[2]}".strip()
 
 
-# ------------------------------------------------------------------------------------------ the events after it
+# ------------------------------------------------------------------------------------- the events of the orders
 
 QUIET_SECONDS = 30
-"""Orders that have not come to an end after so long without any event never will."""
+"""Without any event for so long, orders that are not settled count as lost."""
 SETTLED = frozenset({"Order Confirmed", "Order Rejected", "Order Cancelled"})
 
 
 class Progression:
-    """How far orders have come, by the events on the bus.
+    """The progress of orders, by the events on the bus.
 
     Args:
-        orders: those that were placed.
-        cancelled: those of them whose cancellation was accepted.
+        orders: the ids of the placed orders.
+        cancelled: the ids of those whose cancellation was accepted.
     """
 
     def __init__(self, orders: Iterable[str], cancelled: Iterable[str]) -> None:
@@ -140,18 +137,18 @@ class Progression:
         self.events: list[dict[str, Any]] = []
 
     def add(self, events: Iterable[dict[str, Any]]) -> None:
-        """Take in what was on the bus."""
+        """Adds events that were on the bus."""
         for event in events:
             self.events.append(event)
             self._seen.setdefault(event["detail"]["orderId"], set()).add(event["detail-type"])
 
     @property
     def ended(self) -> int:
-        """How many orders have had their last event."""
+        """The number of orders whose last event was on the bus."""
         return sum(any(last <= self._seen[order] for last in ends) for order, ends in self._last.items())
 
     def settled_at(self) -> dict[str, tuple[str, float]]:
-        """By order: the first event that settled it, and when that was made, in seconds since the epoch."""
+        """Returns the first settling event of each order, and its time in seconds since the epoch."""
         settled: dict[str, tuple[str, float]] = {}
         for event in self.events:
             if event["detail-type"] in SETTLED:
@@ -162,8 +159,8 @@ class Progression:
         return settled
 
 
-def follow(record: books.BusRecord, progression: Progression, orders: int, on_ended: Callable[[int], None]) -> None:
-    """Read the bus's record until every order has had its last event, or nothing happens any more."""
+def follow(record: reconcile.BusRecord, progression: Progression, orders: int, on_ended: Callable[[int], None]) -> None:
+    """Reads the events on the bus until each order has had its last event, or no event comes for QUIET_SECONDS."""
     deadline = time.monotonic() + QUIET_SECONDS
     while (ended := progression.ended) < orders and time.monotonic() < deadline:
         on_ended(ended)
@@ -178,24 +175,21 @@ def follow(record: books.BusRecord, progression: Progression, orders: int, on_en
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile.
+    """Returns the nearest-rank percentile.
 
     Args:
         values: at least one.
-        share: above 0, at most 1.
+        share: greater than 0, at most 1.
     """
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def rates(begun: float, moments: Iterable[float]) -> tuple[float, float, float]:
-    """How many per second there were.
+    """Returns rates per second: of all moments, of the first half and of the second half.
 
     Args:
-        begun: when it all began.
-        moments: when each came; two at least.
-
-    Returns:
-        The rate of all, of the first half and of the second half of them.
+        begun: the start, in seconds.
+        moments: at least two, in seconds.
     """
     ordered = sorted(moments)
     half = len(ordered) // 2
@@ -233,13 +227,13 @@ def _add_latencies(table: Table, name: str, seconds: Sequence[float]) -> None:
 def _print_counts(plan_: Plan, sent: Mapping[str, Sent], orders: Iterable[Mapping[str, Any]]) -> None:
     places = [sent[step.invoice].answer for step in plan_.steps if isinstance(step, NewOrder)]
     cancels = [sent[step.invoice].answer for step in plan_.steps if isinstance(step, Cancellation)]
-    table = Table("what", "which", "how many", title="Counts")
+    table = Table("what", "which", "number", title="Counts")
     table.columns[2].justify = "right"
     counts: dict[str, Mapping[str, int]] = {
         "lines of the file": {"in orders and cancellations": sum(step.lines for step in plan_.steps)},
-        "lines left out": plan_.reasons,
-        "orders by answer": Counter(places),
-        "cancellations by answer": Counter(cancels),
+        "lines skipped": plan_.reasons,
+        "orders by response": Counter(places),
+        "cancellations by response": Counter(cancels),
         "orders by outcome": Counter(str(order["status"]) for order in orders),
     }
     for what, by_which in counts.items():
@@ -252,10 +246,10 @@ def _print_counts(plan_: Plan, sent: Mapping[str, Sent], orders: Iterable[Mappin
 
 
 def run(plan_: Plan, stack: Stack, concurrency: int, speed: float | None) -> int:
-    """Replay a plan on a fresh stack, and print what came of it.
+    """Places the orders of a plan on a new stack, and prints the results.
 
     Returns:
-        The exit code: 0, or 1 if the books don't balance.
+        The exit code: 0, or 1 if an order was lost or the stack is not consistent.
     """
     seed(stack, plan_.products)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -265,23 +259,25 @@ def run(plan_: Plan, stack: Stack, concurrency: int, speed: float | None) -> int
         placed = {sent[step.invoice].order_id for step in plan_.steps if isinstance(step, NewOrder)} - {None}
         cancelled = {sent[step.invoice].order_id for step in plan_.steps if isinstance(step, Cancellation)} - {None}
         progression = Progression(map(str, placed), map(str, cancelled))
-        settling = progress.add_task("orders at their end", total=len(placed))
-        follow(books.BusRecord(stack), progression, len(placed), lambda done: progress.update(settling, completed=done))
-    orders, inventory = books.read_tables(stack)
+        settling = progress.add_task("orders settled", total=len(placed))
+        follow(
+            reconcile.BusRecord(stack), progression, len(placed), lambda done: progress.update(settling, completed=done)
+        )
+    orders, inventory = reconcile.read_tables(stack)
     _print_results(plan_, sent, progression.settled_at())
     _print_counts(plan_, sent, orders)
     stored = {order["orderId"] for order in orders}
     lost = [f"order {order_id}: accepted, but not stored" for order_id in sorted(map(str, placed - stored))]
     initial = {product["productId"]: product["stock"] for product in [*plan_.products, *read_seed()]}
-    differences = books.check(orders, inventory, progression.events, initial)
-    return books.report([*lost, *differences], len(orders), len(progression.events))
+    differences = reconcile.check(orders, inventory, progression.events, initial)
+    return reconcile.report([*lost, *differences], len(orders), len(progression.events))
 
 
 def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     def number(text: str) -> Any:
         value = kind(text)
         if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+            raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
         return value
 
     return number
@@ -291,9 +287,9 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.load FILE.csv [--speed N] [--limit N] [--concurrency N]`."""
     parser = Parser(prog="python -m tools.load", description=__doc__)
     parser.add_argument("file", type=Path, help="a CSV file")
-    parser.add_argument("--speed", type=_positive(float), help="times faster than in the file; default: at full speed")
-    parser.add_argument("--limit", type=_positive(int), help="only so many invoices")
-    parser.add_argument("--concurrency", type=_positive(int), default=8, help="requests at a time; default: 8")
+    parser.add_argument("--speed", type=_positive(float), help="times faster than in the file; default: maximum speed")
+    parser.add_argument("--limit", type=_positive(int), help="maximum number of invoices; default: all")
+    parser.add_argument("--concurrency", type=_positive(int), default=8, help="concurrent requests; default: 8")
     options = parser.parse_args(arguments)
     try:
         planned = plan(read_rows(options.file, options.limit))
@@ -305,7 +301,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130  # as a shell counts a command that Ctrl-C has ended
+        return 130  # the exit code of a command that was ended by Ctrl-C
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pins every dependency with hashes (`make lock`); no file names a place to load them from."""
+"""Pins every dependency with hashes (`make lock`). The files do not name a package index."""
 
 import subprocess
 import sys
@@ -11,12 +11,12 @@ COMPILE = [
 ]
 REQUIREMENTS = Path("requirements")
 LAYER = Path("layers/dependencies")
-# The Lambda runtime brings boto3 and what it needs; tracing wants botocore, and finds the runtime's.
+# The Lambda runtime contains boto3 and its dependencies, so the layer does not
 IN_THE_RUNTIME = ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3")
 
 
 def compile_requirements(source: Path, *options: str) -> None:
-    """Pin what a `.in` file asks for in the `.txt` file beside it."""
+    """Pins the requirements of a `.in` file in the `.txt` file of the same name."""
     target = source.with_suffix(".txt")
     target.unlink(missing_ok=True)
     subprocess.run([*COMPILE, str(source), "-o", str(target), *options], check=True)

@@ -1,4 +1,4 @@
-"""Starts a stack on this machine that belongs to one command alone, and stops it whatever happens."""
+"""Starts a temporary local stack for one command, and stops it when the command ends for any reason."""
 
 import os
 import shlex
@@ -15,26 +15,26 @@ from typing import IO, NoReturn
 from tools.stack import Stack, local_stack
 
 PREPARE = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
-"""The runner's `--prepare` for a stack of a program's own: without the text for those who use one by hand."""
+"""The runner's `--prepare` for a temporary stack, without the printed instructions."""
 START_SECONDS = 300
 STOP_SECONDS = 120
 STDERR = 2
 
 
 class StackDidNotStart(Exception):
-    """The runner ended or took too long; its own message is on stderr."""
+    """The runner ended or took too long. Its message is on stderr."""
 
 
 @contextmanager
 def local_stack_of_own(*more: str | Path, output: int | IO[str] = STDERR) -> Iterator[Stack]:
-    """A seeded stack on free ports, with tokens for both users.
+    """Provides a seeded stack on free ports, with tokens for both test users.
 
     Args:
-        more: further arguments of the runner.
-        output: where what the runner has to say goes; why it did not start goes to stderr in any case.
+        more: additional arguments of the runner.
+        output: receives the runner's output; the reason of a failed start always goes to stderr.
 
     Raises:
-        StackDidNotStart: nothing is left running then.
+        StackDidNotStart: no process is left running.
     """
     with tempfile.TemporaryDirectory(prefix="orderflow-") as folder, _runner(Path(folder), more, output) as process:
         description = Path(folder) / "stack.json"
@@ -47,14 +47,14 @@ def _runner(state: Path, more: Iterable[str | Path], output: int | IO[str]) -> I
     command = [sys.executable, "-m", "local", "run", "--port", "0", "--quiet", "--stop-at-eof"]
     command += ["--parameter", "SenderEmail=shop@example.com", "--parameter", "SalesEmail=sales@example.com"]
     command += map(str, more)
-    # Not SIGHUP under nohup, which ignores it on purpose
+    # nohup ignores SIGHUP on purpose, so it stays ignored
     caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, _leave) for number in caught}
     process = subprocess.Popen(
         [*command, "--state", str(state), "--prepare", PREPARE],
-        stdin=subprocess.PIPE,  # however this process ends, the kernel closes the pipe, and the runner stops
+        stdin=subprocess.PIPE,  # the kernel closes the pipe when this process ends, and the runner stops
         stdout=output,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then stops the runner in order
+        start_new_session=True,  # Ctrl-C reaches only this process, which then stops the runner
     )
     try:
         yield process
@@ -70,7 +70,7 @@ def _leave(number: int, _frame: object) -> NoReturn:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
-        process.communicate(timeout=STOP_SECONDS)  # closes its standard input, on which the runner stops
+        process.communicate(timeout=STOP_SECONDS)  # closes the standard input, so the runner stops
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

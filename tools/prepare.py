@@ -1,4 +1,4 @@
-"""What `make run` does once the stack is up: seed it, verify its sender, sign the users in, tell how to order."""
+"""Prepares the stack of `make run`: seeds it, verifies its sender, signs the test users in, and prints an example."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def main() -> None:
     tokens = {user: sign_in(stack, user) for user in USERS}
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": tokens}, indent=2))
     print(f"""
-{len(products)} products in stock. Orders are taken at {stack.api_url}; tokens and more are in .local/stack.json.
+{len(products)} products are in stock. The API is at {stack.api_url}. The tokens are in .local/stack.json.
 
 curl -i {stack.api_url}/orders -H 'Content-Type: application/json' -H 'Authorization: Bearer {tokens["customer"]}' \\
   -d '{json.dumps(ORDER)}'
@@ -35,7 +35,7 @@ curl -i {stack.api_url}/orders -H 'Content-Type: application/json' -H 'Authoriza
 
 
 def verify_sender(stack: Stack) -> None:
-    """Make the stack's sender an identity, which SES wants; here nobody has to answer a mail for that."""
+    """Creates the SES identity of the sender. The local SES does not send a verification e-mail."""
     (described,) = stack.client("cloudformation").describe_stacks()["Stacks"]
     parameters = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in described["Parameters"]}
     if parameters["SenderEmail"]:

@@ -1,4 +1,4 @@
-"""Replays events of a span of time from the archive: to the rules that are named, and to nobody else."""
+"""Replays the events of a time range from the archive to named rules only."""
 
 import json
 import sys
@@ -14,28 +14,28 @@ from tools.errors import CommandError, one_line_errors
 from tools.stack import Stack, find
 
 MAX_NAME = 64
-"""Of a replay (StartReplay, EventBridge API reference)."""
+"""Characters of a replay's name (StartReplay, EventBridge API reference)."""
 LONGEST_PAUSE = 5.0
-"""Seconds between two looks at a replay, which takes minutes in AWS."""
+"""Seconds between two requests for the state of a replay, which takes minutes in AWS."""
 
 
 class ReplayError(CommandError):
-    """Nothing, or not everything, was replayed; the message says why."""
+    """The replay did not start or did not complete. The message says why."""
 
 
 def start(stack: Stack, begin: datetime, end: datetime, rules: Sequence[str], name: str) -> None:
-    """Start a replay.
+    """Starts a replay.
 
     Args:
-        stack: whose archive, bus and rules.
-        begin: events from this time on are replayed …
-        end: … up to this one, which is not included.
-        rules: the names of the rules that get them.
-        name: the replay's; new in the account.
+        stack: the stack with the archive, the bus and the rules.
+        begin: the start of the time range.
+        end: the end of the time range, exclusive.
+        rules: the names of the rules that receive the events.
+        name: the name of the replay, unique in the account.
 
     Raises:
-        ReplayError: a rule does not take a replay of this name.
-        ClientError: EventBridge refuses it, or there is no such rule.
+        ReplayError: the pattern of a rule does not match replays of this name.
+        ClientError: EventBridge rejects the replay, or a rule does not exist.
     """
     events, bus = stack.client("events"), stack.outputs["EventBusName"]
     found = [events.describe_rule(Name=rule, EventBusName=bus) for rule in rules]
@@ -53,7 +53,7 @@ def start(stack: Stack, begin: datetime, end: datetime, rules: Sequence[str], na
 
 
 def _takes(condition: Any, name: str) -> bool:
-    """Whether a condition of a rule's pattern is met by a replay's name. What is not known here counts as met."""
+    """Returns whether a replay's name matches a condition of a pattern. Unknown conditions count as matched."""
     match condition:
         case {"exists": present}:
             return bool(present)
@@ -65,18 +65,15 @@ def _takes(condition: Any, name: str) -> bool:
 
 
 def wait(stack: Stack, name: str, pause: Callable[[float], None] = time.sleep) -> datetime | None:
-    """Wait until a replay has come to its end.
+    """Waits for the end of a replay, and returns the time of the last replayed event, if any.
 
     Args:
-        stack: whose.
-        name: the replay's.
-        pause: waits for so many seconds.
-
-    Returns:
-        The time of the last event that was replayed; None if there was none.
+        stack: the stack of the replay.
+        name: the name of the replay.
+        pause: sleeps for a number of seconds.
 
     Raises:
-        ReplayError: it ended before its end.
+        ReplayError: the replay did not complete.
     """
     events, seconds = stack.client("events"), 0.1
     while (replay := events.describe_replay(ReplayName=name))["State"] in ("STARTING", "RUNNING", "CANCELLING"):
@@ -90,10 +87,20 @@ def wait(stack: Stack, name: str, pause: Callable[[float], None] = time.sleep) -
 
 def _options(arguments: list[str] | None) -> Namespace:
     parser = Parser(prog="python -m tools.replay", description=__doc__)
-    parser.add_argument("--from", dest="begin", type=moment, metavar="TIME", required=True, help="events from here …")
-    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", required=True, help="… to before here")
-    parser.add_argument("--rule", dest="rules", required=True, type=lambda text: text.split(","), help="one, or a,b")
-    parser.add_argument("--name", help="the replay's; by default a new one that begins with the rule's")
+    parser.add_argument(
+        "--from", dest="begin", type=moment, metavar="TIME", required=True, help="start of the time range"
+    )
+    parser.add_argument(
+        "--to", dest="end", type=moment, metavar="TIME", required=True, help="end of the time range, exclusive"
+    )
+    parser.add_argument(
+        "--rule",
+        dest="rules",
+        required=True,
+        type=lambda text: text.split(","),
+        help="a rule, or several separated by commas",
+    )
+    parser.add_argument("--name", help="name of the replay; default: a unique name that begins with the first rule's")
     parser.add_stack()
     options = parser.parse_args(arguments)
     if options.begin >= options.end:
@@ -109,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = options.name or options.rules[0][: MAX_NAME - len(unique)] + unique
     stack = find(options.stack)
     start(stack, options.begin, options.end, options.rules, name)
-    print(f"replay {name} is under way", flush=True)
+    print(f"replay {name} is running", flush=True)
     last = wait(stack, name)
     print("done: no event was in the archive for this time" if last is None else f"done: the last event was of {last}")
     return 0

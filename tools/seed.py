@@ -1,4 +1,4 @@
-"""Fills a stack's catalogue and stock from events/seed.json. What exists is left as it is."""
+"""Adds the products of events/seed.json, with their stock, to a stack. Existing products are not changed."""
 
 import json
 import re
@@ -21,7 +21,7 @@ UNSAFE = re.compile(r"[\u0000-\u001F\u007F-\u009F\u2028-\u202E\u2066-\u2069]")
 
 
 class InvalidSeed(CommandError):
-    """A seed file that cannot be used; the text names the file, and each product with what is wrong."""
+    """The seed file is invalid. The text names the file, and the error of each product."""
 
 
 def _decimal(value: Any) -> Decimal:
@@ -50,14 +50,11 @@ class SeedProduct(BaseModel):
 
 
 def seed(stack: Stack, products: Iterable[dict[str, Any]]) -> int:
-    """Put products into the catalogue and their stock into the inventory.
+    """Adds products to the catalogue and their stock to the inventory, and returns how many products were new.
 
     Args:
-        stack: where.
+        stack: the stack.
         products: each with productId, name, price (a Decimal) and stock.
-
-    Returns:
-        How many were new.
     """
     dynamodb = stack.resource("dynamodb")
     catalogue = dynamodb.Table(stack.outputs["ProductsTableName"])
@@ -66,7 +63,7 @@ def seed(stack: Stack, products: Iterable[dict[str, Any]]) -> int:
     for product in products:
         entry = {name: product[name] for name in ("productId", "name", "price")}
         new += _put_new(catalogue, {**entry, "active": True}, "productId")
-        # A second run must not make stock out of nothing beside what is reserved
+        # Only if there is none yet: a second run must not reset what orders have reserved
         stock = {"pk": f"PRODUCT#{product['productId']}", "available": product["stock"], "reserved": 0}
         _put_new(inventory, stock, "pk")
     return new
@@ -81,10 +78,10 @@ def _put_new(table: Any, item: dict[str, Any], key: str) -> bool:
 
 
 def read_seed(path: Path = SEED) -> list[dict[str, Any]]:
-    """The products of a seed file.
+    """Returns the products of a seed file.
 
     Raises:
-        InvalidSeed: the file cannot be read, or a product in it cannot be sold.
+        InvalidSeed: the file cannot be read, or a product is invalid.
     """
     try:
         rows = list(json.loads(path.read_text(), parse_float=Decimal)["products"])

@@ -1,4 +1,4 @@
-"""Finds a running stack: the local one by .local/stack.json, a deployed one by its name. And signs users in."""
+"""Finds a running stack, local (.local/stack.json) or deployed (by its name), and signs test users in."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from tools.errors import CommandError
 
 LOCAL = Path(".local/stack.json")
 SECONDS_TO_ANSWER = 5.0
-"""After which a local stack that takes no connection counts as gone."""
+"""A local stack that accepts no connection for so long counts as stopped."""
 USERS = {"customer": "ada@example.com", "staff": "staff@example.com"}
 
 
 class StackNotFound(CommandError):
-    """There is no such stack; the message says how to get one."""
+    """There is no such stack. The message says how to start one."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Stack:
     """A running stack.
 
     Args:
-        api_url: of the HTTP API, without a slash at its end.
+        api_url: the URL of the HTTP API, without a slash at the end.
         outputs: the template's outputs.
         region: the AWS region.
-        aws_endpoint: where AWS is; None for AWS itself.
-        tokens: ID tokens by user, as far as they are known.
-        mails: the folder of the mails that it has sent; None for AWS itself.
-        logs: the folder with a log file per function; None for AWS itself.
+        aws_endpoint: the endpoint of the local AWS services; None for a deployed stack.
+        tokens: the known ID tokens, by test user.
+        mails: the folder of the sent e-mails; None for a deployed stack.
+        logs: the folder with a log file per function; None for a deployed stack.
     """
 
     api_url: str
@@ -48,11 +48,11 @@ class Stack:
     logs: Path | None = None
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the stack's AWS."""
+        """Returns a boto3 client for the stack's services."""
         return boto3.client(service, **self._connection())  # type: ignore[call-overload]
 
     def resource(self, service: str) -> Any:
-        """A boto3 resource of the stack's AWS."""
+        """Returns a boto3 resource for the stack's services."""
         return boto3.resource(service, **self._connection())  # type: ignore[call-overload]
 
     def _connection(self) -> dict[str, Any]:
@@ -68,13 +68,13 @@ class Stack:
 
 
 def local_stack(description: Path | None = None) -> Stack:
-    """The stack on this machine.
+    """Returns the local stack.
 
     Args:
-        description: its stack.json; by default the file that STACK_FILE names, or .local/stack.json.
+        description: its stack.json; default: the file that STACK_FILE names, or .local/stack.json.
 
     Raises:
-        StackNotFound: none is running, or its description cannot be read.
+        StackNotFound: no stack is running, or its description cannot be read.
     """
     path = description or Path(os.environ.get("STACK_FILE", LOCAL))
     try:
@@ -102,12 +102,12 @@ def local_stack(description: Path | None = None) -> Stack:
 
 
 def deployed_stack(name: str) -> Stack:
-    """Find a stack by its name, in the account and region that the environment selects.
+    """Returns a deployed stack, by its name in the account and region of the environment.
 
     Raises:
         StackNotFound: there is no stack of this name, or it has no API.
         BotoCoreError: the region or the credentials are missing.
-        ClientError: AWS refuses the request.
+        ClientError: AWS rejects the request.
     """
     session = session_of()
     cloudformation = session.client("cloudformation")
@@ -125,12 +125,12 @@ def deployed_stack(name: str) -> Stack:
 
 
 def session_of(profile: str | None = None, region: str | None = None) -> boto3.Session:
-    """A boto3 session of the caller's account.
+    """Returns a boto3 session.
 
     Args:
-        profile: a profile of the AWS configuration; by default the one that AWS_PROFILE names.
-        region: by default AWS_REGION, as in the AWS CLI, although boto3 does not read that variable; without it, boto3
-            takes AWS_DEFAULT_REGION or the profile's region.
+        profile: a profile of the AWS configuration; default: AWS_PROFILE.
+        region: default: AWS_REGION, which the AWS CLI reads and boto3 does not; then AWS_DEFAULT_REGION or the region
+            of the profile.
 
     Raises:
         ProfileNotFound: there is no such profile.
@@ -139,16 +139,16 @@ def session_of(profile: str | None = None, region: str | None = None) -> boto3.S
 
 
 def find(name: str | None) -> Stack:
-    """The deployed stack of a name, or the local one."""
+    """Returns the deployed stack of this name, or the local stack without a name."""
     return deployed_stack(name) if name else local_stack()
 
 
 def sign_in(stack: Stack, user: str) -> str:
-    """An ID token of a test user, who is made if there is none yet.
+    """Returns an ID token of a test user. The user is created if necessary.
 
     Args:
-        stack: whose user pool.
-        user: `customer`, or `staff`, who is put into the group of that name.
+        stack: the stack of the user pool.
+        user: `customer`, or `staff`, who is added to the group of that name.
     """
     cognito = stack.client("cognito-idp")
     pool, email = stack.outputs["UserPoolId"], USERS[user]
@@ -157,7 +157,7 @@ def sign_in(stack: Stack, user: str) -> str:
         cognito.admin_create_user(UserPoolId=pool, Username=email, UserAttributes=attributes, MessageAction="SUPPRESS")
     except cognito.exceptions.UsernameExistsException:
         pass  # from an earlier run
-    password = f"Aa1-{secrets.token_urlsafe(24)}"  # a new one each time: nobody keeps or knows it
+    password = f"Aa1-{secrets.token_urlsafe(24)}"  # a new one each time: it is not stored
     cognito.admin_set_user_password(UserPoolId=pool, Username=email, Password=password, Permanent=True)
     if user == "staff":
         cognito.admin_add_user_to_group(UserPoolId=pool, Username=email, GroupName="staff")

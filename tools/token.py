@@ -1,4 +1,4 @@
-"""Prints an ID token of a test user of a stack; whoever asks for it needs the stack's AWS credentials."""
+"""Prints an ID token of a test user. It needs AWS credentials for the account of the stack."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""The analytics service: what was ordered, sold and taken back, counted once per event."""
+"""The analytics service: counts orders, sales and cancellations, each event once, and reports them daily."""

@@ -1,4 +1,4 @@
-"""The rules of the figures: what an event counts for, and what is counted together. No input, no output."""
+"""Rules of the sales figures: what an event counts for, how facts are summed, and the text of the daily report."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,18 +10,18 @@ from operator import index
 from typing import Any, TypeAlias
 
 MAX_FACTS = 90
-"""Facts in one transaction; the other operations are for the counters of so many days and promotions."""
+"""Facts per transaction. The remaining operations update the counters, one per day and promotion."""
 MAX_OPERATIONS = 100
-"""Operations in one transaction (DynamoDB API reference, TransactWriteItems)."""
+"""Operations per transaction (DynamoDB API reference, TransactWriteItems)."""
 
 MAX_BYTES = 1000
-"""Of an id or a code: a sort key has 1024 bytes at most (DynamoDB developer guide, "Constraints")."""
+"""Of an event id or a promotion code: a sort key has at most 1024 bytes (DynamoDB developer guide, "Constraints")."""
 MAX_NUMBER = 10**12
-"""Above the largest total of an order (`orders.domain.MAX_TOTAL`). Sums of such numbers fit DynamoDB's 38 digits."""
+"""Exceeds the largest total of an order (`orders.domain.MAX_TOTAL`). Sums of such numbers fit DynamoDB's 38 digits."""
 
 
 class Kind(StrEnum):
-    """What became of an order, as far as it is counted."""
+    """What happened to an order."""
 
     PLACED = "placed"
     CONFIRMED = "confirmed"
@@ -31,12 +31,12 @@ class Kind(StrEnum):
 KINDS = {"Order Placed": Kind.PLACED, "Order Confirmed": Kind.CONFIRMED, "Order Cancelled": Kind.CANCELLED}
 
 Counter: TypeAlias = tuple[date, str | None]
-"""A counter's day and promotion."""
+"""The key of a counter: a day and a promotion code, or None for orders without one."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """So many orders, with so many pieces for so much money."""
+    """A number of orders, and the sums of their quantities and totals."""
 
     orders: int = 0
     items: int = 0
@@ -54,11 +54,11 @@ class Fact:
     """What one event counts for.
 
     Args:
-        event_id: the event's; a fact is counted once.
-        day: when it happened, in UTC.
-        promotion: the order's promotion code, or None.
-        kind: what became of the order.
-        tally: one order, with its items and its total.
+        event_id: identifies the fact, which is counted once.
+        day: the day of the event, in UTC.
+        promotion: the promotion code of the order, if any.
+        kind: what happened to the order.
+        tally: one order, with its quantities and its total.
     """
 
     event_id: str
@@ -69,13 +69,13 @@ class Fact:
 
     @property
     def counter(self) -> Counter:
-        """Where it is counted."""
+        """The counter that it adds to."""
         return self.day, self.promotion
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What was counted for one day and promotion; the promotion is None for orders without one."""
+    """The counter of one day and promotion."""
 
     day: date
     promotion: str | None
@@ -85,18 +85,17 @@ class Figures:
 
 
 def fact_of(event: Mapping[str, Any]) -> Fact | None:
-    """What an event counts for.
+    """Returns what an event counts for, or None if it is not counted.
+
+    Not counted are other types of events, an order placed without a promotion, and an order cancelled before it was
+    confirmed, because it was never a sale.
 
     Args:
-        event: as the bus delivers it, with Decimals.
-
-    Returns:
-        The fact, or None if there is nothing to count: another type of event; an order placed without a promotion
-        (orders are counted when they are sold); an order cancelled before it was confirmed, which never was a sale.
+        event: an EventBridge event, with Decimals.
 
     Raises:
-        Exception: whatever reading an event that no service of ours can have published leads to. Nothing is let
-            through that DynamoDB would refuse, as it would refuse the whole transaction.
+        Exception: of any type, if the event does not follow the contract. DynamoDB would reject its values, and the
+            other facts in the same transaction with them.
     """
     kind = KINDS.get(event["detail-type"])
     if kind is None:
@@ -106,7 +105,7 @@ def fact_of(event: Mapping[str, Any]) -> Fact | None:
     promotion = _text(metadata["promotionCode"]) if "promotionCode" in metadata else None
     if kind is Kind.PLACED and promotion is None:
         return None
-    if kind is Kind.CANCELLED and metadata["sequence"] <= 2:  # placed, cancelled; a sale was confirmed in between
+    if kind is Kind.CANCELLED and metadata["sequence"] <= 2:  # a confirmation comes between 1, placed, and 3
         return None
     items = sum(index(item["quantity"]) for item in detail["items"])
     return Fact(
@@ -120,28 +119,28 @@ def fact_of(event: Mapping[str, Any]) -> Fact | None:
 
 def _text(value: str) -> str:
     if not 0 < len(value.encode()) <= MAX_BYTES:
-        raise ValueError("a text of no or too many bytes")
+        raise ValueError(f"the text is empty or has more than {MAX_BYTES} bytes")
     return value
 
 
 def _number(value: int | Decimal) -> Decimal:
     number = round(Decimal(value), 2)
     if number != value or not 0 <= number < MAX_NUMBER:
-        raise ValueError("a number that is negative, too large or too fine")
+        raise ValueError("the number is negative, too large or has more than two decimals")
     return number
 
 
-def totals(facts: Iterable[Fact]) -> dict[Counter, dict[Kind, Tally]]:
-    """The sums of facts, by counter and kind; only those that there are."""
+def sum_by_counter(facts: Iterable[Fact]) -> dict[Counter, dict[Kind, Tally]]:
+    """Returns the sums of facts, by counter and kind. A kind without facts is left out."""
     sums: dict[Counter, dict[Kind, Tally]] = defaultdict(dict)
     for fact in facts:
-        of_counter = sums[fact.counter]
-        of_counter[fact.kind] = of_counter.get(fact.kind, Tally()) + fact.tally
+        by_kind = sums[fact.counter]
+        by_kind[fact.kind] = by_kind.get(fact.kind, Tally()) + fact.tally
     return sums
 
 
 def chunks(facts: Iterable[Fact]) -> Iterator[list[Fact]]:
-    """The facts in as few transactions as the limits allow, in their order."""
+    """Splits facts, in their order, into chunks that each fit into one transaction."""
     chunk: list[Fact] = []
     counters: set[Counter] = set()
     for fact in facts:
@@ -156,26 +155,26 @@ def chunks(facts: Iterable[Fact]) -> Iterator[list[Fact]]:
 
 
 def months(first: date, last: date) -> Iterator[str]:
-    """Every month with a day from `first` to `last`, such as `2026-11`."""
+    """Returns the months from the first to the last day, such as `2026-11`."""
     for number in range(first.year * 12 + first.month - 1, last.year * 12 + last.month):
         yield f"{number // 12:04}-{number % 12 + 1:02}"
 
 
 @dataclass(frozen=True)
 class Sales:
-    """What was confirmed, and what was cancelled after that."""
+    """Confirmed orders, and those of them that were cancelled."""
 
     confirmed: Tally
     cancelled: Tally
 
     @property
     def net(self) -> Tally:
-        """What was confirmed less what was taken back."""
+        """Confirmed minus cancelled."""
         return self.confirmed - self.cancelled
 
 
 def total(figures: Iterable[Figures]) -> Sales:
-    """The sales of all days and promotions together."""
+    """Returns the sales of all days and promotions together."""
     entries = list(figures)
     return Sales(
         sum((entry.confirmed for entry in entries), Tally()),
@@ -184,7 +183,7 @@ def total(figures: Iterable[Figures]) -> Sales:
 
 
 def by_promotion(figures: Iterable[Figures]) -> dict[str, Mapping[Kind, Tally]]:
-    """What was ordered, sold and taken back under each promotion code, sorted by code."""
+    """Returns the sums of each promotion code, by kind, sorted by code."""
     sums: dict[str, dict[Kind, Tally]] = defaultdict(lambda: dict.fromkeys(Kind, Tally()))
     for entry in figures:
         if entry.promotion is not None:
@@ -193,15 +192,15 @@ def by_promotion(figures: Iterable[Figures]) -> dict[str, Mapping[Kind, Tally]]:
     return dict(sorted(sums.items()))
 
 
-def subject(day: date) -> str:
-    """A day's report in a line."""
+def report_subject(day: date) -> str:
+    """Returns the subject of a day's report."""
     return f"Sales report {day}"
 
 
-def text(day: date, figures: Iterable[Figures]) -> str:
-    """A day's report: what was sold and taken back, and how each promotion did. Nobody's data is in it."""
+def report_text(day: date, figures: Iterable[Figures]) -> str:
+    """Returns the text of a day's report. It contains no personal data."""
     entries = list(figures)
-    sold = total(entries)
+    sales = total(entries)
     promotions = [
         f"  {code}: {', '.join(f'{tally.orders} {kind}' for kind, tally in tallies.items())}, net "
         f"{_money(Sales(tallies[Kind.CONFIRMED], tallies[Kind.CANCELLED]).net)}"
@@ -211,9 +210,9 @@ def text(day: date, figures: Iterable[Figures]) -> str:
         (
             f"Sales of {day}, in UTC",
             "",
-            f"Confirmed: {_line(sold.confirmed)}",
-            f"Cancelled: {_line(sold.cancelled)}",
-            f"Net:       {_line(sold.net)}",
+            f"Confirmed: {_line(sales.confirmed)}",
+            f"Cancelled: {_line(sales.cancelled)}",
+            f"Net:       {_line(sales.net)}",
             "",
             "Promotions:",
             *(promotions or ["  none"]),

@@ -1,17 +1,18 @@
-"""SalesReportFunction: tells of yesterday's sales, once a day."""
+"""SalesReportFunction: publishes a report of the previous day's sales, once a day."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import boto3
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from analytics.domain import subject, text
+from analytics.domain import report_subject, report_text
 from analytics.repository import Analytics
-from orderflow import idempotency
-from orderflow.observability import count, logger, metrics, tracer
+from orderflow.idempotency import idempotency_config, persistence_layer
+from orderflow.observability import logger, metrics, tracer
 from orderflow.settings import from_environment
 
 
@@ -26,42 +27,43 @@ class Settings:
 
 settings = from_environment(Settings)
 analytics = Analytics(boto3.resource("dynamodb"), settings.analytics_table)
-topic = boto3.client("sns")
-persistence = idempotency.persistence(settings.idempotency_table, boto3.client("dynamodb"))
+sns = boto3.client("sns")
+idempotency = idempotency_config()
+
+
+@idempotent_function(  # type: ignore[untyped-decorator]
+    data_keyword_argument="day",
+    config=idempotency,
+    persistence_store=persistence_layer(settings.idempotency_table, boto3.client("dynamodb")),
+    key_prefix="sales-report",
+)
+def report_once(*, day: date) -> None:
+    """Publishes the report of a day, unless it was published before."""
+    figures = analytics.figures(day, day)
+    sns.publish(
+        TopicArn=settings.sales_report_topic_arn, Subject=report_subject(day), Message=report_text(day, figures)
+    )
+    logger.info("sales reported")
+    metrics.add_metric(name="SalesReports", unit=MetricUnit.Count, value=1)
 
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def handler(event: Mapping[str, str], context: LambdaContext) -> None:
-    """Report the day before the one for which the schedule has planned this.
+    """Reports the sales of the day before the scheduled time.
 
     Args:
-        event: the schedule's input. Its time, and not the clock's, says which day it is: a retry or a redrive of
-            days later reports the same day.
-        context: the invocation's.
+        event: the schedule's input. Its `scheduledTime` is the same in a retry and in a redrive, so these report the
+            same day.
+        context: the Lambda context.
 
     Raises:
-        IdempotencyAlreadyInProgressError: another invocation is reporting the day, or died while it did.
+        IdempotencyAlreadyInProgressError: another invocation is reporting the day, or stopped while it did. Lambda
+            retries this invocation.
     """
-    planned = datetime.fromisoformat(event["scheduledTime"]).astimezone(UTC)
-    day = planned.date() - timedelta(days=1)
+    idempotency.register_lambda_context(context)
+    scheduled = datetime.fromisoformat(event["scheduledTime"]).astimezone(UTC)
+    day = scheduled.date() - timedelta(days=1)
     logger.append_keys(day=day.isoformat())
-
-    @idempotent_function(  # type: ignore[untyped-decorator]
-        data_keyword_argument="report",
-        persistence_store=persistence,
-        config=idempotency.configuration("day", "", idempotency.KEEP_SECONDS, context),
-        key_prefix="sales-report",
-    )
-    def once(*, report: dict[str, str]) -> None:
-        _publish(date.fromisoformat(report["day"]))
-
-    once(report={"day": day.isoformat()})
-
-
-def _publish(day: date) -> None:
-    figures = analytics.figures(day, day)
-    topic.publish(TopicArn=settings.sales_report_topic_arn, Subject=subject(day), Message=text(day, figures))
-    logger.info("sales reported")
-    count("SalesReports")
+    report_once(day=day)

@@ -1,4 +1,4 @@
-"""Facts and counters in DynamoDB. What is counted together is one transaction."""
+"""Stores facts and counters in DynamoDB: a fact and its counter change in the same transaction."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import BotoCoreError, ClientError
 
-from analytics.domain import Counter, Fact, Figures, Kind, Tally, months, totals
+from analytics.domain import Counter, Fact, Figures, Kind, Tally, months, sum_by_counter
 from orderflow.dynamodb import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, reason_codes
 from orderflow.serialization import timestamp
 
@@ -17,70 +17,62 @@ if TYPE_CHECKING:
 
 
 class NotCounted(Exception):
-    """None of the facts was counted, as far as is known; the text is the error's code."""
+    """The transaction failed, or its response was lost. The text is the error code."""
 
 
 class Analytics:
     """The analytics table.
 
     Args:
-        dynamodb: the DynamoDB resource.
-        table: the table's name.
-        pause: waits after so many failed attempts.
+        pause: waits before the next attempt; it receives the number of failed attempts.
     """
 
     def __init__(
-        self,
-        dynamodb: "DynamoDBServiceResource",
-        table: str,
-        pause: Callable[[int], None] = pause_after,
+        self, dynamodb: "DynamoDBServiceResource", table: str, pause: Callable[[int], None] = pause_after
     ) -> None:
         self._client = dynamodb.meta.client
         self._table = table
         self._pause = pause
 
     def count(self, facts: Sequence[Fact], now: datetime) -> int:
-        """Count those facts that have not been counted before; all of them or none.
+        """Counts the facts that have not been counted before, in one transaction, and returns how many these are.
 
         Args:
-            facts: of different events, and no more than fit a transaction.
-            now: the time.
-
-        Returns:
-            How many those were.
+            facts: of different events, and within the limits of a transaction (`analytics.domain.chunks`).
+            now: the time of counting.
 
         Raises:
-            NotCounted: the transaction failed. If only its answer was lost, the next attempt finds the facts.
+            NotCounted: it is safe to count the same facts again.
         """
         try:
-            return self._count(list(facts), now)
+            return self._count(facts, now)
         except ClientError as error:
             raise NotCounted(error.response["Error"]["Code"]) from error
         except BotoCoreError as error:
             raise NotCounted(type(error).__name__) from error
 
-    def _count(self, facts: list[Fact], now: datetime) -> int:
-        attempt = 0
+    def _count(self, facts: Sequence[Fact], now: datetime) -> int:
+        failures = 0
         while facts:
             try:
                 self._client.transact_write_items(TransactItems=self._writes(facts, now))
+                return len(facts)
             except self._client.exceptions.TransactionCanceledException as error:
                 codes = reason_codes(error)
-                # A failed condition means that the fact is stored already
+                # A failed condition means that the fact exists. The writes of the facts come first in the transaction.
                 new = [fact for fact, code in zip(facts, codes, strict=False) if code != CONDITION_FAILED]
-                if len(new) == len(facts):
-                    attempt += 1
-                    if attempt == ATTEMPTS or not is_retryable(codes):
-                        raise NotCounted(", ".join(sorted(set(codes) - {NO_ERROR}))) from error
-                    self._pause(attempt)
-                facts = new
-            else:
-                break
-        return len(facts)
+                if len(new) < len(facts):
+                    facts = new
+                    continue
+                failures += 1
+                if failures == ATTEMPTS or not is_retryable(codes):
+                    raise NotCounted(", ".join(sorted(set(codes) - {NO_ERROR}))) from error
+                self._pause(failures)
+        return 0
 
     def _writes(self, facts: Sequence[Fact], now: datetime) -> list[Any]:
-        """A transaction's operations: the facts in their order, and then the counters."""
-        puts = [
+        """Returns the writes of a transaction: the facts, in the same order, and then the counters."""
+        puts: list[Any] = [
             {
                 "Put": {
                     "TableName": self._table,
@@ -90,7 +82,7 @@ class Analytics:
             }
             for fact in facts
         ]
-        return [*puts, *({"Update": self._update(*sums)} for sums in totals(facts).items())]
+        return puts + [{"Update": self._update(*sums)} for sums in sum_by_counter(facts).items()]
 
     def _update(self, counter: Counter, sums: Mapping[Kind, Tally]) -> dict[str, Any]:
         values = {
@@ -105,8 +97,8 @@ class Analytics:
         }
 
     def figures(self, first: date, last: date) -> Iterator[Figures]:
-        """What was counted from one day to another, both included, in the order of day and promotion."""
-        between = Key("sk").between(f"{first}#", f"{last}$")  # "$" is what comes after "#"
+        """Returns the figures from the first to the last day, both included, sorted by day and promotion."""
+        between = Key("sk").between(f"{first}#", f"{last}$")  # "$" is the character after "#"
         pages = self._client.get_paginator("query")
         for month in months(first, last):
             condition: Any = Key("pk").eq(_month_key(month)) & between

@@ -1,1 +1,1 @@
-"""The e-mail service: what customers and the sales team are told about orders."""
+"""The e-mail service: e-mails customers about their orders, and the sales team about high-value orders."""

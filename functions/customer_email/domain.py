@@ -1,4 +1,4 @@
-"""The rules of e-mails: which one an event calls for, to whom, and its words. No input or output but the templates."""
+"""Rules: which e-mail an order event requires, its recipient and its text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,17 +6,18 @@ from decimal import Decimal
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+
+from orderflow.events import Item, OrderEvent
 
 HIGH_VALUE = "high-value-order"
 
-# What each event says, and its headline, which is the subject too. The rest is in templates/, by kind.
 KINDS: Mapping[str, tuple[str, str]] = {
     "Order Placed": (HIGH_VALUE, "High-value order {order_id}: {total}"),
     "Order Confirmed": ("order-confirmed", "Your order {order_id} is confirmed"),
     "Order Rejected": ("order-rejected", "We cannot fulfil your order {order_id}"),
     "Order Cancelled": ("order-cancelled", "Your order {order_id} is cancelled"),
 }
+"""The kind of e-mail and its subject, by detail-type. The kind is the name of the e-mail's templates."""
 
 REASONS: Mapping[str, str] = {
     "OUT_OF_STOCK": "Not all of its items are in stock.",
@@ -32,13 +33,15 @@ class Mail:
     """An e-mail, ready to be sent.
 
     Args:
-        kind: what it says; an event is told at most once per kind.
-        to: the address, or "" if there is nobody to tell.
+        event_id: the event that requires it; at most one e-mail of a kind is sent for an event.
+        kind: a kind of KINDS.
+        to: the recipient, or "" if there is none.
         subject: one line.
-        text: the plain form.
-        html: the other form, with the same facts.
+        text: the body as plain text.
+        html: the body as HTML, with the same content.
     """
 
+    event_id: str
     kind: str
     to: str
     subject: str
@@ -47,61 +50,63 @@ class Mail:
 
 
 @dataclass(frozen=True)
-class Form:
-    """One of a mail's two forms.
+class Format:
+    """A format of an e-mail's body.
 
     Args:
-        suffix: of its templates.
-        quote: makes a value harmless in it.
-        line_break: between the lines of an address.
+        suffix: the suffix of its templates.
+        escape: escapes a value.
+        line_break: separates the lines of an address.
     """
 
     suffix: str
-    quote: Callable[[str], str]
+    escape: Callable[[str], str]
     line_break: str
 
 
-TEXT = Form(".txt", str, "\n")
-HTML = Form(".html", escape, "<br>\n")
+TEXT = Format(".txt", str, "\n")
+HTML = Format(".html", escape, "<br>\n")
 
 
-def mail_for(detail_type: str, detail: Mapping[str, Any], sales_address: str) -> Mail:
-    """The mail that an event of an order calls for. Which orders are of high value is decided by the event's rule.
+def mail_for(event: OrderEvent, sales_email: str) -> Mail:
+    """Returns the e-mail that an order event requires.
 
     Args:
-        detail_type: the event's.
-        detail: the event's, with Decimals.
-        sales_address: who is told of orders of high value.
+        event: an event with a detail-type of KINDS. The event's rule decides which orders are of high value.
+        sales_email: the recipient of e-mails about high-value orders.
     """
-    kind, headline = KINDS[detail_type]
-    headline = headline.format(order_id=detail["orderId"], total=_money(detail["totalAmount"], detail["currency"]))
+    order = event.order
+    kind, subject = KINDS[event.detail_type]
+    subject = subject.format(order_id=event.order_id, total=_money(order["totalAmount"], order["currency"]))
     return Mail(
+        event_id=event.event_id,
         kind=kind,
-        to=sales_address if kind == HIGH_VALUE else detail["customerEmail"],
-        subject=headline,
-        text=_render(kind, headline, detail, TEXT),
-        html=_render(kind, headline, detail, HTML),
+        to=sales_email if kind == HIGH_VALUE else order["customerEmail"],
+        subject=subject,
+        text=_render(kind, subject, event, TEXT),
+        html=_render(kind, subject, event, HTML),
     )
 
 
-def _render(kind: str, headline: str, detail: Mapping[str, Any], form: Form) -> str:
-    currency = detail["currency"]
+def _render(kind: str, headline: str, event: OrderEvent, form: Format) -> str:
+    order = event.order
+    currency = order["currency"]
     content = TEMPLATES[kind + form.suffix].substitute(
-        lines="".join(_line(item, currency, form) for item in detail["items"]),
-        total=form.quote(_money(detail["totalAmount"], currency)),
-        address=form.line_break.join(form.quote(line) for line in _address(detail["shippingAddress"])),
-        # A reason that we do not know yet leaves no gap in the text, and no mail unsent
-        reason=form.quote(REASONS.get(detail.get("reason", ""), "")),
+        lines="".join(_line(item, currency, form) for item in order["items"]),
+        total=form.escape(_money(order["totalAmount"], currency)),
+        address=form.line_break.join(form.escape(line) for line in _address(order["shippingAddress"])),
+        # An unknown reason is left out: the e-mail is sent all the same
+        reason=form.escape(REASONS.get(event.reason or "", "")),
     )
-    return TEMPLATES["layout" + form.suffix].substitute(headline=form.quote(headline), content=content)
+    return TEMPLATES["layout" + form.suffix].substitute(headline=form.escape(headline), content=content)
 
 
-def _line(item: Mapping[str, Any], currency: str, form: Form) -> str:
+def _line(item: Item, currency: str, form: Format) -> str:
     return TEMPLATES["line" + form.suffix].substitute(
         quantity=item["quantity"],
-        name=form.quote(item["name"]),
-        price=form.quote(_money(item["price"], currency)),
-        amount=form.quote(_money(item["price"] * item["quantity"], currency)),
+        name=form.escape(item["name"]),
+        price=form.escape(_money(item["price"], currency)),
+        amount=form.escape(_money(item["price"] * item["quantity"], currency)),
     )
 
 

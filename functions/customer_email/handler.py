@@ -1,19 +1,20 @@
-"""EmailFunction: tells customers what became of their orders, and the sales team of orders of high value."""
+"""EmailFunction: e-mails customers about their orders, and the sales team about high-value orders."""
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import boto3
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.data_classes import EventBridgeEvent, event_source
 from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from customer_email.domain import Mail, mail_for
 from customer_email.ses import CLIENT, Mailer, Rejected
-from orderflow import idempotency
 from orderflow.dlq import send_to_dlq
-from orderflow.observability import CORRELATION_PATH, count, logger, metrics, tracer
-from orderflow.serialization import to_json, with_decimals
+from orderflow.events import OrderEvent
+from orderflow.idempotency import idempotency_config, persistence_layer
+from orderflow.observability import CORRELATION_PATH, logger, metrics, tracer
+from orderflow.serialization import to_json
 from orderflow.settings import from_environment
 
 
@@ -23,61 +24,59 @@ class Settings:
 
     idempotency_table: str
     configuration_set: str
-    unsendable_queue_url: str
+    dlq_url: str
+    sender_email: str = ""
+    sales_email: str = ""
 
 
 settings = from_environment(Settings)
-# These two are no settings, because they may be empty: then mails are skipped.
-mailer = Mailer(boto3.client("sesv2", config=CLIENT), os.environ["SENDER_EMAIL"], settings.configuration_set)
-sales = os.environ["SALES_EMAIL"]
-queue = boto3.client("sqs")
-persistence = idempotency.persistence(settings.idempotency_table, boto3.client("dynamodb"))
+mailer = Mailer(boto3.client("sesv2", config=CLIENT), settings.sender_email, settings.configuration_set)
+sqs = boto3.client("sqs")
+idempotency = idempotency_config("[event_id, kind]")
+
+
+@idempotent_function(  # type: ignore[untyped-decorator]
+    data_keyword_argument="mail",
+    config=idempotency,
+    persistence_store=persistence_layer(settings.idempotency_table, boto3.client("dynamodb")),
+    key_prefix="email",  # the default is the function's name: after a change of name, each e-mail could be sent again
+)
+def send_once(*, mail: Mail) -> str:
+    """Sends an e-mail unless it was sent before, and returns SES's message id.
+
+    The idempotency record is completed after SES has accepted the e-mail. An e-mail is sent twice only if SES's
+    response or the record is lost: the process ends in between, or the network or DynamoDB fails at that moment.
+    """
+    message_id = mailer.send(mail)
+    logger.info("mail sent", message_id=message_id)
+    metrics.add_metric(name="EmailsSent", unit=MetricUnit.Count, value=1)
+    return message_id
 
 
 @logger.inject_lambda_context(correlation_id_path=CORRELATION_PATH, clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
-def handler(event: dict[str, Any], context: LambdaContext) -> None:
-    """Tell of one event of an order: Order Placed, Confirmed, Rejected or Cancelled.
+@event_source(data_class=EventBridgeEvent)
+def handler(event: EventBridgeEvent, context: LambdaContext) -> None:
+    """Sends the e-mail for one event: Order Placed, Order Confirmed, Order Rejected or Order Cancelled.
 
     Raises:
-        NotAccepted: SES did not take the mail this time.
-        IdempotencyAlreadyInProgressError: another invocation is sending it, or died while it did. The retry finds out.
+        NotAccepted: SES failed with an error that a retry can clear.
+        IdempotencyAlreadyInProgressError: another invocation is sending the e-mail, or stopped while it did. Lambda
+            retries this invocation.
     """
-    detail = with_decimals(event["detail"])
-    event_id = detail["metadata"]["eventId"]
-    mail = mail_for(event["detail-type"], detail, sales)
-    logger.append_keys(order_id=detail["orderId"], event_id=event_id, kind=mail.kind)
-    if not (mailer.sender and mail.to):
-        logger.info("mail skipped", lacking="recipient" if mailer.sender else "sender")
-        count("EmailsSkipped")
+    idempotency.register_lambda_context(context)
+    order_event = OrderEvent.from_envelope(event.detail_type, event.detail)
+    mail = mail_for(order_event, settings.sales_email)
+    logger.append_keys(order_id=order_event.order_id, event_id=mail.event_id, kind=mail.kind)
+    if not settings.sender_email or not mail.to:
+        logger.info("mail skipped", missing="recipient" if settings.sender_email else "sender")
+        metrics.add_metric(name="EmailsSkipped", unit=MetricUnit.Count, value=1)
         return
     try:
-        _send_once(mail, event_id, context)
-    except Rejected as rejection:
-        logger.error("mail can never be sent", error=rejection.code)
-        count("EmailsRejected")
-        body, url = to_json(event), settings.unsendable_queue_url
-        send_to_dlq(queue, url, body, rejection.code, rejection.reason, context.invoked_function_arn)
-
-
-def _send_once(mail: Mail, event_id: str, context: LambdaContext) -> None:
-    """Send a mail unless it was sent for this event before.
-
-    The record is written after SES has accepted the mail, and holds SES's id of it. A mail is sent twice only if its
-    first answer or its record is lost: the process dies in between, or DynamoDB or the network fails at that moment.
-    """
-
-    @idempotent_function(  # type: ignore[untyped-decorator]
-        data_keyword_argument="told",
-        persistence_store=persistence,
-        config=idempotency.configuration("[event_id, kind]", "", idempotency.KEEP_SECONDS, context),
-        key_prefix="email",  # and not the function's name, which changes sooner than the records expire
-    )
-    def once(*, told: dict[str, str]) -> str:
-        message_id = mailer.send(mail, told["event_id"])
-        logger.info("mail sent", message_id=message_id)
-        count("EmailsSent")
-        return message_id
-
-    once(told={"event_id": event_id, "kind": mail.kind})
+        send_once(mail=mail)
+    except Rejected as error:
+        logger.error("mail rejected", error=error.code)
+        metrics.add_metric(name="EmailsRejected", unit=MetricUnit.Count, value=1)
+        body, arn = to_json(event.raw_event), context.invoked_function_arn
+        send_to_dlq(sqs, settings.dlq_url, body, error.code, error.reason, arn)

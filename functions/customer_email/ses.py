@@ -1,17 +1,21 @@
-"""Sends e-mails through SES."""
+"""Sends e-mails through Amazon SES."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from customer_email.domain import Mail
 
-CLIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-"""One attempt: SendEmail knows no token that makes it idempotent, and the SDK would repeat a call whose answer was
-lost. Lambda repeats what failed, a minute later."""
+if TYPE_CHECKING:
+    from mypy_boto3_sesv2.client import SESV2Client
+    from mypy_boto3_sesv2.type_defs import ContentTypeDef
 
-PERMANENT = frozenset(
+CLIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+"""One attempt: SendEmail has no idempotency token, so the SDK could send an e-mail twice if a response is lost. Lambda
+retries the invocation instead."""
+
+PERMANENT_ERRORS = frozenset(
     {
         "AccountSuspendedException",
         "BadRequestException",
@@ -20,16 +24,16 @@ PERMANENT = frozenset(
         "NotFoundException",
     }
 )
-"""Error codes of SendEmail that no retry mends (SES API v2 reference). A paused account is not among them: it may be
-resumed within the hour that Lambda tries."""
+"""Error codes of SendEmail that a retry cannot clear (SES API v2 reference). SendingPausedException is not one of them:
+sending can resume while Lambda retries."""
 
 
 class Rejected(Exception):
-    """SES will never take this mail.
+    """SES rejected the e-mail permanently.
 
     Attributes:
-        code: SES's.
-        reason: SES's own sentence. It may hold addresses, and so is no part of the exception's text, which is logged.
+        code: SES's error code, which is also the exception's text.
+        reason: SES's error message. It can contain addresses, so it must not be logged.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -39,40 +43,33 @@ class Rejected(Exception):
 
 
 class NotAccepted(Exception):
-    """SES did not take the mail this time; the text is its error code."""
+    """SES failed with an error that a retry can clear. The text is SES's error code."""
 
 
 class Mailer:
-    """SES, as one sender uses it.
+    """Sends e-mails from one address.
 
     Args:
-        ses: the SES client (API v2).
-        sender: the address that the mails come from, or "" if there is none.
-        configuration_set: reports what becomes of them.
+        ses: a client made with CLIENT.
+        sender: the From address.
+        configuration_set: publishes the sending events, such as bounces.
     """
 
-    def __init__(self, ses: Any, sender: str, configuration_set: str) -> None:
+    def __init__(self, ses: "SESV2Client", sender: str, configuration_set: str) -> None:
         self._ses = ses
-        self.sender = sender
+        self._sender = sender
         self._configuration_set = configuration_set
 
-    def send(self, mail: Mail, event_id: str) -> str:
-        """Hand a mail over.
-
-        Args:
-            mail: the mail.
-            event_id: of the event that it tells of; SES's reports carry it.
-
-        Returns:
-            SES's id of the message.
+    def send(self, mail: Mail) -> str:
+        """Sends an e-mail and returns SES's message id.
 
         Raises:
-            Rejected: for good.
-            NotAccepted: for now.
+            Rejected: permanently.
+            NotAccepted: a retry can succeed.
         """
         try:
-            answer = self._ses.send_email(
-                FromEmailAddress=self.sender,
+            response = self._ses.send_email(
+                FromEmailAddress=self._sender,
                 Destination={"ToAddresses": [mail.to]},
                 Content={
                     "Simple": {
@@ -81,16 +78,16 @@ class Mailer:
                     }
                 },
                 ConfigurationSetName=self._configuration_set,
-                EmailTags=[{"Name": "kind", "Value": mail.kind}, {"Name": "event_id", "Value": event_id}],
+                EmailTags=[{"Name": "kind", "Value": mail.kind}, {"Name": "event_id", "Value": mail.event_id}],
             )
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            # Without the cause: its text may name addresses, and a traceback ends in the log
-            if code in PERMANENT:
+            # "from None": the traceback is logged, and the text of the ClientError can contain addresses
+            if code in PERMANENT_ERRORS:
                 raise Rejected(code, error.response["Error"]["Message"]) from None
             raise NotAccepted(code) from None
-        return str(answer["MessageId"])
+        return response["MessageId"]
 
 
-def _utf8(text: str) -> dict[str, str]:
+def _utf8(text: str) -> "ContentTypeDef":
     return {"Data": text, "Charset": "UTF-8"}

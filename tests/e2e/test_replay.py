@@ -14,9 +14,9 @@ from tests.customer import ADDRESS
 from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
 from tests.webhook import Webhook, webhook
-from tools.books import BusRecord, read_table, scanner
 from tools.http import Api
 from tools.own_stack import PREPARE
+from tools.reconcile import BusRecord, read_table, scanner
 from tools.replay import start, wait
 from tools.stack import local_stack
 

@@ -27,7 +27,7 @@ SEQUENCES = {PLACED: 1, CONFIRMED: 2, CANCELLED: 3}
 NONE = Tally()
 PRICE = Decimal("10.10")  # which no binary fraction is
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
-# No two tests count for the same day; each is the first of a month, and the month is the test's own.
+# Each test counts in a month of its own.
 DAYS = (date(2030 + number // 12, number % 12 + 1, 1) for number in count())
 
 Record = dict[str, Any]
@@ -44,7 +44,7 @@ def day() -> date:
 
 
 def sales_event(detail_type: str, day: date, promotion: str | None = None, quantity: int = 1) -> dict[str, Any]:
-    """An event of an order of so many pieces at PRICE each."""
+    """Returns an event of an order with one item of this quantity, at PRICE each."""
     event = order_event(detail_type, f"ORD-{derived_ulid(uuid.uuid4().hex)}", [("PROD-1", quantity)])
     event["detail"]["totalAmount"] = float(quantity * PRICE)
     metadata = event["detail"]["metadata"]
@@ -55,12 +55,12 @@ def sales_event(detail_type: str, day: date, promotion: str | None = None, quant
 
 
 def message(event: dict[str, Any] | str) -> Record:
-    """A message of the queue, as far as the function reads it."""
+    """Returns a message of the queue, with the fields that the function reads."""
     return {"messageId": str(uuid.uuid4()), "body": event if isinstance(event, str) else json.dumps(event)}
 
 
 def deliver(counting: ModuleType, records: Iterable[Record]) -> list[str]:
-    """The ids of the messages that the function reports as failed."""
+    """Returns the ids of the messages that the function reports as failed."""
     answer = counting.handler({"Records": list(records)}, Context())
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
@@ -74,7 +74,7 @@ def tally(orders: int, items: int) -> Tally:
 
 
 def confirmed_on(counting: ModuleType, day: date) -> Tally:
-    """The confirmed sales of a day without promotions."""
+    """Returns the confirmed sales of a day without promotions."""
     figures: Figures
     (figures,) = counting.analytics.figures(day, day)
     assert (figures.day, figures.promotion) == (day, None)
@@ -88,12 +88,12 @@ def fact_item(aws: Aws, event: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class Refusing:
-    """A DynamoDB client of which each of the first transactions fails, unless its error is None.
+    """A DynamoDB client whose first transactions fail.
 
     Args:
-        client: does what is left.
-        errors: one for each of the first transactions.
-        written: whether they succeed and only their answers are lost.
+        client: executes the other requests.
+        errors: the error of each of the first transactions; None for one that succeeds.
+        written: whether these transactions are executed, and only their responses are lost.
     """
 
     def __init__(self, client: Any, errors: list[Exception | None], *, written: bool = False) -> None:
@@ -114,7 +114,7 @@ class Refusing:
 
 @pytest.fixture
 def refuse(counting: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Lets transactions fail. Gives the attempts after which it paused, which takes no time."""
+    """Lets transactions fail. Returns the numbers of failed attempts after which the repository paused."""
 
     def refusing(*errors: Exception | None, written: bool = False) -> list[int]:
         pauses: list[int] = []
@@ -127,7 +127,7 @@ def refuse(counting: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 
 def cancelled(aws: Aws, *codes: str) -> Exception:
-    """A transaction that was cancelled for these reasons, one for each of its operations."""
+    """Returns the error of a cancelled transaction, with a reason code per operation."""
     response = {
         "Error": {"Code": "TransactionCanceledException", "Message": ""},
         "CancellationReasons": [{"Code": code} for code in codes],
@@ -140,7 +140,7 @@ def denied() -> Exception:
     return ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "TransactWriteItems")
 
 
-def test_orders_are_counted_by_day_promotion_and_what_became_of_them(counting: ModuleType, day: date) -> None:
+def test_orders_are_counted_by_day_promotion_and_outcome(counting: ModuleType, day: date) -> None:
     events = [
         sales_event(PLACED, day, "SPRING10", 2),
         sales_event(PLACED, day, "SPRING10", 3),
@@ -158,7 +158,7 @@ def test_orders_are_counted_by_day_promotion_and_what_became_of_them(counting: M
     ]
 
 
-def test_a_counted_event_leaves_a_fact_that_says_what_it_counted_for(aws: Aws, counting: ModuleType, day: date) -> None:
+def test_a_counted_event_is_stored_as_a_fact(aws: Aws, counting: ModuleType, day: date) -> None:
     event = sales_event(CONFIRMED, day, "SPRING10", 2)
     deliver(counting, [message(event)])
     item = fact_item(aws, event)
@@ -176,7 +176,7 @@ def test_a_counted_event_leaves_a_fact_that_says_what_it_counted_for(aws: Aws, c
     }
 
 
-def test_an_event_that_is_not_counted_leaves_nothing_and_does_not_come_again(
+def test_an_event_that_is_not_counted_is_not_stored_and_not_delivered_again(
     aws: Aws, counting: ModuleType, day: date, output: Callable[[], str]
 ) -> None:
     never_sold, unknown = sales_event(CANCELLED, day), {**sales_event(PLACED, day), "detail-type": "Order Returned"}
@@ -188,14 +188,14 @@ def test_an_event_that_is_not_counted_leaves_nothing_and_does_not_come_again(
     assert ignored == [CANCELLED, "Order Returned"]
 
 
-def test_an_event_that_comes_twice_in_a_batch_is_counted_once(counting: ModuleType, day: date) -> None:
+def test_an_event_that_is_in_a_batch_twice_is_counted_once(counting: ModuleType, day: date) -> None:
     event = sales_event(CONFIRMED, day)
     again = {**event, "id": str(uuid.uuid4()), "replay-name": "repair-of-november"}
     assert deliver(counting, [message(event), message(again)]) == []
     assert confirmed_on(counting, day) == tally(1, 1)
 
 
-def test_a_batch_that_comes_again_counts_nothing_more(
+def test_a_batch_that_is_delivered_again_is_not_counted_again(
     counting: ModuleType, day: date, output: Callable[[], str]
 ) -> None:
     records = [message(sales_event(CONFIRMED, day)) for _ in range(3)]
@@ -207,14 +207,14 @@ def test_a_batch_that_comes_again_counts_nothing_more(
     assert measured(printed, "DuplicatesSkipped") == [0.0, 3.0]
 
 
-def test_of_a_batch_that_was_counted_in_part_the_rest_is_counted(counting: ModuleType, day: date) -> None:
+def test_the_rest_of_a_batch_that_was_counted_in_part_is_counted(counting: ModuleType, day: date) -> None:
     records = [message(sales_event(CONFIRMED, day)) for _ in range(5)]
     deliver(counting, records[1::2])
     assert deliver(counting, records) == []
     assert confirmed_on(counting, day) == tally(5, 5)
 
 
-def test_a_batch_whose_answer_was_lost_is_reported_and_counted_once(
+def test_a_batch_whose_response_was_lost_is_reported_and_counted_once(
     counting: ModuleType, day: date, refuse: Callable[..., list[int]]
 ) -> None:
     records = [message(sales_event(CONFIRMED, day))]
@@ -229,10 +229,10 @@ def test_a_batch_whose_answer_was_lost_is_reported_and_counted_once(
     quantities=st.lists(st.integers(1, 50), min_size=1, max_size=12),
     batches=st.lists(st.lists(st.integers(0, 11), max_size=8), max_size=5),
 )
-def test_however_events_come_the_figures_are_those_of_the_distinct_ones(
+def test_the_figures_are_those_of_the_distinct_events(
     counting: ModuleType, quantities: list[int], batches: list[list[int]]
 ) -> None:
-    """Each batch holds some of the events, the same one several times perhaps."""
+    """Each batch contains some of the events, and can contain one several times."""
     day = next(DAYS)
     events = [sales_event(CONFIRMED, day, None, quantity) for quantity in quantities]
     chosen = [[number % len(events) for number in batch] for batch in [[0], *batches]]
@@ -264,17 +264,21 @@ def test_one_event_that_two_invocations_count_at_once_is_counted_once(
     assert confirmed_on(counting, day) == tally(20, 20)
 
 
+QUOTED_IN_THE_ERROR = {"eventId": "event-1", "timestamp": "ada@example.com"}
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        "ada@example.com: no JSON",
+        "ada@example.com: not valid JSON",
         "[]",
         json.dumps({"detail-type": CONFIRMED}),
         json.dumps({"detail": {"customerEmail": "ada@example.com"}}),
         json.dumps({"detail-type": CONFIRMED, "detail": {"customerEmail": "ada@example.com", "metadata": {}}}),
+        json.dumps({"detail-type": CONFIRMED, "detail": {"items": [], "metadata": QUOTED_IN_THE_ERROR}}),
         "[" * 100_000,
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_a_message_that_cannot_be_read_is_reported_alone_and_kept_out_of_the_log(
     counting: ModuleType, day: date, body: str, output: Callable[[], str]
@@ -289,7 +293,7 @@ def test_a_message_that_cannot_be_read_is_reported_alone_and_kept_out_of_the_log
     assert "ada@example.com" not in printed
 
 
-def test_a_transaction_that_fails_fails_its_own_messages_and_no_others(
+def test_a_failed_transaction_fails_its_own_messages_only(
     counting: ModuleType, day: date, refuse: Callable[..., list[int]], output: Callable[[], str]
 ) -> None:
     events = [sales_event(CONFIRMED, day) for _ in range(MAX_FACTS + 8)]
@@ -309,7 +313,7 @@ def test_a_transaction_that_fails_fails_its_own_messages_and_no_others(
 
 
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
-def test_a_transaction_that_meets_another_one_is_tried_again_after_a_growing_pause(
+def test_a_transaction_conflict_is_retried_after_a_growing_pause(
     aws: Aws,
     counting: ModuleType,
     day: date,
@@ -322,7 +326,7 @@ def test_a_transaction_that_meets_another_one_is_tried_again_after_a_growing_pau
     assert pauses == [1, 2, 3]
 
 
-def test_a_conflict_that_does_not_end_is_left_to_the_queue(
+def test_a_lasting_conflict_fails_the_messages_which_the_queue_delivers_again(
     aws: Aws, counting: ModuleType, day: date, refuse: Callable[..., list[int]], output: Callable[[], str]
 ) -> None:
     records = [message(sales_event(CONFIRMED, day))]
@@ -334,7 +338,7 @@ def test_a_conflict_that_does_not_end_is_left_to_the_queue(
     assert confirmed_on(counting, day) == tally(1, 1)
 
 
-def test_a_transaction_that_no_retry_mends_is_not_tried_again(
+def test_a_transaction_with_a_permanent_error_is_not_retried(
     aws: Aws, counting: ModuleType, day: date, refuse: Callable[..., list[int]], output: Callable[[], str]
 ) -> None:
     for codes in (("None", "ValidationError"), ("TransactionConflict", "ValidationError")):
@@ -345,7 +349,7 @@ def test_a_transaction_that_no_retry_mends_is_not_tried_again(
         assert "ValidationError" in output()
 
 
-def test_figures_are_of_both_days_and_those_between_over_the_ends_of_months(counting: ModuleType) -> None:
+def test_figures_include_both_days_and_cross_the_ends_of_months(counting: ModuleType) -> None:
     first, second, third = next(DAYS), next(DAYS), next(DAYS)
     days = [first, second - timedelta(days=1), second, third - timedelta(days=1), third]
     for day in days:
@@ -363,7 +367,7 @@ def test_figures_are_of_both_days_and_those_between_over_the_ends_of_months(coun
     assert found(third, first) == []
 
 
-def test_figures_of_a_month_go_on_where_a_page_ends(
+def test_figures_of_a_month_are_read_from_all_pages(
     counting: ModuleType, day: date, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(counting, [message(sales_event(CONFIRMED, day + timedelta(days=after))) for after in range(5)])

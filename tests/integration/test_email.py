@@ -1,5 +1,6 @@
-"""EmailFunction against moto: its mails, its records and what it sets aside."""
+"""EmailFunction against moto: its e-mails, its idempotency records and its messages in the DLQ."""
 
+import dataclasses
 import email
 import email.policy
 import json
@@ -23,19 +24,28 @@ SENDER, SALES, CUSTOMER = "shop@example.com", "sales@example.com", "ada@example.
 ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
 
 
+def set_addresses(
+    function: ModuleType, monkeypatch: pytest.MonkeyPatch, *, sender: str = SENDER, sales: str = SALES
+) -> None:
+    """Give the function the addresses that its environment would give."""
+    settings = dataclasses.replace(function.settings, sender_email=sender, sales_email=sales)
+    mailer = function.Mailer(function.mailer._ses, sender, settings.configuration_set)
+    monkeypatch.setattr(function, "settings", settings)
+    monkeypatch.setattr(function, "mailer", mailer)
+
+
 @pytest.fixture
 def function(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The function as it is where both addresses are given."""
+    """The function with both addresses."""
     found = module("customer_email.handler")
     aws.store.client("sesv2").create_email_identity(EmailIdentity=SENDER)
-    monkeypatch.setattr(found.mailer, "sender", SENDER)
-    monkeypatch.setattr(found, "sales", SALES)
+    set_addresses(found, monkeypatch)
     return found
 
 
 @pytest.fixture
 def mails(aws: Aws) -> Iterator[list[Any]]:
-    """What SES has accepted."""
+    """The e-mails that SES has accepted."""
     accepted: list[Any] = []
     aws.store.on_mail = lambda raw: accepted.append(email.message_from_bytes(raw, policy=email.policy.default))
     yield accepted
@@ -49,7 +59,7 @@ def event_of_type(detail_type: str) -> dict[str, Any]:
 
 
 class FailingSes:
-    """SES that fails so many times with a code, and then works."""
+    """SES that fails so many times with an error code, and then works."""
 
     def __init__(self, ses: Any, code: str, message: str, times: int) -> None:
         self._ses = ses
@@ -70,7 +80,7 @@ def fail(
     monkeypatch.setattr(function.mailer, "_ses", FailingSes(function.mailer._ses, code, message, times=1))
 
 
-def test_the_customer_is_told_of_a_confirmed_order_in_both_forms(function: ModuleType, mails: list[Any]) -> None:
+def test_a_confirmed_order_is_mailed_to_the_customer_as_text_and_html(function: ModuleType, mails: list[Any]) -> None:
     event = event_of_type("Order Confirmed")
     function.handler(event, Context())
     (mail,) = mails
@@ -79,12 +89,12 @@ def test_the_customer_is_told_of_a_confirmed_order_in_both_forms(function: Modul
     assert all("Total: 21.00 USD" in part.get_content() for part in mail.iter_parts())
 
 
-def test_the_sales_address_is_told_of_a_high_value_order(function: ModuleType, mails: list[Any]) -> None:
+def test_a_high_value_order_is_mailed_to_the_sales_address(function: ModuleType, mails: list[Any]) -> None:
     function.handler(event_of_type("Order Placed"), Context())
     assert [mail["To"] for mail in mails] == [SALES]
 
 
-def test_a_mail_carries_its_kind_and_event_for_the_reports(function: ModuleType, mails: list[Any]) -> None:
+def test_a_mail_carries_its_kind_and_event_id_as_tags(function: ModuleType, mails: list[Any]) -> None:
     event = event_of_type("Order Rejected")
     function.handler(event, Context())
     tags = f"kind=order-rejected, event_id={event['detail']['metadata']['eventId']}"
@@ -111,7 +121,7 @@ def test_a_call_of_ses_ends_before_the_function_times_out(aws: Aws, function: Mo
     assert config.connect_timeout + config.read_timeout < time_out
 
 
-def test_a_repeated_event_sends_no_second_mail_and_another_event_does(function: ModuleType, mails: list[Any]) -> None:
+def test_a_repeated_event_sends_one_mail_and_another_event_its_own(function: ModuleType, mails: list[Any]) -> None:
     event = event_of_type("Order Confirmed")
     for _ in range(3):
         function.handler(event, Context())
@@ -163,7 +173,7 @@ def test_the_chaos_check_knows_the_id_of_a_mails_record(aws: Aws, function: Modu
     assert aws.idempotency_table().get_item(Key=key)["Item"]["status"] == "COMPLETED"
 
 
-def test_a_copy_of_the_event_that_comes_meanwhile_is_left_to_lambdas_retries(
+def test_a_concurrent_copy_of_an_event_fails_so_that_lambda_retries_it(
     function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event, send = event_of_type("Order Confirmed"), function.mailer.send
@@ -196,13 +206,13 @@ def test_a_long_reason_of_ses_is_cut_to_1000_characters(
 
 
 class Killed(BaseException):
-    """The process ends: no handler of exceptions runs."""
+    """The process ends: no exception handler runs."""
 
 
-def test_a_mail_whose_process_was_killed_is_sent_by_the_retry_after_the_functions_time_out(
+def test_a_mail_whose_process_was_killed_is_sent_by_the_retry_after_the_function_timed_out(
     function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock ends with the time that was left to the invocation, here none, and not with the record."""
+    """The lock ends with the time that the invocation had left, which is none here."""
     event = event_of_type("Order Confirmed")
 
     def die(*_: Any) -> None:
@@ -226,7 +236,7 @@ def test_a_mail_whose_process_was_killed_is_sent_by_the_retry_after_the_function
         "AccountSuspendedException",
     ],
 )
-def test_a_mail_that_ses_will_never_take_goes_to_the_dlq_as_its_event(
+def test_an_event_whose_mail_ses_rejects_goes_to_the_dlq_unchanged(
     aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     event = event_of_type("Order Confirmed")
@@ -243,20 +253,20 @@ def test_a_mail_that_ses_will_never_take_goes_to_the_dlq_as_its_event(
     }
 
 
-def test_a_rejected_mail_is_sent_when_its_event_is_redriven_after_the_repair(
+def test_a_rejected_mail_is_sent_when_its_event_is_redriven_after_the_cause_is_fixed(
     aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(function.mailer, "sender", "nobody@unverified.example.com")
+    set_addresses(function, monkeypatch, sender="nobody@unverified.example.com")
     function.handler(event_of_type("Order Confirmed"), Context())
     (message,) = aws.dlq()
     assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "MessageRejected"
-    monkeypatch.setattr(function.mailer, "sender", SENDER)
+    set_addresses(function, monkeypatch)
     function.handler(json.loads(message["Body"]), Context())
     assert [mail["To"] for mail in mails] == [CUSTOMER]
 
 
 @pytest.mark.parametrize("code", ["TooManyRequestsException", "LimitExceededException", "SendingPausedException"])
-def test_a_mail_that_ses_does_not_take_now_is_left_to_lambdas_retries_and_then_sent(
+def test_a_mail_that_ses_cannot_accept_now_is_sent_by_lambdas_retry(
     aws: Aws, function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     event = event_of_type("Order Confirmed")
@@ -269,23 +279,23 @@ def test_a_mail_that_ses_does_not_take_now_is_left_to_lambdas_retries_and_then_s
     assert aws.dlq() == []
 
 
-def test_without_a_sender_nothing_is_sent_and_it_is_counted(
+def test_without_a_sender_mails_are_skipped_and_counted(
     function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
 ) -> None:
     event = event_of_type("Order Confirmed")
     with monkeypatch.context() as without:
-        without.setattr(function.mailer, "sender", "")
+        set_addresses(function, without, sender="")
         function.handler(event, Context())
     assert mails == []
     assert measured(output(), "EmailsSkipped") == [1.0]
     function.handler(event, Context())
-    assert len(mails) == 1, "skipped is not sent: once there is a sender, the event may come again"
+    assert len(mails) == 1, "a skipped e-mail is sent if its event comes again once there is a sender"
 
 
 def test_without_a_sales_address_a_high_value_order_is_skipped_and_customers_get_their_mail(
     function: ModuleType, mails: list[Any], monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr(function, "sales", "")
+    set_addresses(function, monkeypatch, sales="")
     function.handler(event_of_type("Order Placed"), Context())
     function.handler(event_of_type("Order Confirmed"), Context())
     assert [mail["To"] for mail in mails] == [CUSTOMER]
@@ -311,5 +321,5 @@ def test_mails_are_counted_and_logged_with_their_order_and_never_with_an_address
         "correlation_id": "correlation-1",
         "kind": "order-confirmed",
     }
-    # Lambda logs an exception of the handler
+    # Lambda logs the exception that a handler raises
     assert personal_data_in(traceback.format_exception(raised.value), PERSONAL) == []

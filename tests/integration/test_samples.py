@@ -12,6 +12,7 @@ import pytest
 from local.patterns import EventPattern
 from tests.contract.test_rules import rules
 from tests.integration.support import Api, Aws, Context, line, module
+from tests.integration.test_email import set_addresses
 
 SAMPLES = {
     path.stem: json.loads(path.read_text())
@@ -61,8 +62,7 @@ def email(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleTyp
     """EmailFunction with both addresses, and the mails that SES has accepted."""
     function, mails = module("customer_email.handler"), list[bytes]()
     aws.store.client("sesv2").create_email_identity(EmailIdentity="shop@example.com")
-    monkeypatch.setattr(function.mailer, "sender", "shop@example.com")
-    monkeypatch.setattr(function, "sales", "sales@example.com")
+    set_addresses(function, monkeypatch, sender="shop@example.com", sales="sales@example.com")
     aws.store.on_mail = mails.append
     yield function, mails
     aws.store.on_mail = lambda _: None

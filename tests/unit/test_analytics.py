@@ -1,4 +1,4 @@
-"""The rules of the figures: what an event counts for, and what is counted together."""
+"""The rules of the sales figures: what an event counts for, how facts are summed and split into transactions."""
 
 import json
 from collections import defaultdict
@@ -13,14 +13,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics.domain import MAX_FACTS, MAX_OPERATIONS, Counter, Fact, Kind, Tally, chunks, fact_of, months, totals
+from analytics.domain import (
+    MAX_FACTS,
+    MAX_OPERATIONS,
+    Counter,
+    Fact,
+    Kind,
+    Tally,
+    chunks,
+    fact_of,
+    months,
+    sum_by_counter,
+)
 
 FIXTURES = Path(__file__).parents[2] / "events/email"
 DAY = date(2026, 11, 21)
 
 
 def facts_of(number: int, days: int, quantities: list[int]) -> list[Fact]:
-    """So many facts, on so many days if there are enough, of all kinds, with and without promotions."""
+    """Returns facts of all kinds, with and without promotions, on at most so many days."""
     kinds, promotions = list(Kind), [None, "SPRING10"]
     return [
         Fact(
@@ -40,13 +51,13 @@ many_facts = st.builds(
 
 
 def event(name: str, **metadata: Any) -> dict[str, Any]:
-    """An order's event, with other metadata."""
+    """Returns an order's event with changed metadata."""
     found: dict[str, Any] = json.loads((FIXTURES / f"{name}.json").read_text(), parse_float=Decimal)
     found["detail"]["metadata"].update(metadata)
     return found
 
 
-def test_a_confirmed_order_is_one_sale_with_its_pieces_and_its_total() -> None:
+def test_a_confirmed_order_counts_as_one_sale_with_its_quantities_and_its_total() -> None:
     assert fact_of(event("order_confirmed")) == Fact(
         event_id="01M7ZP9MY7KDH09ZCE2Z1T0QTD",
         day=DAY,
@@ -65,17 +76,17 @@ def test_an_order_with_a_promotion_counts_for_it(name: str, kind: Kind) -> None:
     assert (fact.promotion, fact.kind) == ("SPRING10", kind)
 
 
-def test_an_order_placed_without_a_promotion_is_not_counted_until_it_is_sold() -> None:
+def test_an_order_placed_without_a_promotion_is_not_counted() -> None:
     assert fact_of(event("high_value_order_placed")) is None
 
 
 @pytest.mark.parametrize(("sequence", "kind"), [(2, None), (3, Kind.CANCELLED)])
-def test_a_cancellation_takes_back_a_sale_only_if_there_was_one(sequence: int, kind: Kind | None) -> None:
+def test_a_cancellation_counts_only_after_a_confirmation(sequence: int, kind: Kind | None) -> None:
     fact = fact_of(event("order_cancelled", sequence=sequence))
     assert (fact and fact.kind) == kind
 
 
-def test_another_type_of_event_has_nothing_to_count() -> None:
+def test_other_types_of_events_are_not_counted() -> None:
     assert fact_of(event("order_rejected")) is None
     assert fact_of({"detail-type": "Daily Report"}) is None
 
@@ -88,7 +99,7 @@ def test_another_type_of_event_has_nothing_to_count() -> None:
         ("2026-12-01T00:30:00+01:00", date(2026, 11, 30)),
     ],
 )
-def test_the_day_is_when_it_happened_in_utc_and_not_when_it_was_published(time: str, day: date) -> None:
+def test_the_day_is_that_of_the_event_in_utc_and_not_of_its_publishing(time: str, day: date) -> None:
     fact = fact_of({**event("order_confirmed", timestamp=time), "time": "2027-01-01T00:00:00Z"})
     assert fact is not None
     assert fact.day == day
@@ -126,7 +137,7 @@ def with_metadata(**metadata: Any) -> Callable[[dict[str, Any]], None]:
         with_metadata(timestamp="yesterday"),
     ],
 )
-def test_what_the_table_would_refuse_is_refused_before_it_meets_its_neighbours(
+def test_values_that_dynamodb_would_reject_raise_before_they_join_a_transaction(
     spoil: Callable[[dict[str, Any]], None],
 ) -> None:
     spoilt = event("order_confirmed")
@@ -150,7 +161,7 @@ def test_an_id_and_a_promotion_of_1000_bytes_are_counted() -> None:
     assert (fact.event_id, fact.promotion) == ("x" * 1000, "ü" * 500)
 
 
-def test_an_event_without_a_detail_is_refused() -> None:
+def test_an_event_without_a_detail_raises() -> None:
     with pytest.raises(KeyError):
         fact_of({"detail-type": "Order Confirmed"})
 
@@ -163,10 +174,10 @@ def test_every_fact_is_in_one_chunk_in_its_order(some: list[Fact]) -> None:
 
 @settings(max_examples=50)
 @given(many_facts)
-def test_a_chunk_fits_a_transaction(some: list[Fact]) -> None:
+def test_a_chunk_fits_into_a_transaction(some: list[Fact]) -> None:
     for chunk in chunks(some):
         assert 1 <= len(chunk) <= MAX_FACTS
-        assert len(chunk) + len(totals(chunk)) <= MAX_OPERATIONS
+        assert len(chunk) + len(sum_by_counter(chunk)) <= MAX_OPERATIONS
 
 
 @settings(max_examples=50)
@@ -174,17 +185,17 @@ def test_a_chunk_fits_a_transaction(some: list[Fact]) -> None:
 def test_a_chunk_ends_only_where_the_next_fact_would_not_fit(some: list[Fact]) -> None:
     for chunk, following in pairwise(chunks(some)):
         longer = [*chunk, following[0]]
-        assert len(longer) > MAX_FACTS or len(longer) + len(totals(longer)) > MAX_OPERATIONS
+        assert len(longer) > MAX_FACTS or len(longer) + len(sum_by_counter(longer)) > MAX_OPERATIONS
 
 
 @settings(max_examples=50)
 @given(many_facts)
-def test_the_totals_of_all_chunks_are_together_the_sums_of_the_facts(some: list[Fact]) -> None:
+def test_the_sums_of_all_chunks_add_up_to_the_sums_of_the_facts(some: list[Fact]) -> None:
     expected: dict[tuple[Counter, Kind], list[Tally]] = defaultdict(list)
     for fact in some:
         expected[fact.counter, fact.kind].append(fact.tally)
     found: dict[tuple[Counter, Kind], Tally] = defaultdict(Tally)
-    for counter, sums in chain.from_iterable(totals(chunk).items() for chunk in chunks(some)):
+    for counter, sums in chain.from_iterable(sum_by_counter(chunk).items() for chunk in chunks(some)):
         for kind, tally in sums.items():
             found[counter, kind] += tally
     assert found == {
@@ -206,9 +217,9 @@ def test_a_transaction_is_filled_up_to_its_limits(number: int, days: int, sizes:
     assert [len(chunk) for chunk in chunks(some)] == sizes
 
 
-def test_a_counter_has_only_what_was_counted() -> None:
+def test_a_kind_without_facts_has_no_sum() -> None:
     fact = Fact("event-1", DAY, None, Kind.CONFIRMED, Tally(1, 2, Decimal("3.50")))
-    assert totals([fact]) == {(DAY, None): {Kind.CONFIRMED: fact.tally}}
+    assert sum_by_counter([fact]) == {(DAY, None): {Kind.CONFIRMED: fact.tally}}
 
 
 @pytest.mark.parametrize(
@@ -221,5 +232,5 @@ def test_a_counter_has_only_what_was_counted() -> None:
         (date.min, date.min, ["0001-01"]),
     ],
 )
-def test_months_are_those_with_a_day_in_between(first: date, last: date, expected: list[str]) -> None:
+def test_months_are_those_of_the_days_in_between(first: date, last: date, expected: list[str]) -> None:
     assert list(months(first, last)) == expected

@@ -1,9 +1,9 @@
-"""The rules of sales: what figures add up to, and the text of a day's report."""
+"""The text of the daily sales report."""
 
 from datetime import date
 from decimal import Decimal
 
-from analytics.domain import Figures, Tally, subject, text
+from analytics.domain import Figures, Tally, report_subject, report_text
 
 DAY = date(2026, 11, 21)
 NONE = Tally()
@@ -13,8 +13,8 @@ def tally(orders: int, items: int, revenue: str) -> Tally:
     return Tally(orders, items, Decimal(revenue))
 
 
-def test_a_report_says_what_was_sold_taken_back_and_left_and_how_each_promotion_did() -> None:
-    report = text(
+def test_a_report_contains_confirmed_cancelled_and_net_sales_and_each_promotion() -> None:
+    report = report_text(
         DAY,
         [
             Figures(DAY, None, NONE, tally(10, 25, "1234.56"), tally(1, 2, "20.00")),
@@ -35,16 +35,16 @@ def test_a_report_says_what_was_sold_taken_back_and_left_and_how_each_promotion_
     ]
 
 
-def test_a_day_on_which_more_was_taken_back_than_sold_has_a_negative_net() -> None:
-    report = text(DAY, [Figures(DAY, None, NONE, NONE, tally(1, 2, "20.00"))])
+def test_a_day_with_more_cancelled_than_confirmed_sales_has_a_negative_net() -> None:
+    report = report_text(DAY, [Figures(DAY, None, NONE, NONE, tally(1, 2, "20.00"))])
     assert "Net:       -1 orders, -2 pieces, -20.00" in report.splitlines()
 
 
-def test_a_day_without_sales_is_reported_too() -> None:
-    report = text(DAY, []).splitlines()
+def test_a_day_without_sales_is_reported() -> None:
+    report = report_text(DAY, []).splitlines()
     assert report[2] == "Confirmed: 0 orders, 0 pieces, 0.00"
     assert report[-2:] == ["Promotions:", "  none"]
 
 
 def test_the_subject_names_the_day() -> None:
-    assert subject(DAY) == "Sales report 2026-11-21"
+    assert report_subject(DAY) == "Sales report 2026-11-21"

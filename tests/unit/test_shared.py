@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -20,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from orderflow import dynamodb, idempotency, pagination
+from orderflow import dynamodb, pagination
 from orderflow.auth import caller_of
 from orderflow.http_api import Problem
+from orderflow.idempotency import idempotency_config, persistence_layer
 from orderflow.ids import derived_ulid, new_ulid
 from orderflow.plain_text import unsafe_character
 from orderflow.serialization import timestamp, to_json, with_decimals
@@ -48,6 +48,22 @@ def test_every_missing_or_empty_setting_is_named() -> None:
         from_environment(Settings, {"ORDERS_TABLE": ""})
 
 
+@dataclass(frozen=True)
+class OptionalSetting:
+    orders_table: str
+    sender_email: str = ""
+
+
+@pytest.mark.parametrize("environment", [{}, {"SENDER_EMAIL": ""}])
+def test_a_setting_with_a_default_may_be_absent_or_empty(environment: dict[str, str]) -> None:
+    assert from_environment(OptionalSetting, {"ORDERS_TABLE": "orders", **environment}) == OptionalSetting("orders")
+
+
+def test_a_setting_with_a_default_comes_from_the_environment() -> None:
+    environment = {"ORDERS_TABLE": "orders", "SENDER_EMAIL": "shop@example.com"}
+    assert from_environment(OptionalSetting, environment) == OptionalSetting("orders", "shop@example.com")
+
+
 @given(MONEY)
 def test_money_is_a_json_number_that_reads_back_exactly(amount: Decimal) -> None:
     text = to_json({"amount": amount})
@@ -65,9 +81,8 @@ def test_a_whole_number_has_no_fraction_in_json() -> None:
 
 
 def test_a_call_without_its_idempotency_key_is_refused() -> None:
-    store = idempotency.persistence("table", boto3.client("dynamodb"))
-    context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 1000)
-    store.configure(idempotency.configuration("day", "", 60, context), "report")
+    store = persistence_layer("table", boto3.client("dynamodb"))
+    store.configure(idempotency_config("day"), "report")
     with pytest.raises(IdempotencyKeyError):
         store.get_record({"week": "1"})
 

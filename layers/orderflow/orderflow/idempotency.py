@@ -1,4 +1,4 @@
-"""Powertools idempotency on the application's table."""
+"""Powertools idempotency on the application's table, for effects outside DynamoDB such as an e-mail."""
 
 from typing import TYPE_CHECKING
 
@@ -8,31 +8,42 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-KEEP_SECONDS = 180 * 24 * 60 * 60
-"""For what is told once. Longer than an event can come back: an archive keeps it 90 days, a queue 14, and a redrive may
-start at their end."""
+RETENTION_SECONDS = 180 * 24 * 60 * 60
+"""Longer than an event can come back: the archive keeps it for 90 days, and a queue keeps a replayed event for 14."""
 
 
-def persistence(table: str, client: "DynamoDBClient") -> DynamoDBPersistenceLayer:
-    """The store of idempotency records; the attribute names are the template's.
+def persistence_layer(table: str, client: "DynamoDBClient") -> DynamoDBPersistenceLayer:
+    """Returns the store of idempotency records.
 
     Args:
-        table: its name.
-        client: Powertools would make one by a session of its own, which costs a cold start 0.1 s.
+        table: the name of a table with the key `id` and the TTL attribute `expiration`.
+        client: without it, Powertools creates a boto3 session, which adds 0.1 s to a cold start.
     """
     return DynamoDBPersistenceLayer(table_name=table, key_attr="id", expiry_attr="expiration", boto3_client=client)
 
 
-def configuration(key: str, payload: str, seconds: int, context: LambdaContext) -> IdempotencyConfig:
-    """How one operation is told apart and for how long it is remembered.
+def idempotency_config(key: str = "", retention_seconds: int = RETENTION_SECONDS) -> IdempotencyConfig:
+    """Returns the configuration for `@idempotent_function`.
+
+    The handler must call `register_lambda_context` in every invocation. The lock of an invocation that crashes or times
+    out then ends with the time that the invocation had left.
 
     Args:
-        key: JMESPath to what makes two calls the same operation.
-        payload: JMESPath to what must then be equal, or the call is refused; empty if nothing has to.
-        seconds: how long the answer is kept.
-        context: the invocation's. Its remaining time is registered, so that a call that crashed or timed out does
-            not keep its lock.
+        key: JMESPath to what identifies a call in its data; without it, the data as a whole does.
+        retention_seconds: how long the result is kept.
     """
+    return IdempotencyConfig(
+        event_key_jmespath=key, expires_after_seconds=retention_seconds, raise_on_no_idempotency_key=True
+    )
+
+
+# Kept until their last callers use the functions above.
+KEEP_SECONDS = RETENTION_SECONDS
+persistence = persistence_layer
+
+
+def configuration(key: str, payload: str, seconds: int, context: LambdaContext) -> IdempotencyConfig:
+    """Returns a configuration with a registered context."""
     config = IdempotencyConfig(
         event_key_jmespath=key,
         payload_validation_jmespath=payload,

@@ -1,4 +1,4 @@
-"""Logs, traces and metrics of a function: Powertools, set up once. The service's name comes from the template."""
+"""Powertools' logger, tracer and metrics, created once per process. POWERTOOLS_SERVICE_NAME names the service."""
 
 import os
 import traceback
@@ -10,10 +10,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 from orderflow.events import Cause
 
 logger = Logger()
-tracer = Tracer(patch_modules=["botocore"])  # the SDK alone: patching everything imports everything
+tracer = Tracer(patch_modules=["botocore"])  # without a list, the X-Ray SDK imports every library it can patch
 metrics = Metrics()
 
-# Most invocations have nothing to count, and Powertools would say so each time.
+# Many invocations add no metric. Powertools would log a warning each time.
 warnings.filterwarnings("ignore", "No application metrics to publish")
 
 CORRELATION_PATH = "detail.metadata.correlationId"
@@ -34,11 +34,14 @@ def duration(name: str, seconds: float) -> None:
     metrics.add_metric(name=name, unit=MetricUnit.Seconds, value=seconds)
 
 
-def stack(error: Exception) -> str:
-    """Where an error was raised: what a log may tell of one whose text may quote what an event contains."""
+def safe_traceback(error: Exception) -> str:
+    """Returns where an error was raised, without its message: a message can quote personal data from an event."""
     return "".join(traceback.format_tb(error.__traceback__))
 
 
+stack = safe_traceback  # kept until its last callers use the new name
+
+
 def new_cause(correlation_id: str, causation_id: str) -> Cause:
-    """The cause of what this invocation stores, with its trace."""
+    """Returns the cause of the events that this invocation stores, with its X-Ray trace header."""
     return Cause(correlation_id, causation_id, os.environ.get("_X_AMZN_TRACE_ID"))

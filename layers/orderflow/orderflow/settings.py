@@ -2,28 +2,30 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TypeVar
 
 SettingsT = TypeVar("SettingsT")
 
 
 class MissingSettings(Exception):
-    """Environment variables that the function needs and does not have."""
+    """Required environment variables are absent or empty."""
 
 
 def from_environment(settings: type[SettingsT], environment: Mapping[str, str] = os.environ) -> SettingsT:
-    """Fill a dataclass of strings from the environment.
+    """Returns a dataclass of strings, filled from the environment. A field without a default is required.
 
     Args:
-        settings: a dataclass; a field's upper-cased name is its variable (`orders_table` ← `ORDERS_TABLE`).
-        environment: where to read from.
+        settings: a field's upper-cased name is its variable (`orders_table` ← `ORDERS_TABLE`). An empty variable is
+            treated as absent.
+        environment: the variables, by name.
 
     Raises:
-        MissingSettings: naming every variable that is absent or empty.
+        MissingSettings: naming every required variable that is absent or empty.
     """
-    names = {field.name: field.name.upper() for field in fields(settings)}  # type: ignore[arg-type]
-    missing = [variable for variable in names.values() if not environment.get(variable)]
+    known = fields(settings)  # type: ignore[arg-type]
+    values = {field.name: environment.get(field.name.upper()) for field in known}
+    missing = [field.name.upper() for field in known if field.default is MISSING and not values[field.name]]
     if missing:
         raise MissingSettings(f"{settings.__name__} needs the environment variables {', '.join(missing)}")
-    return settings(**{name: environment[variable] for name, variable in names.items()})
+    return settings(**{name: value for name, value in values.items() if value})

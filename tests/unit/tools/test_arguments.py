@@ -21,7 +21,7 @@ WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T12:00:00Z"]
         (replay.main, [*WINDOW, "--rule", "x"], "FROM= is not before TO="),
         (republish.main, [], "name either ORDER=, or FROM= and TO="),
         (token.main, ["--as", "x"], "argument AS=: invalid choice: 'x'"),
-        (load.main, ["a.csv", "--speed", "0"], "argument SPEED=: 0 is not above 0"),
+        (load.main, ["a.csv", "--speed", "0"], "argument SPEED=: 0 is not greater than 0"),
     ],
 )
 def test_under_make_a_message_names_the_variable(

@@ -172,7 +172,7 @@ def test_a_cancellation_that_was_answered_otherwise_than_it_ended_is_found(
     assert check(replace(found, placed=told)) == [violation]
 
 
-# ------------------------------------------------------------------------------------------------- the books
+# --------------------------------------------------------------------------------------------- reconciliation
 
 
 def test_an_order_that_is_not_settled_is_found(found: Snapshot) -> None:

@@ -20,7 +20,7 @@ COMMANDS = {
     "seed": ".venv/bin/python -m tools.seed",
     "republish": ".venv/bin/python -m tools.republish",
     "replay": ".venv/bin/python -m tools.replay",
-    "books": ".venv/bin/python -m tools.books",
+    "reconcile": ".venv/bin/python -m tools.reconcile",
     "unpark": ".venv/bin/python -m tools.unpark",
     "token": ".venv/bin/python -m tools.token",
     "test-e2e": '.venv/bin/python -m pytest tests/e2e --stack ""',

@@ -85,7 +85,7 @@ def test_the_events_of_the_window_are_replayed_to_the_rules_that_are_named_and_i
     assert {event["replay-name"] for event, _ in shop.replayed} == {"repair-1"}
     assert shop.rules() == {"count", "any-replay"}
     assert capsys.readouterr().out.splitlines() == [
-        "replay repair-1 is under way",
+        "replay repair-1 is running",
         "done: the last event was of 2026-11-21 12:00:01+00:00",
     ]
 

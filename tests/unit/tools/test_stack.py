@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, UnauthorizedSSOTokenError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from tools import books, replay, republish, seed, token, unpark
+from tools import reconcile, replay, republish, seed, token, unpark
 from tools.errors import explain
 from tools.stack import StackNotFound, deployed_stack
 
@@ -18,7 +18,7 @@ Command = Callable[[list[str]], int]
 
 WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T13:00:00Z"]
 COMMANDS: list[tuple[Command, list[str]]] = [
-    (books.main, []),
+    (reconcile.main, []),
     (replay.main, [*WINDOW, "--rule", "sales-analytics"]),
     (republish.main, ["--order", "ORD-1"]),
     (seed.main, []),

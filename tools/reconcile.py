@@ -1,4 +1,4 @@
-"""The check of the books: stock, orders, reservations and the bus's record must agree once a stack is idle."""
+"""Checks an idle stack: stock, orders, reservations and the events on the bus must be consistent."""
 
 import json
 import re
@@ -20,14 +20,14 @@ Item = Mapping[str, Any]
 PRODUCT = "PRODUCT#"
 RESERVATION = "RESERVATION#"
 SOURCES = frozenset({"orders.service", "inventory.service"})
-"""Whose events the tables hold. Other applications may put events of other sources on the bus."""
+"""The sources of this application's events. Other applications can put events on the same bus."""
 
-# What the reservation of an order must be once the order has come to an end
 ENDS: Mapping[str, frozenset[str]] = {
     "CONFIRMED": frozenset({"RESERVED"}),
     "REJECTED": frozenset({"OUT_OF_STOCK"}),
     "CANCELLED": frozenset({"RELEASED", "OUT_OF_STOCK"}),
 }
+"""The statuses that a reservation can have, by the final status of its order."""
 
 
 def check(
@@ -37,17 +37,17 @@ def check(
     initial: Mapping[str, int] | None,
     logged_since: datetime | None = None,
 ) -> list[str]:
-    """Compare what is stored with itself, with the bus's record, and with the stock of the beginning.
+    """Compares the tables with each other, with the events on the bus, and with the initial stock.
 
     Args:
         orders: the items of the orders table.
         inventory: the items of the inventory table.
-        bus_events: what was on the bus, as often as it was there.
-        initial: the stock of each product before the first order; None if nobody knows any more.
-        logged_since: the bus's record may lack events that were stored before this time; None if it is complete.
+        bus_events: the events on the bus; an event that was published twice is in it twice.
+        initial: the stock of each product before the first order; None if it is unknown.
+        logged_since: events that were stored before this time can be missing from the log; None if it is complete.
 
     Returns:
-        The differences, a line each; none if the books balance.
+        The differences, one line each.
     """
     products = {item["pk"].removeprefix(PRODUCT): item for item in inventory if item["pk"].startswith(PRODUCT)}
     reservations = {
@@ -123,11 +123,7 @@ def _event_differences(
 
 
 class BusRecord:
-    """What was on a stack's bus, from the log of all events.
-
-    Args:
-        stack: whose bus.
-    """
+    """Reads the events on a stack's bus from the log group of the rule all-events-log."""
 
     def __init__(self, stack: Stack) -> None:
         self._logs = stack.client("logs")
@@ -137,7 +133,7 @@ class BusRecord:
         self._read: set[str] = set()
 
     def new(self) -> list[dict[str, Any]]:
-        """The events since the last call; all of them at the first one."""
+        """Returns the events since the last call. The first call returns all."""
         pages = self._pages.paginate(logGroupName=self._group, startTime=self._since)
         lines = [line for page in pages for line in page["events"] if line["eventId"] not in self._read]
         self._read |= {line["eventId"] for line in lines}
@@ -145,9 +141,9 @@ class BusRecord:
         return [_event_in(line["message"]) for line in lines]
 
     def logged_since(self) -> datetime | None:
-        """The time since when the log is complete: it deletes events that are older than its retention.
+        """Returns the time since which the log is complete: it deletes events that are older than its retention.
 
-        Call it after `new`, so that no event expires in between. None if the log keeps events forever.
+        Call it after `new`, so that no event expires in between. Returns None if the log keeps events forever.
         """
         groups = self._logs.describe_log_groups(logGroupNamePrefix=self._group)["logGroups"]
         (days,) = [group.get("retentionInDays") for group in groups if group["logGroupName"] == self._group]
@@ -155,10 +151,10 @@ class BusRecord:
 
 
 def _event_in(message: str) -> dict[str, Any]:
-    """The event in a line of the log.
+    """Returns the event in a line of the log.
 
-    Data protection replaces characters of the line by asterisks, which may include the quotes and commas between
-    fields. The rest of such a line is not valid JSON; only what identifies the event is read from it.
+    Data protection replaces characters of the line by asterisks, including the quotes and commas between fields. Such a
+    line is not valid JSON, and only the fields that identify the event are read from it.
     """
     try:
         event: dict[str, Any] = json.loads(message)
@@ -170,10 +166,10 @@ def _event_in(message: str) -> dict[str, Any]:
 
 
 def identified(events: Iterable[Item]) -> tuple[list[Item], int]:
-    """Select the events of this application from the bus's record.
+    """Selects the events of this application.
 
     Args:
-        events: all that was on the bus, also from other sources.
+        events: all events on the bus, from any source.
 
     Returns:
         The application's events, and the number of events whose source or eventId is masked.
@@ -184,51 +180,51 @@ def identified(events: Iterable[Item]) -> tuple[list[Item], int]:
 
 
 def read_tables(stack: Stack) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All items of the orders table and of the inventory table."""
+    """Returns all items of the orders table and of the inventory table."""
     scan = scanner(stack)
     return read_table(scan, stack.outputs["OrdersTableName"]), read_table(scan, stack.outputs["InventoryTableName"])
 
 
 def scanner(stack: Stack) -> Any:
-    """Pages of a stack's tables, in Python values."""
+    """Returns a paginator that scans the stack's tables."""
     return stack.resource("dynamodb").meta.client.get_paginator("scan")
 
 
 def read_table(scan: Any, table: str) -> list[dict[str, Any]]:
-    """All items of a table.
+    """Returns all items of a table.
 
     Args:
         scan: from `scanner`.
-        table: its name.
+        table: the table's name.
     """
     return [item for page in scan.paginate(TableName=table, ConsistentRead=True) for item in page["Items"]]
 
 
 def report(differences: Sequence[str], orders: int, events: int) -> int:
-    """Print the result of a check.
+    """Prints the result of a check.
 
     Args:
-        differences: what it found.
-        orders: how many orders there were.
-        events: how many events were on the bus.
+        differences: the lines that `check` returned.
+        orders: the number of orders.
+        events: the number of events on the bus.
 
     Returns:
-        The exit code: 0, or 1 if the books don't balance.
+        The exit code: 0, or 1 if there are differences.
     """
     console = Console(highlight=False, soft_wrap=True)
     for line in differences:
         console.print(f"[red]difference[/] {escape(line)}")
     if differences:
-        console.print(f"[red]The books don't balance: {len(differences)} differences[/]")
+        console.print(f"[red]Not consistent: {len(differences)} differences[/]")
         return 1
-    console.print(f"[green]The books balance[/]: {orders} orders, {events} events on the bus")
+    console.print(f"[green]Consistent[/]: {orders} orders, {events} events on the bus")
     return 0
 
 
 @one_line_errors
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m tools.books [--stack NAME]`, on a stack where nothing is on its way."""
-    parser = Parser(prog="python -m tools.books", description=__doc__)
+    """`python -m tools.reconcile [--stack NAME]`, on a stack that has processed all of its events."""
+    parser = Parser(prog="python -m tools.reconcile", description=__doc__)
     parser.add_stack()
     stack = find(parser.parse_args(arguments).stack)
     orders, inventory = read_tables(stack)
@@ -236,9 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
     events, masked = identified(record.new())
     differences = check(orders, inventory, events, None, record.logged_since())
     if masked:
-        print(
-            f"note: masking hides the source or eventId of {masked} events in the log; they count as never on the bus"
-        )
+        print(f"note: masking hides the source or eventId of {masked} events in the log; they count as not published")
     return report(differences, len(orders), len(events))
 
 
