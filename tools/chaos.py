@@ -40,28 +40,28 @@ from tools.unpark import unpark
 CALLERS = 4
 TIME_SCALE = 20.0
 STRETCH = 6
-"""The functions' time-outs are so many times as long: work is not faster on fast time, and so few invocations are cut
-off that should not be. The shortest, 10 s, leaves 3 s then, enough for the SDK's retries too, unless a call is
-throttled each time: the SDK waits 3.5 s on average before it gives such a call up."""
+"""The factor by which the functions' time-outs are longer, because the scaled clock does not make their work faster.
+The shortest, 10 s, then leaves 3 s of real time: enough for the SDK's retries, unless a call is throttled each time.
+The SDK then waits 3.5 s on average before it gives up."""
 ENOUGH_ORDERS = 25
-"""With so many, each kind of fault has to strike; with fewer, chance may leave one out."""
+"""From this number on, each kind of fault must strike. With fewer orders, chance can leave one out."""
 
 ANSWER_SECONDS = 60.0
-"""How long a client repeats a request."""
+"""For so long, a client retries a request."""
 CANCEL_SECONDS = 600.0
-"""On the stack's clock: how long a client waits for an order to be settled before it cancels it all the same. Whatever
-goes by itself is over by then: Lambda's retries come after 60 and 120 s, the DLQ processor's after 15, 60 and 300 s."""
+"""On the stack's clock. For so long, a client waits for an order to be settled before it cancels the order. All
+automatic retries are over by then: Lambda's after 60 and 120 s, the DLQ processor's after 15, 60 and 300 s."""
 QUIET_SECONDS = 180.0
-"""On the stack's clock: the longest that something may be under way unseen, Lambda's second retry of an asynchronous
-invocation, comes after 120 s, and may run for 30 s."""
+"""On the stack's clock. The longest time without a visible change is that before Lambda's second asynchronous retry,
+which starts after 120 s and can run for 30 s."""
 STUCK_SECONDS = 400.0
-"""On the stack's clock: the longest that a queue hides a message, until a failed event's last retry, is 300 s."""
+"""On the stack's clock. The longest delay of a message is that of a failed event's last retry, 300 s."""
 DLQ_SECONDS = 180
-"""The DLQ's visibility time-out during a run: the shortest that Lambda takes for a function of 180 s, and not the six
-times as long of the template."""
+"""The DLQ's visibility time-out during a run: the minimum for a function with a time-out of 180 s. The template's is
+six times as long."""
 SETTLE_SECONDS = 600.0
 REDRIVES = 5
-"""Of one failed event, with no fault left to make it fail."""
+"""The maximum number of redrives of a failed event, after the last fault."""
 
 QUEUES = {"analytics": "AnalyticsQueueUrl", "dead letters": "OrderEventsDlqUrl", "parking": "OrderEventsParkingUrl"}
 
@@ -98,27 +98,27 @@ SELDOM: Sequence[tuple[int, Mapping[str, Any]]] = (
         for kind in ("crash", "lost-answer")
     ),
 )
-"""Faults with few occasions to strike: about how many of these an order has, and the fault."""
+"""Faults of rare calls: the approximate number of such calls per order, and the fault."""
 STRIKES = 8
-"""About how often each of these is to strike in a short run."""
+"""The approximate number of strikes of each of these faults in a short run."""
 THROTTLES_LEFT = 0.2
-"""The share of the throttled calls that is left where each of them is throttled until the SDK gives up."""
+"""The factor for the probability of throttling if each throttled call is throttled until the SDK gives up."""
 RARE: Sequence[Mapping[str, Any]] = (
     {"call": "sqs.SendMessage", "kind": "error", "probability": 0.2, "persistent": True},
     {"call": "sqs.SendMessage", "kind": "crash", "probability": 0.2},
     {"call": "sqs.SendMessage", "kind": "lost-answer", "probability": 0.2},
 )
-"""Faults of calls that a run need not make: messages are sent only for events that have failed for good."""
+"""Faults of calls that not every run makes: messages are sent only for events that failed permanently."""
 
 
 def faults(seed_: int, orders: int, *, persistent: bool = False) -> dict[str, Any]:
-    """The file of faults, in the runner's form.
+    """Returns the faults in the format of the runner's fault file.
 
     Args:
-        seed_: of the run.
-        orders: its orders; with few of them, the seldom faults are made more probable.
-        persistent: whether each fault of a call also strikes all retries by the SDK. Single entries of PutEvents are
-            excepted: the SDK does not retry them.
+        seed_: the seed of the run.
+        orders: the number of orders; with few orders, rare faults get a higher probability.
+        persistent: whether each fault of a call also strikes all retries by the SDK, except the faults of PutEvents
+            entries, which the SDK does not retry.
     """
     seldom = [
         {**fault, "probability": max(fault["probability"], min(STRIKES / (occasions * orders), 0.5))}
@@ -129,16 +129,16 @@ def faults(seed_: int, orders: int, *, persistent: bool = False) -> dict[str, An
 
 
 def _outlasting(fault: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A fault that also strikes all retries by the SDK, if there are any: it does not retry an entry of PutEvents."""
+    """Returns a fault that also strikes the SDK's retries, if there are any: it does not retry entries of PutEvents."""
     if str(fault.get("call")).partition(".")[0] not in ("dynamodb", "sqs") or fault["kind"] == "crash":
         return fault
-    # Throttles are fewer: the SDK waits up to 7 s in all before it gives such a call up
+    # Fewer throttles, because the SDK waits up to 7 s before it gives up
     share = THROTTLES_LEFT if fault["kind"] == "throttle" else 1
     return {**fault, "persistent": True, "probability": fault["probability"] * share}
 
 
 def stretched(template: Path, folder: Path) -> Path:
-    """A copy of a template with longer time-outs, and its code beside it."""
+    """Returns a copy of a template with longer time-outs, next to links to its code."""
     copy = folder / "template.yaml"
     longer = re.sub(
         r"(?m)^(\s+Timeout: )(\d+)", lambda found: f"{found[1]}{int(found[2]) * STRETCH}", template.read_text()
@@ -154,13 +154,13 @@ def stretched(template: Path, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Order:
-    """What a client wants.
+    """An order that a client places.
 
     Args:
         key: the Idempotency-Key.
-        items: quantities by product.
+        items: quantities by product id.
         promotion: the promotion code, if any.
-        cancel: `at once`, which races the reservation, `later`, once it is settled, or None.
+        cancel: `at once`, concurrently with the reservation, `later`, once the order is settled, or None.
     """
 
     key: str
@@ -170,7 +170,7 @@ class Order:
 
 
 def products(orders: int) -> list[dict[str, Any]]:
-    """What is sold: plenty of some things, and of others too few for so many orders."""
+    """Returns the products: some with enough stock, others with too little for this number of orders."""
     return [
         {"productId": product_id, "name": name, "price": Decimal(price), "stock": stock}
         for product_id, name, price, stock in (
@@ -184,8 +184,8 @@ def products(orders: int) -> list[dict[str, Any]]:
 
 
 def plan(seed_: int, orders: int) -> list[Order]:
-    """What the clients want; the same for the same seed."""
-    chance = random.Random(seed_)  # noqa: S311 - to be repeated, not to be unguessable
+    """Returns the orders that the clients place, the same for the same seed."""
+    chance = random.Random(seed_)  # noqa: S311 - repeatable, not for security
     return [_order(chance, f"chaos-{seed_}-{number}") for number in range(orders)]
 
 
@@ -211,21 +211,17 @@ ADDRESS = {
     "country": "GB",
 }
 PERSONAL = (MAIL_DOMAIN, *(ADDRESS[name] for name in ("street", "city", "state", "zipCode")))
-"""The customers' data, distinctive so that it is found in logs, which must not contain it."""
+"""Personal data of the customers. It is distinctive, so that it can be found in logs, which must not contain it."""
 
 
 class Clients:
-    """Customers who repeat a request until it is answered, through staff who order for them.
-
-    Args:
-        api: where to.
-    """
+    """Clients that retry each request until it is answered. They call the API as staff, who can order for customers."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     def place(self, order: Order) -> Placed:
-        """Place an order, and cancel it if that is to be at once."""
+        """Places an order, and cancels it if its cancellation is due at once."""
         body = {
             "items": [{"productId": product, "quantity": quantity} for product, quantity in order.items.items()],
             "shippingAddress": ADDRESS,
@@ -242,7 +238,7 @@ class Clients:
         return self._cancel(placed) if order.cancel == "at once" else placed
 
     def cancel_later(self, placed: Placed) -> Placed:
-        """Cancel an order once it is settled, or has taken too long for that."""
+        """Cancels an order once it is settled, or after CANCEL_SECONDS."""
         deadline = time.monotonic() + CANCEL_SECONDS / TIME_SCALE
         while not self._is_settled(placed) and time.monotonic() < deadline:
             time.sleep(1)
@@ -261,7 +257,7 @@ class Clients:
     def _until_answered(
         self, path: str, headers: Mapping[str, str] | None = None, body: str | None = None
     ) -> tuple[str, Answer | None]:
-        """POST again and again: the answer, and its name, `201` or `409 not-cancellable`."""
+        """Retries a POST, and returns its name, such as `201` or `409 not-cancellable`, and the last response."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             answer: Answer | None = None
@@ -282,7 +278,7 @@ def _worth_repeating(name: str, answer: Answer | None) -> bool:
 
 
 def send(clients: Clients, orders: Sequence[Order], on_answer: Callable[[], None]) -> list[Placed]:
-    """Place and cancel the orders, a few at a time."""
+    """Places and cancels the orders, CALLERS at a time."""
 
     def place(order: Order) -> Placed:
         placed = clients.place(order)
@@ -302,47 +298,42 @@ def _later(clients: Clients, order: Order, placed: Placed) -> Placed:
 
 
 def hurry(stack: Stack) -> None:
-    """Let the messages that the DLQ processor failed at come again sooner."""
+    """Shortens the DLQ's visibility time-out, so that messages that could not be processed return sooner."""
     attributes = {"VisibilityTimeout": str(DLQ_SECONDS)}
     stack.client("sqs").set_queue_attributes(QueueUrl=stack.outputs[QUEUES["dead letters"]], Attributes=attributes)
 
 
 class Operators:
-    """Those who redrive what has failed.
-
-    Args:
-        stack: whose failed events.
-        api: its API.
-    """
+    """Redrives failed events, as operators do."""
 
     def __init__(self, stack: Stack, api: Api) -> None:
         self._stack = stack
         self._api = api
         self.redrives: Counter[str] = Counter()
         self.redriven: list[reconcile.Item] = []
-        self.mended: set[str] = set()
+        self.remediated: set[str] = set()
         self.unparked = 0
 
     def redrive(self, failed: Iterable[reconcile.Item]) -> None:
-        """Redrive those that wait for a person, and not those that are still retried automatically.
+        """Redrives the failed events that are not, or no longer, retried automatically.
 
-        One by one: on fast time, the route for all of them never has enough of it.
+        They are redriven one by one: the route for all of them runs out of time on a scaled clock.
         """
         for item in failed:
             record = item["id"]
-            if not is_given_up(item) or record in self.mended or self.redrives[record] >= REDRIVES:
+            if not is_given_up(item) or record in self.remediated or self.redrives[record] >= REDRIVES:
                 continue
             if not self.redrives[record]:
                 self.redriven.append(item)
             self.redrives[record] += 1
             if "payload" in item:
-                with suppress(urllib3.exceptions.HTTPError):  # no answer; the next round looks at what came of it
+                with suppress(urllib3.exceptions.HTTPError):  # no response: the next round reads the record again
                     self._api.call("POST", f"/admin/failed-events/{quote(record, safe='')}/redrive", user="staff")
-            elif self._mend(item.get("mend", "")):
-                self.mended.add(record)
+            elif self._run_command(item.get("remediation", "")):
+                self.remediated.add(record)
 
-    def _mend(self, command: str) -> bool:
-        """Carry out a record's command: `make republish FROM=… TO=…`."""
+    def _run_command(self, command: str) -> bool:
+        """Runs the command of a record, `make republish FROM=… TO=…`, and returns whether it succeeded."""
         window = re.fullmatch(r"make republish FROM=(\S+) TO=(\S+)", command)
         if window is None:
             return False
@@ -353,13 +344,13 @@ class Operators:
         return True
 
     def unpark(self, found: Snapshot) -> None:
-        """Put back what the DLQ processor was kept from processing."""
+        """Moves the messages that the DLQ processor could not process back to the DLQ."""
         if found.messages["parking"]:
             self.unparked += unpark(self._stack)
 
 
 def read_mails(folder: Path) -> list[Mail]:
-    """The mails that SES has accepted."""
+    """Returns the e-mails that SES accepted."""
     found = []
     parser = BytesHeaderParser(policy=email.policy.default)
     for file in sorted(folder.glob("*.eml")):
@@ -373,11 +364,11 @@ TIMED_OUT = re.compile(r"(\w+): Sandbox\.Timedout: \S+ (\S+) Task timed out")
 
 
 def too_slow(runner_log: str, faults_: Iterable[reconcile.Item]) -> list[dict[str, str]]:
-    """The invocations that ran into their time-out by themselves, as if each were a fault.
+    """Returns the invocations that timed out without an injected fault, in the form of faults.
 
     Args:
-        runner_log: what the runner has said.
-        faults_: those that struck.
+        runner_log: the runner's output.
+        faults_: the faults that struck.
     """
     on_purpose = {fault.get("request") for fault in faults_}
     timed_out = TIMED_OUT.findall(runner_log)
@@ -385,7 +376,7 @@ def too_slow(runner_log: str, faults_: Iterable[reconcile.Item]) -> list[dict[st
 
 
 def read_strikes(log: Path) -> list[dict[str, Any]]:
-    """The faults that have struck, each with whether a retry of the same call took effect.
+    """Returns the faults that struck, each with `recovered`, whether a retry of the same call took effect.
 
     Args:
         log: the runner's faults.jsonl.
@@ -396,16 +387,16 @@ def read_strikes(log: Path) -> list[dict[str, Any]]:
 
 
 class Observer:
-    """Sees what is stored, sent and waiting.
+    """Reads the state of a stack: what is stored, sent and waiting.
 
     Args:
-        stack: where.
-        runner_log: what the runner has to say.
+        stack: a local stack.
+        runner_log: the file with the runner's output.
     """
 
     def __init__(self, stack: Stack, runner_log: Path) -> None:
         if stack.mails is None:
-            raise ValueError("only the runner keeps mails, and makes faults")
+            raise ValueError("the stack is not local")
         self._stack = stack
         self.state = stack.mails.parent
         self._runner_log = runner_log
@@ -415,7 +406,7 @@ class Observer:
         self._bus_events: list[dict[str, Any]] = []
 
     def look(self, placed: Sequence[Placed], initial: Mapping[str, int], operators: Operators) -> Snapshot:
-        """All that the verdict is on."""
+        """Returns everything that `tools.chaos_check.check` needs."""
         self._bus_events += self._record.new()
         struck_ = read_strikes(self.state / "faults.jsonl")
         return Snapshot(
@@ -425,7 +416,7 @@ class Observer:
             inventory=self._table("InventoryTableName"),
             analytics=self._table("AnalyticsTableName"),
             failed_events=self._table("FailedEventsTableName"),
-            mended=frozenset(operators.mended),
+            remediated=frozenset(operators.remediated),
             redriven=tuple(operators.redriven),
             bus_events=tuple(self._bus_events),
             mails=read_mails(self.state / "mail"),
@@ -437,14 +428,14 @@ class Observer:
         return reconcile.read_table(self._scan, self._stack.outputs[output])
 
     def _messages(self, output: str) -> int:
-        """How many messages a queue holds: visible, in flight and delayed."""
+        """Returns the number of messages in a queue: visible, in flight and delayed."""
         names = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
         answer = self._sqs.get_queue_attributes(QueueUrl=self._stack.outputs[output], AttributeNames=names)
         return sum(map(int, answer["Attributes"].values()))
 
 
 def leaks(logs: Path) -> list[str]:
-    """Find the functions whose logs contain personal data of the customers.
+    """Returns the functions whose logs contain personal data of the customers.
 
     Args:
         logs: the folder with a file per function.
@@ -458,11 +449,7 @@ def leaks(logs: Path) -> list[str]:
 
 
 def settle(look: Callable[[], Snapshot], operators: Operators, time_scale: float) -> Snapshot:
-    """Redrive what has failed until nothing happens any more, or for too long nothing has got any further.
-
-    Returns:
-        What there is then.
-    """
+    """Redrives failed events until the stack does not change any more, or for SETTLE_SECONDS, and returns its state."""
     begun = changed = time.monotonic()
     found = look()
     while True:
@@ -479,7 +466,7 @@ def settle(look: Callable[[], Snapshot], operators: Operators, time_scale: float
 
 
 def _progress(found: Snapshot) -> tuple[Any, ...]:
-    """What changes whenever anything happens."""
+    """Returns values that change with each event, e-mail, count and message."""
     return (
         sum(len(item.get("events", ())) for item in (*found.orders, *found.inventory)),
         sorted((item["id"], item["version"]) for item in found.failed_events),
@@ -494,27 +481,27 @@ def _progress(found: Snapshot) -> tuple[Any, ...]:
 
 
 def show(found: Snapshot, operators: Operators, seconds: Mapping[str, float]) -> None:
-    """Print the counts."""
-    table = Table("what", "which", "how many", title="Chaos")
+    """Prints the counts."""
+    table = Table("what", "which", "number", title="Chaos")
     table.columns[2].justify = "right"
     bus_events = Counter(event["detail"]["metadata"]["eventId"] for event in found.bus_events)
     counts: dict[str, Mapping[str, float]] = {
         "faults": {" ".join(kind): number for kind, number in struck(found.faults).items()},
         "orders by status": Counter(order["status"] for order in found.orders),
-        "cancellations by answer": Counter(told.cancellation for told in found.placed if told.cancellation),
-        "events": {"stored": len(bus_events), "published once more": bus_events.total() - len(bus_events)},
+        "cancellations by response": Counter(told.cancellation for told in found.placed if told.cancellation),
+        "events": {"stored": len(bus_events), "published again": bus_events.total() - len(bus_events)},
         "failed events": Counter(
             f"{item['consumer']}, {item['kind']}, {item['reason']}: {item['status']} {_by_whom(item, operators)}"
             for item in found.failed_events
         ),
-        "by hand": {
+        "manual": {
             "redrives": operators.redrives.total(),
-            "commands": len(operators.mended),
+            "commands": len(operators.remediated),
             "unparked": operators.unparked,
         },
         "mails": {
             **Counter(mail.kind for mail in found.mails),
-            "sent once more": len(found.mails) - len(set(found.mails)),
+            "sent again": len(found.mails) - len(set(found.mails)),
         },
         "seconds": {name: round(number) for name, number in seconds.items()},
     }
@@ -525,22 +512,22 @@ def show(found: Snapshot, operators: Operators, seconds: Mapping[str, float]) ->
 
 
 def _by_whom(failed: reconcile.Item, operators: Operators) -> str:
-    return "by hand" if operators.redrives[failed["id"]] else "by itself"
+    return "manually" if operators.redrives[failed["id"]] else "automatically"
 
 
 def run(seed_: int, orders: int, template: Path, evidence: Path, *, persistent: bool) -> int:
-    """One run on a stack of its own.
+    """Runs the check on a temporary local stack.
 
     Args:
-        seed_: of the plan and of the faults' random numbers. The order of threads differs from run to run, so what the
-            faults strike differs too.
-        orders: how many.
-        template: what to run.
-        evidence: where the logs are kept if anything is not as it has to be.
-        persistent: whether all faults of calls outlast the SDK's retries.
+        seed_: the seed of the plan and of the faults. The order of threads differs from run to run, so the faults
+            strike different calls.
+        orders: the number of orders.
+        template: the SAM template.
+        evidence: the folder for the logs of a run with violations.
+        persistent: whether the faults of calls outlast the SDK's retries.
 
     Returns:
-        The exit code: 0, or 1 if anything is not as it has to be.
+        The exit code: 0, or 1 if there are violations.
     """
     wanted, sold, file = plan(seed_, orders), products(orders), faults(seed_, orders, persistent=persistent)
     enough = ENOUGH_ORDERS / THROTTLES_LEFT if persistent else ENOUGH_ORDERS
@@ -563,7 +550,7 @@ def run(seed_: int, orders: int, template: Path, evidence: Path, *, persistent: 
             sending = progress.add_task("orders sent", total=orders)
             placed = send(Clients(api), wanted, lambda: progress.advance(sending))
             sent = time.monotonic()
-            switch.unlink()  # no fault strikes any more
+            switch.unlink()  # stops the faults
             found = settle(lambda: observer.look(placed, initial, operators), operators, TIME_SCALE)
             settled = time.monotonic()
             violations = [*check(found), *leaks(observer.state / "logs")]
@@ -575,14 +562,14 @@ def run(seed_: int, orders: int, template: Path, evidence: Path, *, persistent: 
 
 
 def keep(state: Path, runner_log: Path, folder: Path) -> None:
-    """Keep the logs, faults and mails of a run, to find out what has happened."""
+    """Copies the logs, faults and e-mails of a run, for troubleshooting."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(state, folder)
     shutil.copy(runner_log, folder)
 
 
 def missing(file: Mapping[str, Any], found: Snapshot) -> list[str]:
-    """The kinds of fault that have not struck, except the rare ones: what they lead to was not put to the proof."""
+    """Returns a violation for each kind of fault that never struck, except the rare ones."""
     needed = struck(fault for fault in file["faults"] if not _is_rare(fault))
     return [f"fault {' '.join(kind)}: never struck" for kind in sorted(needed.keys() - struck(found.faults))]
 
@@ -598,18 +585,20 @@ def _report(seed_: int, violations: Sequence[str], evidence: Path) -> int:
     if violations:
         console.print(f"[red]seed {seed_}: {len(violations)} violations[/], their logs are in {evidence}")
         return 1
-    console.print(f"[green]seed {seed_}: nothing was lost, and nothing done twice without need[/]")
+    console.print(f"[green]seed {seed_}: nothing was lost, and nothing was done twice[/]")
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.chaos [--seed N] [--orders N] [--persistent]`."""
     parser = Parser(prog="python -m tools.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, default=None, help="of the random numbers; default: a new one")
+    parser.add_argument("--seed", type=int, default=None, help="seed of the random numbers; default: a new one")
     parser.add_argument("--orders", type=int, default=500)
-    parser.add_argument("--persistent", action="store_true", help="all faults of calls outlast the SDK's retries")
+    parser.add_argument("--persistent", action="store_true", help="faults of calls outlast the SDK's retries")
     parser.add_argument("--template", type=Path, default=Path("template.yaml"))
-    parser.add_argument("--evidence", type=Path, default=Path(".local/chaos"), help="for the logs of a run that fails")
+    parser.add_argument(
+        "--evidence", type=Path, default=Path(".local/chaos"), help="folder for the logs of a failed run"
+    )
     options = parser.parse_args(arguments)
     if options.orders < 1:
         parser.error("--orders must be at least 1")
@@ -621,7 +610,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130  # as a shell counts a command that Ctrl-C has ended
+        return 130  # the exit code of a command that was ended by Ctrl-C
 
 
 if __name__ == "__main__":

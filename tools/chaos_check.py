@@ -1,4 +1,4 @@
-"""The verdict on a chaos run: what clients were told, what is stored, counted and mailed must agree entirely."""
+"""Checks a chaos run: responses, stored items, counters and sent e-mails must be consistent."""
 
 import json
 from collections import Counter
@@ -27,11 +27,11 @@ FUNCTIONS = {
     "analytics": "AnalyticsFunction",
     "event-publisher": "EventPublisherFunction",
 }
-"""Who is behind a failed event's consumer."""
+"""The function of each consumer in failed events, by its logical id."""
 
 LEAST_STRIKES = {"INVOCATION": 3, "QUEUE": 3}
-"""How often a function must have failed before something of it comes into the DLQ: an invocation and its two retries, a
-message's three receives. The faults of a chaos run lead to no other kind of failure."""
+"""The failures of a function before a message arrives in the DLQ: an invocation and its two retries, or three receives
+of a message. The faults of a chaos run cause no other kind of failure."""
 
 REASONS = {
     "FaultInjected": frozenset({"error"}),
@@ -39,7 +39,7 @@ REASONS = {
     "Runtime.ExitError": frozenset({"crash"}),
     "TooManyRequestsException": frozenset({"throttle"}),
 }
-"""The faults of which a failed event's reason speaks."""
+"""The kinds of fault that explain a failed event's reason."""
 
 FAILED_CALLS = frozenset(
     {
@@ -52,25 +52,25 @@ FAILED_CALLS = frozenset(
         "ProvisionedThroughputExceededException",
     }
 )
-"""Reasons that speak of a call that failed, and not of our own mistakes."""
+"""Reasons that a failed call explains."""
 ANY_FAULT = frozenset({"MaxReceiveCount", "IdempotencyAlreadyInProgressError"})
-"""Reasons that do not say what happened before."""
+"""Reasons that any fault explains."""
 NOT_RETRIED = frozenset({"FaultInjected"})
-"""Reasons that the DLQ processor does not know, so that it leaves the record to a person. It retries all others that
-the faults of a chaos run lead to."""
+"""Reasons that the DLQ processor does not retry, because it does not know them. It retries all other reasons that the
+faults of a chaos run cause."""
 AUTOMATIC_RETRIES = 3
-"""How often the DLQ processor retries a failed event before it parks the record."""
+"""The retries of the DLQ processor before it parks a failed event."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """What a client was told of an order.
+    """The responses to a client's order.
 
     Args:
-        key: the Idempotency-Key of its requests.
-        answer: the last answer to them, such as `201`.
-        order_id: the order, if there is one.
-        cancellation: the last answer to its cancellation; None if the client asked for none.
+        key: the Idempotency-Key of the requests.
+        answer: the last response, such as `201`.
+        order_id: the order, if it was placed.
+        cancellation: the last response to its cancellation; None if the client did not cancel it.
     """
 
     key: str
@@ -81,7 +81,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail that SES has accepted: to whom, and what its tags say it is about."""
+    """An e-mail that SES accepted: its recipient and its tags."""
 
     to: str
     kind: str
@@ -90,22 +90,22 @@ class Mail:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A stack on which nothing is on its way any more.
+    """The state of an idle stack.
 
     Args:
-        placed: what the clients were told.
+        placed: the responses to the clients.
         initial: the stock of each product before the first order.
         orders: the items of the orders table.
         inventory: the items of the inventory table.
         analytics: the items of the analytics table.
         failed_events: the items of the failed-events table.
-        mended: the ids of the failed events whose command was carried out, because no redrive can mend them.
-        redriven: the failed events that were redriven, each as it was before its first redrive.
-        bus_events: what was on the bus, as often as it was there.
-        mails: what SES has accepted.
-        faults: the strikes in faults.jsonl, `recovered` if a retry of the same call took effect; and one like them,
-            `too slow`, for each time-out that was not injected.
-        messages: how many are left in each queue.
+        remediated: the ids of the failed events whose remediation command was run, because they cannot be redriven.
+        redriven: the failed events that were redriven, each in the state before its first redrive.
+        bus_events: the events on the bus; an event that was published twice is in it twice.
+        mails: the e-mails that SES accepted.
+        faults: the strikes in faults.jsonl, with `recovered` if a retry of the same call took effect, and a fault `too
+            slow` for each time-out that was not injected.
+        messages: the number of messages in each queue.
     """
 
     placed: Sequence[Placed]
@@ -114,7 +114,7 @@ class Snapshot:
     inventory: Sequence[Item]
     analytics: Sequence[Item]
     failed_events: Sequence[Item]
-    mended: frozenset[str]
+    remediated: frozenset[str]
     redriven: Sequence[Item]
     bus_events: Sequence[Item]
     mails: Sequence[Mail]
@@ -123,18 +123,14 @@ class Snapshot:
 
 
 def check(found: Snapshot) -> list[str]:
-    """Find what was lost, done twice, or left undone.
-
-    Returns:
-        The violations, a line each; none if all is well.
-    """
+    """Returns the violations, one line each: what was lost, done twice or not done."""
     return [
         *_client_violations(found.placed, {order["orderId"]: order for order in found.orders}),
         *reconcile.check(found.orders, found.inventory, found.bus_events, found.initial),
         *_rejection_violations(found.inventory, found.initial),
         *_analytics_violations(found.orders, found.analytics),
         *_mail_violations(found),
-        *_failure_violations(found.failed_events, found.mended, found.faults),
+        *_failure_violations(found.failed_events, found.remediated, found.faults),
         *_retry_violations(found.redriven),
         *(f"queue {name}: {number} messages left" for name, number in found.messages.items() if number),
     ]
@@ -156,7 +152,7 @@ def _client_violations(placed: Iterable[Placed], orders: Mapping[str, Item]) -> 
             yield f"order {told.order_id}: accepted, but not stored"
             continue
         yield from _cancellation_violations(told, [event["type"] for event in orders[told.order_id]["events"]])
-    yield from (f"order {order_id}: stored, but no client knows of it" for order_id in sorted(orders.keys() - known))
+    yield from (f"order {order_id}: stored, but no client received it" for order_id in sorted(orders.keys() - known))
 
 
 def _cancellation_violations(told: Placed, events: Sequence[str]) -> Iterator[str]:
@@ -167,7 +163,7 @@ def _cancellation_violations(told: Placed, events: Sequence[str]) -> Iterator[st
         case "409 not-cancellable" if "Order Rejected" not in events:
             yield f"order {told.order_id}: its cancellation was refused, but it was not rejected"
         case None if cancelled:
-            yield f"order {told.order_id}: cancelled, but nobody asked for that"
+            yield f"order {told.order_id}: cancelled, but no client cancelled it"
         case "202" | "409 not-cancellable" | None:
             pass
         case answer:
@@ -178,11 +174,12 @@ def _cancellation_violations(told: Placed, events: Sequence[str]) -> Iterator[st
 
 
 def _rejection_violations(inventory: Sequence[Item], initial: Mapping[str, int]) -> Iterator[str]:
-    """Find orders that were rejected although enough was in stock.
+    """Finds orders that were rejected although enough was in stock.
 
-    A shortage holds what was asked for and what was available when the reservation's condition failed. Its event is
-    timed after that moment, a reservation's event before its own commit. So at least that was available which the
-    reservations timed before the shortage leave of the initial stock, even if none of them was released meanwhile.
+    A shortage contains the requested and the available quantity at the moment when the condition of the reservation
+    failed. Its event has a later time than that moment, and the event of a reservation an earlier time than its commit.
+    So the available quantity was at least the initial stock minus the reservations with an earlier time, even if none
+    of these was released.
     """
     first_events = [item["events"][0] for item in inventory if item["pk"].startswith(reconcile.RESERVATION)]
     reserved = [event for event in first_events if event["type"] == "Inventory Reserved"]
@@ -192,7 +189,7 @@ def _rejection_violations(inventory: Sequence[Item], initial: Mapping[str, int])
         before = [earlier for earlier in reserved if earlier["time"] <= event["time"]]
         place, wanted = f"order {event['data']['order']['orderId']}: rejected", _quantities(event)
         if not event["data"]["shortages"]:
-            yield f"{place}, but nothing lacked"
+            yield f"{place}, but without a shortage"
         for shortage in event["data"]["shortages"]:
             product_id, asked, available = (shortage[name] for name in ("productId", "asked", "available"))
             least = initial.get(product_id, 0) - sum(_quantities(earlier)[product_id] for earlier in before)
@@ -211,11 +208,11 @@ def _quantities(event: Item) -> Counter[str]:
 # --------------------------------------------------------------------------------------------- the analytics
 
 Figures = Counter[tuple[str, str, str]]
-"""By day, promotion and figure, such as `confirmedRevenue`."""
+"""By day, promotion and counter, such as `confirmedRevenue`."""
 
 
 def _analytics_violations(orders: Iterable[Item], analytics: Sequence[Item]) -> Iterator[str]:
-    """Compare the counters with a recount: what was ordered by promotion, sold, and sold but cancelled after that."""
+    """Compares the counters with a recount of the orders' events."""
     facts, recounted = _recount(orders)
     counted: Figures = Counter()
     for item in analytics:
@@ -229,7 +226,7 @@ def _analytics_violations(orders: Iterable[Item], analytics: Sequence[Item]) -> 
             yield f"analytics {' '.join(key)}: {counted[key]} counted, {recounted[key]} by the orders' events"
     stored = {item["pk"].removeprefix("FACT#") for item in analytics if item["pk"].startswith("FACT#")}
     yield from (f"analytics: event {event_id} was never counted" for event_id in sorted(facts - stored))
-    yield from (f"analytics: event {event_id} was counted, but there is none to count" for event_id in stored - facts)
+    yield from (f"analytics: event {event_id} was counted, but is not stored" for event_id in stored - facts)
 
 
 def _recount(orders: Iterable[Item]) -> tuple[set[str], Figures]:
@@ -250,7 +247,7 @@ def _recount(orders: Iterable[Item]) -> tuple[set[str], Figures]:
 
 
 def _counted(events: Sequence[Item], promotion: str) -> Iterator[tuple[Item, str]]:
-    """The events of an order that count, and as what. One that is cancelled before it is confirmed was never sold."""
+    """Returns the counted events of an order and their kinds. A cancellation counts only after a confirmation."""
     confirmed = False
     for event in events:
         if event["type"] == "Order Placed" and promotion:
@@ -266,12 +263,12 @@ def _counted(events: Sequence[Item], promotion: str) -> Iterator[tuple[Item, str
 
 
 def _mail_violations(found: Snapshot) -> Iterator[str]:
-    """Compare the mails with those that the orders' events call for.
+    """Compares the e-mails with those that the orders' events require.
 
-    A mail may come once more for each time that SES accepted it and its sender could not record that: it crashed in
-    SendEmail, SendEmail's answer was lost, or the write of its record failed for good. The faults of functions do not
-    count, since they strike before or after an invocation. An invocation that timed out without a fault does not say
-    which mail it was about, so each excuses one mail.
+    An e-mail can be sent again each time that SES accepted it and the function could not record that: it crashed in
+    SendEmail, the response was lost, or the write of the record failed permanently. The faults of functions do not
+    count, because they strike before or after an invocation. For an invocation that timed out without a fault, the
+    e-mail is unknown, so each of them permits one more e-mail.
     """
     sent = Counter(found.mails)
     most = Counter(
@@ -279,29 +276,30 @@ def _mail_violations(found: Snapshot) -> Iterator[str]:
         for fault in found.faults
         if fault.get("call") == "sesv2.SendEmail" and fault["kind"] in {"crash", "lost-answer"} and fault["effect"]
     )
-    called_for = sorted(set(_called_for(found.orders)), key=lambda mail: mail.event_id)
+    required = sorted(set(_required(found.orders)), key=lambda mail: mail.event_id)
     unrecorded = _failed_records(found.faults)
-    for mail in called_for:
+    for mail in required:
         most[mail.kind, mail.event_id] += 1 + unrecorded[record_id(mail.kind, mail.event_id)]
-    too_many = {mail: over for mail in called_for if (over := sent[mail] - most[mail.kind, mail.event_id]) > 0}
+    too_many = {mail: over for mail in required if (over := sent[mail] - most[mail.kind, mail.event_id]) > 0}
     slow = sum(fault["kind"] == "too slow" and fault["function"] == FUNCTIONS["email"] for fault in found.faults)
-    for mail in called_for:
+    for mail in required:
         if not sent[mail] or (mail in too_many and sum(too_many.values()) > slow):
             at_most = most[mail.kind, mail.event_id]
             yield f"mail {mail.kind} of event {mail.event_id}: sent {sent[mail]} times, and {at_most} at most can be"
-    for mail in sent.keys() - set(called_for):
-        yield f"mail {mail.kind} of event {mail.event_id}: sent, but nothing calls for it or not to this recipient"
+    for mail in sent.keys() - set(required):
+        yield f"mail {mail.kind} of event {mail.event_id}: sent, but no event requires it, or not to this recipient"
 
 
 def record_id(kind: str, event_id: str) -> str:
-    """The id of a mail's idempotency record, as Powertools makes it of the e-mail service's configuration."""
+    """Returns the id of an e-mail's idempotency record, as Powertools derives it for EmailFunction."""
     return f"email#{md5(json.dumps([event_id, kind]).encode(), usedforsecurity=False).hexdigest()}"
 
 
 def _failed_records(faults: Iterable[Item]) -> Counter[str]:
-    """By id, how often the e-mail service failed to complete an idempotency record. It does that once SES has accepted.
+    """Returns how often EmailFunction failed to complete an idempotency record, by record id.
 
-    A call counts if it was struck, and neither a struck attempt nor a retry took effect.
+    EmailFunction completes it after SES accepted the e-mail. A call failed if it was struck, and neither a struck
+    attempt nor a retry took effect.
     """
     effects: dict[tuple[str, str], bool] = {}
     for fault in faults:
@@ -311,7 +309,7 @@ def _failed_records(faults: Iterable[Item]) -> Counter[str]:
     return Counter(record for (record, _), effect in effects.items() if not effect)
 
 
-def _called_for(orders: Iterable[Item]) -> Iterator[Mail]:
+def _required(orders: Iterable[Item]) -> Iterator[Mail]:
     for order in orders:
         content = order["events"][0]["data"]["order"]
         for event in order["events"]:
@@ -324,17 +322,17 @@ def _called_for(orders: Iterable[Item]) -> Iterator[Mail]:
 # ----------------------------------------------------------------------------------------- the failed events
 
 
-def _failure_violations(failed: Sequence[Item], mended: frozenset[str], faults: Sequence[Item]) -> Iterator[str]:
-    """Find failed events that are still open, and those to which no fault has led.
+def _failure_violations(failed: Sequence[Item], remediated: frozenset[str], faults: Sequence[Item]) -> Iterator[str]:
+    """Finds failed events that are still open, and those that no fault explains.
 
-    A failed event is explained if its consumer's function was struck by a fault of which its reason speaks, and if the
-    function was struck often enough for all that it has failed to do.
+    A fault explains a failed event if it struck the consumer's function and fits the reason. In addition, the function
+    must have been struck often enough for all of its failures.
     """
     for item in failed:
-        if item["status"] != "RESOLVED" and item["id"] not in mended:
+        if item["status"] != "RESOLVED" and item["id"] not in remediated:
             yield f"failed event {item['id']}: {item['status']}, because of {item['reason']}"
         if item["kind"] not in LEAST_STRIKES or not any(
-            _speaks_of(item["reason"], fault) for fault in _strikes(FUNCTIONS.get(item["consumer"]), faults)
+            _explains(item["reason"], fault) for fault in _strikes(FUNCTIONS.get(item["consumer"]), faults)
         ):
             yield f"failed event {item['id']}: no fault explains {item['kind']} because of {item['reason']}"
     for consumer, function in FUNCTIONS.items():
@@ -344,14 +342,14 @@ def _failure_violations(failed: Sequence[Item], mended: frozenset[str], faults: 
 
 
 def is_given_up(item: Item) -> bool:
-    """Whether a failed event waits for a person, because it is not, or no longer, retried automatically."""
+    """Returns whether a failed event is not, or no longer, retried automatically."""
     return item["status"] == "PARKED" or (item["status"] == "NEW" and item["reason"] in NOT_RETRIED)
 
 
 def _retry_violations(redriven: Iterable[Item]) -> Iterator[str]:
-    """Find failed events that were parked without all of their automatic retries.
+    """Finds failed events that were parked before all of their automatic retries.
 
-    No retry is due to an event that failed again after it had been recorded, or that cannot be redriven.
+    An event that failed again after it was recorded, or that cannot be redriven, is not retried.
     """
     for item in redriven:
         is_due = item["status"] == "PARKED" and "payload" in item and item["failures"] == 1
@@ -360,9 +358,10 @@ def _retry_violations(redriven: Iterable[Item]) -> Iterator[str]:
 
 
 def _needed(consumer: str, failed: Iterable[Item]) -> int:
-    """The fewest faults behind these failures. One may fail a whole batch of messages, but not two invocations.
+    """Returns the minimum number of faults that explain these failures.
 
-    Only copies of one event, which the e-mail service handles one at a time, can fail by one another's faults.
+    One fault can fail a batch of messages, but not two invocations.
+    EmailFunction is an exception: a concurrent copy of an event fails while another invocation holds its lock.
     """
     kinds: Counter[str] = Counter()
     for item in failed:
@@ -372,16 +371,16 @@ def _needed(consumer: str, failed: Iterable[Item]) -> int:
 
 
 def _strikes(function: str | None, faults: Iterable[Item]) -> list[Item]:
-    """The faults that struck a function or a call of its own."""
+    """Returns the faults that struck a function or one of its calls."""
     return [fault for fault in faults if function is not None and function in (fault.get("function"), fault.get("by"))]
 
 
 def _calls_struck(strikes: Sequence[Item]) -> int:
-    """How many things were struck: all attempts of one call are one."""
+    """Returns the number of struck invocations and calls; all attempts of a call count as one."""
     return len({strike.get("call_id", number) for number, strike in enumerate(strikes)})
 
 
-def _speaks_of(reason: str, fault: Item) -> bool:
+def _explains(reason: str, fault: Item) -> bool:
     if reason in REASONS:
         return fault["kind"] in REASONS[reason]
     return reason in ANY_FAULT or (reason in FAILED_CALLS and "call" in fault)
@@ -391,7 +390,7 @@ def _speaks_of(reason: str, fault: Item) -> bool:
 
 
 def struck(faults: Iterable[Item]) -> Counter[tuple[str, str]]:
-    """How often each kind of fault has struck, by what it struck: `function`, `rule`, …, or the service called."""
+    """Returns the number of strikes by target (`function`, `rule`, … or the called service) and kind of fault."""
     return Counter((_struck_thing(fault), _kind(fault)) for fault in faults)
 
 

@@ -1,4 +1,4 @@
-"""Turns invoices into orders: which rows of a file make which order or cancellation, and why others make none.
+"""Converts a file of invoices to orders and cancellations, and counts the skipped rows by reason.
 
 The file has the columns of the UCI "Online Retail" data set (doi:10.24432/C5BW33): InvoiceNo, StockCode, Description,
 Quantity, InvoiceDate, UnitPrice, CustomerID, Country.
@@ -22,23 +22,23 @@ PRODUCT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NOT_PRODUCTS = frozenset({"POST", "DOT", "C2", "M", "D", "S", "B", "CRUK", "AMAZONFEE", "BANK CHARGES"})
 """The data set's codes for postage, carriage, discounts, samples, manual entries, debts and fees."""
 SHORT_EVERY = 50
-"""Each so-manieth product has half of what is asked for, so that some orders find it out of stock."""
+"""Every 50th product has half of the ordered quantity in stock, so that some orders are rejected."""
 DATES = ("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M")
 
 Row = Mapping[str, str | None]
 
 
 class BadFile(Exception):
-    """There is nothing to replay; the message says why."""
+    """The file contains no orders. The message says why."""
 
 
 class NotAnOrder(Exception):
-    """What keeps a line from being part of an order or of a cancellation."""
+    """A line is not part of an order or a cancellation. The message says why."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the file that makes sense by itself."""
+    """A valid line of the file."""
 
     invoice: str
     customer: str
@@ -51,7 +51,7 @@ class Line:
 
 @dataclass(frozen=True)
 class NewOrder:
-    """An invoice as an order: how many of which product, from so many lines."""
+    """An invoice as an order: quantities by product id, and the number of its lines."""
 
     invoice: str
     customer: str
@@ -75,12 +75,12 @@ Step = NewOrder | Cancellation
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a file.
+    """The orders and products of a file.
 
     Args:
-        steps: the orders and cancellations, in the order of their times.
+        steps: the orders and cancellations, sorted by time.
         products: each with productId, name, price and stock, for `tools.seed`.
-        reasons: why lines are in no step, and how many for each reason.
+        reasons: the number of skipped lines, by reason.
     """
 
     steps: Sequence[Step]
@@ -89,10 +89,10 @@ class Plan:
 
 
 def plan(rows: Iterable[Row]) -> Plan:
-    """Decide what becomes of each row; none is dropped without a reason.
+    """Converts rows to a plan. Each skipped row is counted by its reason.
 
     Args:
-        rows: the file's, by the names of the columns.
+        rows: the rows of the file, as dictionaries by column name.
     """
     reasons: Counter[str] = Counter()
     invoices: dict[str, list[Line]] = {}
@@ -110,10 +110,10 @@ def plan(rows: Iterable[Row]) -> Plan:
 
 
 def read_line(row: Row) -> Line:
-    """One row's values.
+    """Returns the values of a row.
 
     Raises:
-        NotAnOrder: with the reason.
+        NotAnOrder: the row is invalid.
     """
     text = {name: (row.get(name) or "").strip() for name in COLUMNS}
     invoice, customer, product = text["InvoiceNo"], text["CustomerID"].removesuffix(".0"), text["StockCode"]
@@ -160,12 +160,12 @@ def _time(text: str) -> datetime:
         try:
             return datetime.strptime(text, form).replace(tzinfo=UTC)
         except ValueError:
-            continue  # perhaps the other form
+            continue  # try the other format
     raise NotAnOrder("unreadable date")
 
 
 def _acceptable(lines: Sequence[Line], reasons: Counter[str]) -> list[Line]:
-    """The lines of an invoice that the API takes together."""
+    """Returns the lines of an invoice that the API accepts as one order."""
     own = [line for line in lines if line.customer == lines[0].customer]
     _refuse(len(lines) - len(own), "another customer on the same invoice", reasons)
     asked = _items(own)
@@ -190,7 +190,7 @@ def _items(lines: Iterable[Line]) -> dict[str, int]:
 
 
 def _steps(invoices: Iterable[Sequence[Line]], reasons: Counter[str]) -> list[Step]:
-    """Orders and cancellations. A cancellation names no order, so it is of the customer's latest that fits."""
+    """Returns orders and cancellations. A cancellation is matched to the customer's latest order with its products."""
     steps: list[Step] = []
     open_orders: dict[str, list[NewOrder]] = {}
     for lines in invoices:
@@ -211,7 +211,7 @@ def _steps(invoices: Iterable[Sequence[Line]], reasons: Counter[str]) -> list[St
 
 
 def _products(lines: Iterable[Line], steps: Iterable[Step]) -> list[dict[str, Any]]:
-    """The products that are ordered, each at its first price and with as much stock as is asked for, or half of it."""
+    """Returns the ordered products, each with its first price, and with the ordered quantity in stock or half of it."""
     demand: Counter[str] = Counter()
     for step in steps:
         if isinstance(step, NewOrder):
@@ -231,13 +231,17 @@ def _products(lines: Iterable[Line], steps: Iterable[Step]) -> list[dict[str, An
 
 
 def read_rows(path: Path, limit: int | None) -> Iterator[Row]:
-    """The file's rows; with a limit, those of its first so many invoices.
+    """Returns the rows of a file.
+
+    Args:
+        path: a CSV file.
+        limit: the maximum number of invoices; None for all.
 
     Raises:
-        BadFile: it cannot be read, or lacks a column.
+        BadFile: the file cannot be read, or a column is missing.
     """
     try:
-        # Exports of the data set differ in their encoding, and only descriptions have letters beyond ASCII
+        # Exports of the data set have different encodings, and only descriptions contain non-ASCII characters
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]

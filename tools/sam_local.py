@@ -1,14 +1,13 @@
 """Runs every fixture through the real SAM CLI and through local/, and compares: `make test-sam-local`.
 
-Two stores stand side by side, each filled from the seed: the containers of `sam local` work on one, the functions of
-local/ on the other. A fixture goes to both, so does what `sam local generate-event` makes, and a few requests come in
-by `sam local start-api` and by the HTTP API of local/. The answers must be alike, and in the end what is in the tables
-and on the bus. Where no Docker engine answers there is nothing to compare with, and the command says so.
+There are two seeded stacks: the containers of `sam local` use one, the functions of local/ the other. Both receive each
+fixture, the events of `sam local generate-event`, and a few HTTP requests. The responses must be equal, and at the end
+the content of the tables and the events on the bus. Without a Docker engine, the command is skipped.
 
-Environment, besides Docker's own:
-    LAMBDA_IMAGE: the image in which functions run; by default the one that the SAM CLI takes.
-    LAMBDA_HOST: the address under which a container reaches this machine, if that is not what Docker Desktop calls
-        host.docker.internal. On Linux it is the address of the bridge, mostly 172.17.0.1.
+Environment variables, in addition to Docker's:
+    LAMBDA_IMAGE: the image of the functions; default: the SAM CLI's.
+    LAMBDA_HOST: the address by which a container reaches this machine; default: host.docker.internal. On Linux it is
+        the address of the bridge, usually 172.17.0.1.
 """
 
 import json
@@ -40,15 +39,15 @@ from tools.stack import Stack, local_stack
 TEMPLATE = Path("template.yaml")
 EVENTS = Path("events")
 SAM = Path(".venv-sam/bin/sam").absolute()
-# Apart from what `sam deploy` takes: this is built for the architecture of this machine.
+# Separate from the build of `sam deploy`, because it is built for the architecture of this machine.
 BUILD = Path(".aws-sam/sam-local")
 BUILT = BUILD / "build/template.yaml"
 BUILT_API = BUILT.with_name("api.json")
 IMAGE = "orderflow/sam-local"
-# `sam local` takes a topic's name for its ARN, which only publishing needs.
+# `sam local` sets the logical id of a topic instead of its ARN.
 VARIABLES = BUILD / "variables.json"
 
-# One order on its way, as its fixtures tell it; the other fixtures follow by name.
+# The fixtures of one order, in the order of its events. The other fixtures follow, sorted by name.
 FLOW = (
     "order_api/place_order_with_idempotency_key",
     "event_publisher/order_placed",
@@ -59,7 +58,7 @@ FLOW = (
     "email/order_confirmed",
     "analytics/order_confirmed",
     "sales_report/daily",
-    # What the back office acts on
+    # Records for the fixtures of the back office
     "dlq_processor/failed_invocation",
     "dlq_processor/non_retryable_email",
     "dlq_processor/undelivered_to_a_log",
@@ -68,10 +67,10 @@ FLOW = (
     "order_api/list_orders",
     "order_api/place_order_out_of_stock",
 )
-# One of each function, run a second time through `sam local invoke`, which starts a container for it alone.
+# One fixture per function, run again by `sam local invoke`, which starts a new container.
 SINGLE = FLOW[0], FLOW[1], FLOW[2], FLOW[4], FLOW[6], FLOW[7], FLOW[8], FLOW[9], "backoffice_api/get_stock"
 
-# What others send to functions like these; that it is none of our events is something to say, and nothing to break on.
+# Generated events, which are not events of this application: both sides must respond with the same error or result.
 GENERATED = {
     "OrderApiFunction": ("apigateway", "http-api-proxy"),
     "BackofficeApiFunction": ("apigateway", "http-api-proxy"),
@@ -83,17 +82,17 @@ GENERATED = {
     "AnalyticsFunction": ("sqs", "receive-message"),
     "DlqProcessorFunction": ("sqs", "receive-message"),
 }
-# Sent over HTTP, as the request that the fixture came from.
+# Sent over HTTP, as the request of the fixture.
 REQUESTS = "order_api/list_products", "order_api/place_order", "order_api/list_orders"
 BEHIND_START_API = Path(__file__).with_name("behind_start_api.py")
 
-# `sam local` gives functions the logical id of what the template leaves CloudFormation to name.
+# `sam local` sets the logical ids of resources that have no explicit name.
 NAMED = {
     "AWS::DynamoDB::Table": "TableName",
     "AWS::SQS::Queue": "QueueName",
     "AWS::Serverless::Function": "FunctionName",
 }
-CHANGING = (  # what differs from run to run, and what stands for it in a comparison
+CHANGING = (  # values that differ from run to run, and their placeholders
     (re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b"), "<ulid>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "<time>"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
@@ -103,21 +102,21 @@ SECONDS_TO_SETTLE = 10
 
 Answer = Any
 Invoke = Callable[[str, bytes], Answer]
-"""Gives a function, by its logical id, a payload."""
+"""Invokes a function, by its logical id, with a payload."""
 
 
 class SamLocalError(Exception):
-    """The comparison cannot be made; the message says why."""
+    """The comparison failed to run. The message says why."""
 
 
 def main() -> int:
-    """Run the comparison.
+    """Runs the comparison.
 
     Returns:
-        The exit code: 0 if all is alike, or if there is no Docker engine; else 1.
+        The exit code: 0 if everything is equal or there is no Docker engine, else 1.
     """
     if not _docker_answers():
-        print("skipped: no Docker engine answers, and `sam local` needs one")
+        print("skipped: `sam local` needs a running Docker engine")
         return 0
     try:
         return _compare()
@@ -139,33 +138,33 @@ def _compare() -> int:
             _start_lambda(of_sam) as sam,
         ):
             through_sam, through_local = _invoker(sam), _invoker(of_local.client("lambda"))
-            print(f"{'fixture':<52}{'answer':<28}same as local")
+            print(f"{'fixture':<52}{'response':<28}same as local")
             alike = [_same_fixture(name, through_sam, through_local) for name in fixtures()]
-            print("\nwhat sam local generate-event makes")
+            print("\nevents of sam local generate-event")
             alike += [_same_generated(function, through_sam, through_local) for function in GENERATED]
-            print("\nonce more, through sam local invoke")
+            print("\nagain, by sam local invoke")
             alike += [_same_fixture(name, _sam_invoke, through_local) for name in SINGLE]
-            print("\nthrough sam local start-api")
+            print("\nHTTP requests, by sam local start-api")
             with _start_api(of_sam) as api:
                 alike += [_same_request(name, Api(api), Api(of_local)) for name in REQUESTS]
             print()
             alike += _same_data(of_sam, of_local)
-    print(f"\n{alike.count(False)} of {len(alike)} differ" if not all(alike) else f"\nall {len(alike)} alike")
+    print(f"\n{alike.count(False)} of {len(alike)} differ" if not all(alike) else f"\nall {len(alike)} are equal")
     return 0 if all(alike) else 1
 
 
 def fixtures() -> list[str]:
-    """The fixtures' names, such as order_api/get_order, in the order in which they are run."""
+    """Returns the names of the fixtures, such as order_api/get_order, in the order in which they run."""
     found = sorted(f"{path.parent.name}/{path.stem}" for path in EVENTS.glob("*/*.json"))
     functions = {name for name in found if not name.startswith("schemas/")}
     return [*FLOW, *sorted(functions - set(FLOW))]
 
 
 def quiet_template(template: dict[str, Any]) -> dict[str, Any]:
-    """The template as `sam local` sees it: resources bear their logical ids, and no function sets off another.
+    """Returns the template for `sam local`: resources are named by their logical ids, and have no event sources.
 
     Args:
-        template: as it was read; it is changed.
+        template: the parsed template, which is changed.
     """
     template["Globals"]["Function"]["CodeUri"] = str(Path(template["Globals"]["Function"]["CodeUri"]).absolute())
     for logical_id, resource in template["Resources"].items():
@@ -181,25 +180,25 @@ def quiet_template(template: dict[str, Any]) -> dict[str, Any]:
     return template
 
 
-# ------------------------------------------------------------------------------------------ what is compared
+# ------------------------------------------------------------------------------------------ the comparisons
 
 
 def _same_fixture(name: str, through_sam: Invoke, through_local: Invoke) -> bool:
-    """Run a fixture on both sides; an error is never right, even if both make the same."""
+    """Runs a fixture on both sides. An error is a difference, even if it is the same on both sides."""
     function, payload = _function(name), _fixture(name).read_bytes()
     by_sam = through_sam(function, payload)
     return _same(name, by_sam, through_local(function, payload)) and not _is_error(by_sam)
 
 
 def _same_generated(function: str, through_sam: Invoke, through_local: Invoke) -> bool:
-    """Run what the SAM CLI makes for a function's kind of trigger. The same error on both sides is right."""
+    """Runs a generated event on both sides. The same error on both sides is no difference."""
     payload = _run([str(SAM), "local", "generate-event", *GENERATED[function]]).encode()
     by_sam, by_local = (_without_stack_trace(through(function, payload)) for through in (through_sam, through_local))
     return _same(f"{function}: {' '.join(GENERATED[function])}", by_sam, by_local)
 
 
 def _same_request(name: str, through_sam: Api, through_local: Api) -> bool:
-    """Send a fixture's request to both APIs, by a signed-in customer."""
+    """Sends a fixture's request to both APIs, as a signed-in customer."""
     request = request_of(json.loads(_fixture(name).read_text()))
     by_sam, by_local = (
         api.call(request.method, request.path, user="customer", headers=request.headers, body=request.body)
@@ -209,7 +208,7 @@ def _same_request(name: str, through_sam: Api, through_local: Api) -> bool:
 
 
 def _same(what: str, by_sam: Answer, by_local: Answer) -> bool:
-    """Whether two answers are alike; prints a line that says so."""
+    """Prints and returns whether two responses are equal."""
     same = comparable(by_sam) == comparable(by_local)
     print(f"{what:<52}{_shown(by_sam):<28}{'yes' if same else 'no'}", flush=True)
     if not same:
@@ -218,7 +217,7 @@ def _same(what: str, by_sam: Answer, by_local: Answer) -> bool:
 
 
 def _same_data(of_sam: Stack, of_local: Stack) -> Iterator[bool]:
-    """Compare what all the fixtures together have left behind; the bus takes a moment to write its log."""
+    """Compares the data after all fixtures. The log of the events is written asynchronously, so this waits."""
     for what, read in (
         ("orders", _orders),
         ("stock and reservations", _inventory),
@@ -237,7 +236,7 @@ def _same_data(of_sam: Stack, of_local: Stack) -> Iterator[bool]:
 
 
 def comparable(value: Any) -> str:
-    """JSON text in which ids and times are alike, and without what only one side traces."""
+    """Returns JSON text with placeholders for ids and times, and without trace headers."""
     text = json.dumps(_without_traces(value), sort_keys=True, default=str)
     for pattern, name in CHANGING:
         text = pattern.sub(name, text)
@@ -251,7 +250,7 @@ def _without_traces(value: Any) -> Any:
 
 
 def _without_stack_trace(answer: Answer) -> Answer:
-    """An answer without the lines of code, whose paths are another machine's in a container."""
+    """Returns a response without the stack trace, whose paths differ in a container."""
     return {name: answer[name] for name in answer if name != "stackTrace"} if _is_error(answer) else answer
 
 
@@ -268,7 +267,7 @@ def _analytics(stack: Stack) -> list[str]:
 
 
 def _failed_events(stack: Stack) -> list[str]:
-    return _items(stack, "FailedEventsTableName", without="expiration")  # a time, in seconds of the epoch
+    return _items(stack, "FailedEventsTableName", without="expiration")  # a time in epoch seconds
 
 
 def _items(stack: Stack, table: str, without: str | None = None) -> list[str]:
@@ -299,7 +298,7 @@ def _shown(answer: Answer) -> str:
 
 
 def _function(name: str) -> str:
-    """The logical id of a fixture's function."""
+    """Returns the logical id of a fixture's function."""
     return "".join(part.capitalize() for part in name.split("/")[0].split("_")) + "Function"
 
 
@@ -308,7 +307,7 @@ def _fixture(name: str) -> Path:
 
 
 def _invoker(client: Any) -> Invoke:
-    """Invokes through Lambda's API, which the SAM CLI and local/ both offer."""
+    """Returns a function that invokes through Lambda's API, which both the SAM CLI and local/ provide."""
 
     def invoke(function: str, payload: bytes) -> Answer:
         answer = client.invoke(FunctionName=function, Payload=payload)
@@ -318,13 +317,13 @@ def _invoker(client: Any) -> Invoke:
 
 
 def _sam_invoke(function: str, payload: bytes) -> Answer:
-    """Invokes by `sam local invoke`, whose last line is the answer."""
+    """Invokes by `sam local invoke`, whose last line is the response."""
     output = _run(_sam("local", "invoke", function, "--event", "-", *_invoking(BUILT)), given=payload.decode())
     return _parsed(output.strip().rpartition("\n")[2])
 
 
 def _parsed(text: str) -> Answer:
-    """An answer. It is empty where a function ran out of time, against which the SAM CLI counts the cold start too."""
+    """Parses a response. It is empty after a time-out, which in the SAM CLI includes the cold start."""
     try:
         return json.loads(text)
     except ValueError:
@@ -357,15 +356,15 @@ def _docker_answers() -> bool:
 
 
 def _run(command: list[str], given: str = "", **environment: str) -> str:
-    """What a command prints.
+    """Runs a command and returns its standard output.
 
     Args:
-        command: its arguments.
-        given: its standard input.
-        environment: variables beside ours.
+        command: the command and its arguments.
+        given: the standard input.
+        environment: additional environment variables.
 
     Raises:
-        SamLocalError: it failed, with what it said.
+        SamLocalError: the command failed. The message contains its output.
     """
     done = subprocess.run(
         command,
@@ -382,13 +381,13 @@ def _run(command: list[str], given: str = "", **environment: str) -> str:
 
 @contextmanager
 def _image(stack: Stack, host: str) -> Iterator[None]:
-    """The image for the functions' containers, which knows where the store is: no option of the SAM CLI tells them."""
+    """Builds the functions' image with the endpoint of the store, for which the SAM CLI has no option."""
     port = str(stack.aws_endpoint).rpartition(":")[2]
     base = os.environ.get("LAMBDA_IMAGE", "public.ecr.aws/lambda/python:3.13")
     lines = (
         f"FROM {base}",
         f"ENV AWS_ENDPOINT_URL=http://{host}:{port}",
-        # The SAM CLI names an account, which DynamoDB's client would put before the host's name
+        # The SAM CLI sets an account id, which the DynamoDB client would add to the host name
         "ENV AWS_ACCOUNT_ID_ENDPOINT_MODE=disabled",
     )
     _run(["docker", "build", "--tag", IMAGE, "-"], given="\n".join(lines))
@@ -400,7 +399,7 @@ def _image(stack: Stack, host: str) -> Iterator[None]:
 
 @contextmanager
 def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
-    """A stack of local/, seeded, with tokens for both users."""
+    """Provides a seeded stack of local/, with tokens for both test users."""
     command = [sys.executable, "-m", "local", "run", "--template", str(template), "--port", "0", "--store-host", host]
     command += ["--stop-at-eof"]
     with _started([*command, "--state", str(state), "--quiet", "--prepare", PREPARE], state.with_suffix(".log")) as run:
@@ -410,7 +409,7 @@ def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
 
 @contextmanager
 def _start_lambda(stack: Stack) -> Iterator[Any]:
-    """A Lambda client of `sam local start-lambda`, whose functions work on a stack."""
+    """Provides a Lambda client for `sam local start-lambda`, whose functions use a stack."""
     topics = {"ALERT_TOPIC_ARN": "AlertTopicArn", "SALES_REPORT_TOPIC_ARN": "SalesReportTopicArn"}
     parameters = {variable: stack.outputs[output] for variable, output in topics.items()}
     parameters["STACK_NAME"] = "orderflow"  # SAM CLI's own is "local"; the fixtures name functions of this stack
@@ -421,15 +420,15 @@ def _start_lambda(stack: Stack) -> Iterator[Any]:
             endpoint_url=url,
             region_name="us-east-1",
             aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
-            # A function's first call builds an image with its layers
+            aws_secret_access_key="local",  # noqa: S106 - a dummy value that is not verified
+            # The first invocation of a function builds an image with its layers
             config=Config(retries={"total_max_attempts": 1}, read_timeout=180),
         )
 
 
 @contextmanager
 def _start_api(stack: Stack) -> Iterator[Stack]:
-    """The stack as `sam local start-api` shows it, whose API is the SAM CLI's."""
+    """Provides the stack with the API of `sam local start-api`."""
     template = yaml_parse(BUILT.read_text())  # type: ignore[no-untyped-call]
     function = template["Resources"]["OrderApiFunction"]["Properties"]
     shutil.copy(BEHIND_START_API, Path(BUILT.parent, function["CodeUri"]))
@@ -441,7 +440,7 @@ def _start_api(stack: Stack) -> Iterator[Stack]:
 
 @contextmanager
 def _sam_server(kind: str, template: Path) -> Iterator[str]:
-    """The URL of `sam local start-lambda` or `start-api`."""
+    """Runs `sam local start-lambda` or `start-api`, and provides its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -452,17 +451,17 @@ def _sam_server(kind: str, template: Path) -> Iterator[str]:
 
 
 class _Started:
-    """A server in a process of its own, and what it prints."""
+    """A server process and its log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self._process = process
         self._log = log
 
     def wait_for(self, is_ready: Callable[[], bool]) -> None:
-        """Wait until it is ready.
+        """Waits until the server is ready.
 
         Raises:
-            SamLocalError: it ended, or took too long.
+            SamLocalError: it ended, or was not ready after SECONDS_TO_START.
         """
         deadline = time.monotonic() + SECONDS_TO_START
         while not is_ready():
@@ -473,12 +472,12 @@ class _Started:
 
 @contextmanager
 def _started(command: list[str], log: Path) -> Iterator[_Started]:
-    """Run a server meanwhile. It has a session of its own, or Ctrl-C would reach it before we let go of it."""
+    """Runs a server in its own session, so that Ctrl-C does not stop it before this process does."""
     environment = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,  # the runner stops at its end, however this process ends
+            stdin=subprocess.PIPE,  # the runner stops when the pipe is closed
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -487,7 +486,7 @@ def _started(command: list[str], log: Path) -> Iterator[_Started]:
     try:
         yield _Started(process, log)
     finally:
-        process.send_signal(signal.SIGINT)  # on which the SAM CLI removes its containers
+        process.send_signal(signal.SIGINT)  # the SAM CLI then removes its containers
         try:
             process.communicate(timeout=SECONDS_TO_START)
         except subprocess.TimeoutExpired:

@@ -18,11 +18,12 @@ FOLDER = Path("events/schemas")
 TEMPLATE = Path("infrastructure/schemas.yaml")
 
 KEPT = ("description", "type", "format", "enum", "pattern", "minimum", "minLength", "minItems", "required")
-"""Keywords that mean the same in pydantic's draft 2020-12 and in draft 4, as far as the models need them."""
+"""Keywords of the models that have the same meaning in pydantic's draft 2020-12 and in draft 4."""
 ORDER = (*KEPT[:-1], "items", "properties", "required")
-"""Of a schema's keywords, so that it reads from the outside in."""
+"""The order of keywords in a schema."""
 LEFT_OUT = ("$defs", "title", "default", "additionalProperties")
-"""Titles repeat the names, defaults are not sent. No model allows other fields, but a later minor version may."""
+"""Keywords that are removed. Titles repeat the names, and defaults are not published. `additionalProperties` would
+forbid the fields that a later minor version adds."""
 
 # The fields that EventBridge puts around a detail (EventBridge user guide, "Events structure").
 ENVELOPE: Json = {
@@ -94,8 +95,8 @@ class Schema:
 
     Args:
         event: source and detail-type as EventBridge joins them in its own registries, `orders.service@OrderPlaced`.
-        major: first number of the version.
-        minor: its second number.
+        major: the first number of the version.
+        minor: the second number of the version.
         content: the JSON Schema of the whole event.
     """
 
@@ -106,31 +107,31 @@ class Schema:
 
     @property
     def name(self) -> str:
-        """The name in the registry, and the file's."""
+        """The name of the schema in the registry, and of its file."""
         return f"{self.event}.v{self.major}.{self.minor}"
 
     @property
     def text(self) -> str:
-        """The content as it is committed."""
+        """The content of the committed file."""
         return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
 
 
 def schema_of(source: str, detail_type: str, model: type[OrderDetail]) -> Schema:
-    """The schema of an event in the form that EventBridge's registry takes.
+    """Returns the schema of an event in the format of EventBridge's schema registry.
 
     Args:
-        source: the event's.
-        detail_type: the event's.
-        model: its detail; `version` is a literal, such as `1.0`.
+        source: the source of the event.
+        detail_type: the detail-type of the event.
+        model: the model of the detail. Its field `version` is a literal, such as `1.0`.
 
     Raises:
-        ValueError: the model has something that is not known to mean the same in draft 4.
+        ValueError: the model uses a keyword that has no known equivalent in draft 4.
     """
     (version,) = get_args(model.model_fields["version"].annotation)
     major, minor = map(int, version.split("."))
     generated = model.model_json_schema()
     detail = draft4(generated, generated.get("$defs", {}))
-    # An event of a later minor version is still one that a consumer with this schema takes
+    # A consumer with this schema also accepts events of a later minor version
     detail["properties"]["version"] = {"type": "string", "pattern": rf"^{major}\.[0-9]+$"}
     names = {"detail-type": {"type": "string", "enum": [detail_type]}, "source": {"type": "string", "enum": [source]}}
     content = {
@@ -147,14 +148,14 @@ def schema_of(source: str, detail_type: str, model: type[OrderDetail]) -> Schema
 
 
 def draft4(node: Json, definitions: Mapping[str, Json]) -> Json:
-    """A schema of pydantic's in draft 4, with the definitions where they are used.
+    """Converts a schema of pydantic to draft 4, with the definitions inline.
 
     Args:
         node: the schema, or a part of it.
-        definitions: what its references name.
+        definitions: the definitions that its references name.
 
     Raises:
-        ValueError: it has a keyword that is not known to mean the same.
+        ValueError: it uses a keyword that has no known equivalent.
     """
     result: Json = {}
     for keyword, value in node.items():
@@ -178,12 +179,12 @@ def draft4(node: Json, definitions: Mapping[str, Json]) -> Json:
 
 @dataclass(frozen=True)
 class Change:
-    """What is different in a newer schema.
+    """A difference between two schemas.
 
     Args:
-        path: the field's.
-        what: became of it.
-        breaks: whether it needs a new major version. Only an optional field that is new doesn't.
+        path: the path of the field.
+        what: the change, in words.
+        breaks: whether it needs a new major version. Only a new optional field does not.
     """
 
     path: str
@@ -192,14 +193,14 @@ class Change:
 
 
 def changes(old: Json, new: Json, path: str = "") -> Iterator[Change]:
-    """The differences between two schemas, except in their descriptions.
+    """Returns the differences between two schemas, except in their descriptions.
 
-    Even what makes a schema looser breaks: a consumer may count on a field to be there, or on an enum's values.
+    A less strict schema also breaks: a consumer can rely on a field being present, or on the values of an enum.
 
     Args:
         old: a schema, or a part of it.
-        new: the same of a newer version.
-        path: of the field that it describes.
+        new: the same part of a newer version.
+        path: the path of the field that it describes.
     """
     fields: Mapping[str, Json] = old.get("properties", {})
     now: Mapping[str, Json] = new.get("properties", {})
@@ -222,11 +223,11 @@ def changes(old: Json, new: Json, path: str = "") -> Iterator[Change]:
 
 
 def refusals(published: Iterable[Schema], current: Iterable[Schema]) -> list[str]:
-    """Why the models cannot be published under the versions that they name; a line for each reason.
+    """Returns the reasons why the models cannot be published under their versions, one line each.
 
     Args:
-        published: what is committed.
-        current: what the models say.
+        published: the committed schemas.
+        current: the schemas of the models.
     """
     lines = []
     for old, new in product(published, current):
@@ -239,12 +240,12 @@ def refusals(published: Iterable[Schema], current: Iterable[Schema]) -> list[str
 
 
 def from_models() -> list[Schema]:
-    """What the models say."""
+    """Returns the schemas of the models."""
     return [schema_of(*event, model) for event, model in DETAILS.items()]
 
 
 def committed(root: Path) -> list[Schema]:
-    """What is published."""
+    """Returns the committed schemas."""
     schemas = []
     for path in sorted((root / FOLDER).glob("*.json")):
         event, _, version = path.stem.rpartition(".v")
@@ -254,7 +255,7 @@ def committed(root: Path) -> list[Schema]:
 
 
 def template(schemas: Iterable[Schema]) -> str:
-    """The CloudFormation template of the registry."""
+    """Returns the CloudFormation template of the registry."""
     return HEADER + "".join(
         RESOURCE.format(
             logical_id=schema.event.partition("@")[2].replace("-", "") + f"V{schema.major}x{schema.minor}",
@@ -267,11 +268,11 @@ def template(schemas: Iterable[Schema]) -> str:
 
 
 def stale(root: Path, current: Iterable[Schema]) -> dict[Path, str]:
-    """The files that are not what they should be, with what they should be. Schemas of earlier versions stay.
+    """Returns the outdated files and their new content. Schemas of earlier versions are kept.
 
     Args:
-        root: of the project.
-        current: what the models say.
+        root: the folder of the project.
+        current: the schemas of the models.
     """
     schemas = {schema.name: schema for schema in [*committed(root), *current]}
     wanted = {root / FOLDER / f"{name}.json": schema.text for name, schema in schemas.items()}
@@ -282,13 +283,13 @@ def stale(root: Path, current: Iterable[Schema]) -> dict[Path, str]:
 def main(arguments: list[str] | None = None, root: Path = Path()) -> int:
     """`python -m tools.schemas [--check]`."""
     parser = argparse.ArgumentParser(prog="python -m tools.schemas", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if something would be written")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is outdated")
     check = parser.parse_args(arguments).check
     current = from_models()
     errors = refusals(committed(root), current)
     files = {} if errors else stale(root, current)
     if check:
-        errors += [f"{path} is not what the models say: make schemas" for path in files]
+        errors += [f"{path} is outdated: run make schemas" for path in files]
     for line in errors:
         print(f"error: {line}", file=sys.stderr)
     if errors:

@@ -223,27 +223,27 @@ def test_an_event_is_kept_as_it_was_before_its_first_redrive(stack: Stack) -> No
     assert [item["attempts"] for item in people.redriven] == [1]
 
 
-def test_a_record_that_names_a_command_is_mended_by_it_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_names_a_command_is_remediated_by_it_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     windows: list[Window] = []
     monkeypatch.setattr(chaos, "republish", lambda _stack, _order, window: windows.append(window))
     people, api = operators(stack, answers=0)
-    record = failed("NEW", mend="make republish FROM=2026-11-21T18:36:00Z TO=2026-11-21T18:37:00Z")
+    record = failed("NEW", remediation="make republish FROM=2026-11-21T18:36:00Z TO=2026-11-21T18:37:00Z")
 
     people.redrive([record])
     people.redrive([record])
 
     begin, end = (datetime(2026, 11, 21, 18, minute, tzinfo=UTC) for minute in (36, 37))
     assert windows == [Window(begin, end)]
-    assert people.mended == {"email:1/2"}
+    assert people.remediated == {"email:1/2"}
     assert api.calls == []
 
 
 def test_a_command_that_the_run_does_not_know_leaves_the_record_open(stack: Stack) -> None:
     people, _ = operators(stack, answers=0)
 
-    people.redrive([failed("NEW", mend="make replay FROM=2026-11-21T18:36:00Z")])
+    people.redrive([failed("NEW", remediation="make replay FROM=2026-11-21T18:36:00Z")])
 
-    assert people.mended == set()
+    assert people.remediated == set()
 
 
 def test_parked_messages_are_put_back(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def found() -> Snapshot:
         inventory=inventory,
         analytics=analytics,
         failed_events=[],
-        mended=frozenset(),
+        remediated=frozenset(),
         redriven=[],
         bus_events=[{"detail-type": "Event", "detail": {"metadata": {"eventId": event_id}}} for event_id in ids],
         mails=[
@@ -151,7 +151,7 @@ def test_a_request_without_an_order_of_its_own_is_found(found: Snapshot, told: P
 
 
 def test_an_order_that_no_client_knows_of_is_found(found: Snapshot) -> None:
-    assert check(replace(found, placed=found.placed[1:])) == ["order A: stored, but no client knows of it"]
+    assert check(replace(found, placed=found.placed[1:])) == ["order A: stored, but no client received it"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_an_order_that_no_client_knows_of_is_found(found: Snapshot) -> None:
     [
         (0, "202", "order A: its cancellation was accepted, but is not stored"),
         (0, "409 not-cancellable", "order A: its cancellation was refused, but it was not rejected"),
-        (1, None, "order B: cancelled, but nobody asked for that"),
+        (1, None, "order B: cancelled, but no client cancelled it"),
         (1, "503", "order B: the last answer to its cancellation was 503"),
     ],
 )
@@ -206,7 +206,7 @@ def test_an_event_that_was_never_published_is_found(found: Snapshot) -> None:
 @pytest.mark.parametrize(
     ("shortages", "violation"),
     [
-        ([], "order D: rejected, but nothing lacked"),
+        ([], "order D: rejected, but without a shortage"),
         ([shortage(1, 1)], "order D: rejected for 1 of PEN, but 1 were available"),
         ([shortage(2, 0)], "order D: rejected for 2 of PEN, but it asked for 1"),
         ([shortage(1, 0, "INK")], "order D: rejected for 1 of INK, but it asked for 0"),
@@ -254,7 +254,7 @@ def test_a_fact_without_an_event_is_found(found: Snapshot) -> None:
     fact = {"pk": "FACT#C2", "sk": "FACT"}  # a cancellation of what was never sold
 
     assert check(replace(found, analytics=[*found.analytics, fact])) == [
-        "analytics: event C2 was counted, but there is none to count"
+        "analytics: event C2 was counted, but is not stored"
     ]
 
 
@@ -278,7 +278,7 @@ def test_a_mail_that_was_not_sent_is_found(found: Snapshot) -> None:
 @pytest.mark.parametrize("mail", [Mail("E@example.com", "order-rejected", "D2"), Mail("A@example.com", "hello", "A2")])
 def test_a_mail_that_nothing_calls_for_is_found(found: Snapshot, mail: Mail) -> None:
     assert check(replace(found, mails=[*found.mails, mail])) == [
-        f"mail {mail.kind} of event {mail.event_id}: sent, but nothing calls for it or not to this recipient"
+        f"mail {mail.kind} of event {mail.event_id}: sent, but no event requires it, or not to this recipient"
     ]
 
 
@@ -362,7 +362,7 @@ def test_a_sender_that_was_too_slow_excuses_one_mail(found: Snapshot) -> None:
 
 
 @pytest.mark.parametrize("status", ["NEW", "RETRYING", "PARKED"])
-def test_a_failed_event_that_is_open_is_found_unless_it_was_mended(found: Snapshot, status: str) -> None:
+def test_a_failed_event_that_is_open_is_found_unless_it_was_remediated(found: Snapshot, status: str) -> None:
     run = replace(
         found,
         failed_events=[failed("inventory", "FaultInjected", status=status)],
@@ -370,7 +370,7 @@ def test_a_failed_event_that_is_open_is_found_unless_it_was_mended(found: Snapsh
     )
 
     assert check(run) == [f"failed event inventory:1: {status}, because of FaultInjected"]
-    assert check(replace(run, mended=frozenset({"inventory:1"}))) == []
+    assert check(replace(run, remediated=frozenset({"inventory:1"}))) == []
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class TestMain:
     ) -> None:
         (root / name).write_text((root / name).read_text().replace(PLACED.content["description"], "Was it?"))
         assert main(["--check"], root) == 1
-        assert f"error: {root / name} is not what the models say: make schemas\n" in capsys.readouterr().err
+        assert f"error: {root / name} is outdated: run make schemas\n" in capsys.readouterr().err
         assert main([], root) == 0
         assert PLACED.content["description"] in (root / name).read_text()
 
