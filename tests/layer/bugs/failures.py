@@ -54,7 +54,7 @@ def grow(module: ModuleType) -> None:
     """EventPublisherFunction makes an entry that is larger than PutEvents accepts."""
     size = module.Outgoing.size.fget
     module.Outgoing.size = property(
-        lambda entry: module.MAX_BYTES + 1 if strikes("LARGE", entry.entry) else size(entry)
+        lambda entry: module.MAX_BYTES + 1 if strikes("LARGE", vars(entry)) else size(entry)
     )
 
 
