@@ -25,20 +25,24 @@ TO :=
 BIN := .venv/bin
 SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 
+# The tests collect what the functions call in AWS; afterwards it is compared with what their roles allow.
+CALLS := .local/calls
+PERMISSIONS := tests/contract/test_permissions.py
+
 # One environment: `run` installs what the application and the runner need, `dev` the rest on top of it.
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
-.PHONY: help run demo load chaos seed republish replay reconcile unpark schemas catalogue openapi test lint audit format build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
+.PHONY: help run demo load chaos seed republish replay reconcile unpark schemas catalogue openapi test test-unit lint audit format build deploy token test-e2e destroy sam-invoke test-sam-local lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
-run: .venv/run ## start everything here and take orders on http://127.0.0.1:3000 (PORT=3000)
+run: .venv/run ## run the application on this machine: http://127.0.0.1:3000 (PORT=3000)
 	@$(BIN)/python -m local run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
 	  --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
 
-demo: .venv/run ## start a stack of its own, send every case of events/order_api/, show what became of them
+demo: .venv/run ## start a stack of its own, send every request of events/order_api/, show the outcomes
 	@$(BIN)/python -m tools.demo
 
 load: .venv/run ## place a file of invoices as orders, measure, and check the outcome: DATA=file.csv [SPEED=times real time]
@@ -52,7 +56,7 @@ chaos: .venv/run ## place orders under random faults and check the outcome: [SEE
 seed: .venv/run ## fill the catalogue and the stock of a running stack ([STACK=name] for a deployed one)
 	@$(BIN)/python -m tools.seed $(if $(STACK),--stack "$(STACK)")
 
-republish: .venv/run ## send stored events again: ORDER=ORD-… or FROM=… TO=… (RFC 3339) [STACK=name]
+republish: .venv/run ## publish stored events again: ORDER=ORD-… or FROM=… TO=… (RFC 3339) [STACK=name]
 	@$(BIN)/python -m tools.republish $(if $(ORDER),--order "$(ORDER)") $(if $(FROM),--from "$(FROM)") \
 	  $(if $(TO),--to "$(TO)") $(if $(STACK),--stack "$(STACK)")
 
@@ -72,39 +76,45 @@ catalogue: .venv/run ## write docs/events.md from the event models and the templ
 openapi: .venv/run ## write docs/openapi.json and docs/api.md from the code of the APIs
 	@PYTHONPATH=functions:layers/orderflow $(BIN)/python -m tools.openapi
 
-unpark: .venv/run ## move what the DLQ processor could not process back to the DLQ ([STACK=name])
+unpark: .venv/run ## move messages from the parking queue back to the DLQ ([STACK=name])
 	@$(BIN)/python -m tools.unpark $(if $(STACK),--stack "$(STACK)")
 
 test: .venv/dev ## run every test
-	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder --cov --cov-report=term
+	@rm -rf $(CALLS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term \
+	  --calls $(CALLS) --ignore $(PERMISSIONS)
+	@$(BIN)/python -m pytest -qq $(PERMISSIONS) --calls $(CALLS)
 
-lint: .venv/dev .venv-sam/done ## ruff, mypy --strict, cfn-lint and sam validate --lint
+test-unit: .venv/dev ## run the unit tests of the application, in seconds
+	@$(BIN)/python -m pytest tests/unit --ignore tests/unit/local --ignore tests/unit/tools
+
+lint: .venv/dev .venv-sam/done ## run ruff, mypy --strict, cfn-lint and sam validate --lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/cfn-lint template.yaml infrastructure/*.yaml
 	$(SAM) validate --lint --region us-east-1
 
-audit: .venv-audit/done ## checkov on templates and workflows, and known holes in the dependencies (asks PyPI)
+audit: .venv-audit/done ## check templates and workflows with checkov, dependencies for known vulnerabilities (asks PyPI)
 	.venv-audit/bin/checkov --config-file .checkov.yaml
 	.venv-audit/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 	  $(addprefix -r ,$(wildcard requirements/*.txt layers/dependencies/*.txt))
 
-format: .venv/dev ## let ruff format and mend the code
+format: .venv/dev ## format the code with ruff, and fix what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-build: .venv-sam/done ## sam build (needs python3.13 on the PATH)
+build: .venv-sam/done ## run sam build (needs python3.13 on the PATH)
 	$(SAM) build
 
-deploy: .venv/run .venv-sam/done ## sam build, sam deploy: [STAGE=sandbox|staging|prod] [CONFIRM=yes: don't ask] [PROTECT=no]
+deploy: .venv/run .venv-sam/done ## run sam build and sam deploy: [STAGE=sandbox|staging|prod] [CONFIRM=yes: don't ask] [PROTECT=no]
 	@$(BIN)/python -m tools.deploy --stage "$(STAGE)" $(if $(filter yes,$(CONFIRM)),--confirmed) \
 	  $(if $(filter no,$(PROTECT)),--unprotected)
 
-token: .venv/run ## an ID token of a test user, who is made if there is none: [AS=staff] [STACK=name]
+token: .venv/run ## print an ID token of a test user, who is created if missing: [AS=staff] [STACK=name]
 	@$(BIN)/python -m tools.token $(if $(AS),--as "$(AS)") $(if $(STACK),--stack "$(STACK)")
 
-test-e2e: .venv/dev ## the end-to-end tests against a deployed stack: STACK=name
+test-e2e: .venv/dev ## run the end-to-end tests against a deployed stack: STACK=name
 	@test -n "$(STACK)" || { echo "error: name a stack: make test-e2e STACK=name" >&2; exit 2; }
 	@$(BIN)/python -m pytest tests/e2e --stack "$(STACK)"
 
@@ -112,13 +122,13 @@ destroy: $(if $(STACK),.venv/run .venv-sam/done) ## delete a deployed stack with
 	@test -n "$(STACK)" || { echo "error: name a stack: make destroy STACK=name" >&2; exit 2; }
 	@$(BIN)/python -m tools.destroy --stack "$(STACK)" $(if $(filter yes,$(CONFIRM)),--confirmed)
 
-test-sam-local: .venv/dev .venv-sam/done ## every fixture through the real SAM CLI (needs Docker)
+test-sam-local: .venv/dev .venv-sam/done ## send every fixture through the real SAM CLI (needs Docker)
 	@$(BIN)/python -m tools.sam_local
 
 lock: .venv/uv ## pin the newest versions of everything, with hashes
 	$(BIN)/python -m tools.lock
 
-clean: ## remove what these commands made
+clean: ## remove everything that these commands created
 	rm -rf .venv .venv-sam .venv-audit .local .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 .venv/uv: requirements/uv.txt

@@ -138,13 +138,13 @@ def _outlasting(fault: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def stretched(template: Path, folder: Path) -> Path:
-    """Returns a copy of a template with longer time-outs, next to links to its code."""
+    """Returns a copy of a template with longer time-outs, next to links to its code and its nested templates."""
     copy = folder / "template.yaml"
     longer = re.sub(
         r"(?m)^(\s+Timeout: )(\d+)", lambda found: f"{found[1]}{int(found[2]) * STRETCH}", template.read_text()
     )
     copy.write_text(longer)
-    for name in ("functions", "layers"):
+    for name in ("functions", "layers", "infrastructure"):
         (folder / name).symlink_to(template.resolve().parent / name)
     return copy
 

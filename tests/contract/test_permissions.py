@@ -1,7 +1,7 @@
-"""What the roles allow, compared with what the functions called in this run's integration and end-to-end tests.
+"""Compares what the roles allow with what the functions called in the integration and end-to-end tests.
 
-A local stack checks no permissions, so a role that lacks one would fail in AWS only. This comes after the other tests,
-failure paths included, and needs their calls: without them it is skipped.
+A local stack checks no permissions, so a role that lacks one would fail in AWS only. `make test` runs this file after
+all other tests, which collect the calls in the folder that `--calls` names. Without that folder it is skipped.
 """
 
 import json
@@ -77,7 +77,7 @@ def _resource(resource: Any) -> str:
 def called(calls: Path) -> set[Permission]:
     found = {tuple(json.loads(line)) for file in calls.glob("*.jsonl") for line in file.read_text().splitlines()}
     if not found:
-        pytest.skip("no test of this run has called a function")
+        pytest.skip("no calls to compare: `make test` collects them")
     return found
 
 
@@ -96,7 +96,7 @@ def test_functions_may_do_nothing_that_they_never_do(
     allowed: set[Permission], called: set[Permission], calls: Path
 ) -> None:
     if {file.stem for file in calls.glob("*.jsonl")} < RUNS:
-        pytest.skip("only the calls of all tests say what is never called")
+        pytest.skip("only the calls of all tests show what is never called")
     unused = {permission for permission in allowed if not any(_covers(permission, use) for use in called)}
     known = {pattern: {permission for permission in unused if _fits(permission, pattern)} for pattern in NOT_CALLED}
     assert unused - set().union(*known.values()) == set()

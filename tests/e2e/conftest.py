@@ -1,4 +1,4 @@
-"""HTTP in, outcome out: against a stack of the tests' own on this machine, or a deployed one (--stack NAME)."""
+"""End-to-end tests of a local stack that they start, or of a deployed one (--stack NAME)."""
 
 import json
 import time
@@ -20,11 +20,11 @@ from tools.seed import seed
 from tools.stack import USERS, Stack, deployed_stack, sign_in
 
 PATIENCE = 180.0
-"""Seconds after which an outcome on this machine counts as lost, however busy the machine is."""
+"""Seconds until a test of a local stack gives up waiting, long enough for a busy machine."""
 DEPLOYED_PATIENCE = 300.0
-"""Seconds after which an outcome in an account counts as lost: a new event source mapping needs minutes to start."""
+"""Seconds until a test of a deployed stack gives up waiting: a new event source mapping needs minutes to start."""
 DEPLOYED_PAUSE = 1.0
-"""Seconds between two looks at a deployed stack; FilterLogEvents admits few calls a second in an account."""
+"""Seconds between two polls of a deployed stack; FilterLogEvents allows few calls per second and account."""
 DEPLOYED_CALLERS = 3
 """Requests at a time to a deployed stack: all functions of a new account share ten concurrent executions."""
 CLOCK_SKEW = 300.0
@@ -36,12 +36,12 @@ REASONS: Mapping[int, str] = {
     503: "API Gateway got no answer from the function, for example because the account's concurrency is used up",
     504: "the function did not answer within 30 seconds",
 }
-"""What a status usually means with which no test expects an answer."""
+"""The usual causes of statuses that no test expects."""
 DEPLOYED = pytest.StashKey[Stack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Find the deployed stack first, so that a missing region, credentials or stack is one line."""
+    """Find the deployed stack first, so that a missing region, credentials or stack is reported in one line."""
     if name := config.getoption("--stack"):
         try:
             config.stash[DEPLOYED] = deployed_stack(name)
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, against a deployed stack, the tests that start runners of their own."""
+    """Deselects the tests that start runners of their own if the stack is deployed."""
     if config.getoption("--stack"):
         items[:] = [item for item in items if "stack" in getattr(item, "fixturenames", ())]
 

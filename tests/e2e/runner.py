@@ -1,4 +1,4 @@
-"""The runner as a process of the tests' own."""
+"""Runs the local runner as a process."""
 
 import json
 import os
@@ -29,12 +29,12 @@ def described_by(state: Path) -> int | None:
 
 @contextmanager
 def running(template: Path, *more: str, output: IO[str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """The runner with a template, once it is ready or has ended. Its state is in the template's folder.
+    """Starts the runner, and waits until it is ready or has ended. Its state is in the folder of the template.
 
     Args:
         template: the SAM template.
         more: further arguments.
-        output: where its lines go; by default where those of the tests go.
+        output: for its standard output; by default that of the tests.
     """
     state = template.parent / "state"
     process = subprocess.Popen(

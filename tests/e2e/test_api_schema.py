@@ -1,4 +1,4 @@
-"""The running API keeps docs/openapi.json, whatever it is sent. Local only: it changes stock and redrives."""
+"""The running API conforms to docs/openapi.json. Local only: the tests change stock and redrive failed events."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def local(stack: Stack) -> Stack:
 
 
 @pytest.mark.parametrize(("method", "path"), [("post", "/orders"), ("put", "/admin/products/{productId}/stock")])
-def test_the_documents_examples_work_with_the_seed(local: Stack, shop: Shop, method: str, path: str) -> None:
+def test_the_examples_of_the_document_work_with_the_seed(local: Stack, shop: Shop, method: str, path: str) -> None:
     operation = DOCUMENT["paths"][path][method]
     (example,) = operation["requestBody"]["content"]["application/json"]["examples"].values()
     for parameter in operation["parameters"]:

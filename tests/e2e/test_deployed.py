@@ -1,4 +1,4 @@
-"""How the end-to-end tests treat a stack in an account. Nothing here needs one."""
+"""How the end-to-end tests treat a deployed stack. These tests need none."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_a_body_that_is_not_a_json_object_is_kept_as_a_message(body: bytes) -> N
 
 
 class Clock:
-    """A time that passes only while somebody sleeps."""
+    """A clock that advances only while a caller sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -104,23 +104,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_deployed_stack_has_five_minutes_and_is_asked_once_a_second(clock: Clock) -> None:
+def test_a_deployed_stack_is_polled_once_a_second_for_five_minutes(clock: Clock) -> None:
     assert shop(DEPLOYED).eventually(lambda: clock.now >= 299)
     assert set(clock.naps) == {1.0}
 
 
-def test_a_stack_on_this_machine_is_asked_often(clock: Clock) -> None:
+def test_a_local_stack_is_polled_often(clock: Clock) -> None:
     assert shop(LOCAL).eventually(lambda: clock.now >= 10)
     assert max(clock.naps) < 0.1
 
 
 @pytest.mark.parametrize("stack", [LOCAL, DEPLOYED])
-def test_what_never_happens_fails_the_test(clock: Clock, stack: Stack) -> None:
+def test_a_condition_that_never_becomes_true_fails_the_test(clock: Clock, stack: Stack) -> None:
     with pytest.raises(AssertionError, match="not within"):
         shop(stack).eventually(lambda: False)
 
 
-def test_a_deployed_stack_has_few_callers_at_once() -> None:
+def test_a_deployed_stack_gets_few_requests_at_a_time() -> None:
     assert callers(DEPLOYED) == DEPLOYED_CALLERS == 3
     assert callers(LOCAL) > DEPLOYED_CALLERS
 
@@ -160,7 +160,7 @@ def collected(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_missing_region_is_one_line() -> None:
+def test_a_missing_region_is_reported_in_one_line() -> None:
     done = collected()
 
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

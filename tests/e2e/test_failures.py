@@ -1,7 +1,7 @@
-"""Each way to fail, from end to end: a record says who failed and why, neighbours go on, and one redrive mends it.
+"""Each way to fail, end to end: a record says who failed and why, other orders go on, and one redrive completes it.
 
-The application that runs here is a copy with bugs. Each strikes orders of its own, which name it in their product,
-until it is fixed. Local only: it needs fast time.
+The application that runs here has the bugs of tests/layer/bugs/failures.py. A bug strikes the orders for a product with
+its name, from when it is planted until it is fixed. Local only: it needs fast time.
 """
 
 import json
@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.changed_copy import Change, changed_copy
 from tests.customer import ADDRESS
 from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
+from tests.variants import Template, add_bugs, variant
 from tools.http import Api
 from tools.own_stack import PREPARE
 from tools.seed import seed
@@ -25,73 +25,32 @@ from tools.stack import local_stack
 from tools.unpark import unpark
 
 TIME_SCALE = 50
-BUGS = """
-import json
-import time
-from pathlib import Path
-
-def has(name, event):
-    return Path({flags!r}, name).exists() and name + "-" in json.dumps(event, default=str)
-
-def strike(event, *names):
-    for name in names:
-        if has(name, event):
-            time.sleep(100 if name == "SLEEPS" else 0)
-            raise ValueError(name)
-"""
-
-
-def _timeout(function: str, seconds: int) -> tuple[str, str]:
-    """The text that sets the time-out of a function with an alarm of its own, and its replacement."""
-    before = f"{function}Errors, !Ref AWS::NoValue]]}}\n      Timeout: "
-    return before + "30\n", before + f"{seconds}\n"
+TIMEOUTS = {
+    "OrderApiFunction": 180,
+    "OrderStatusFunction": 180,
+    "InventoryFunction": 180,
+    "EmailFunction": 180,
+    "SalesReportFunction": 180,
+    "AnalyticsFunction": 180,  # as long as its queue hides a message
+    "EventPublisherFunction": 900,
+    "DlqProcessorFunction": 900,
+    "BackofficeApiFunction": 900,
+}
+"""Seconds. Fast time does not make a function faster, so it needs a longer time-out; longest are those of the functions
+that invoke others, which on a busy machine wait until these have started."""
 
 
-CHANGES = [
-    Change(
-        "functions/inventory/handler.py",
-        "from inventory import domain",
-        "import bugs\nfrom inventory import domain",
-    ),
-    Change(
-        "functions/inventory/handler.py",
-        '    detail = with_decimals(event["detail"])',
-        '    bugs.strike(event, "RAISES", "SLEEPS", "JAMS")\n    detail = with_decimals(event["detail"])',
-    ),
-    Change("functions/orders/domain.py", "from typing", "import bugs\nfrom typing"),
-    Change("functions/orders/domain.py", "    return ", '    bugs.strike(item, "POISON")\n    return '),
-    Change("functions/event_publisher/handler.py", "import boto3", "import boto3\nimport bugs"),
-    Change(
-        "functions/event_publisher/handler.py",
-        "if entry.size <= MAX_BYTES]",
-        'if entry.size <= (9 if bugs.has("LARGE", entry.entry) else MAX_BYTES)]',
-    ),
-    Change("functions/analytics/counting_handler.py", "import boto3", "import boto3\nimport bugs"),
-    Change(
-        "functions/analytics/counting_handler.py",
-        "            fact = fact_of(event)",
-        '            bugs.strike(event, "UNCOUNTED")\n            fact = fact_of(event)',
-    ),
-    Change("functions/dlq_processor/handler.py", "import boto3", "import boto3\nimport bugs"),
-    Change(
-        "functions/dlq_processor/handler.py",
-        "    try:\n        found = classify(",
-        '    try:\n        bugs.strike(message, "JAMS")\n        found = classify(',
-    ),
-    # Where time is fast, functions that take as long as ever need more of it, and what is received often less.
-    # Whoever invokes others waits, on a busy machine, seconds for each until it has started again
-    Change("template.yaml", "    MemorySize: 512\n    Timeout: 10\n", "    MemorySize: 512\n    Timeout: 180\n"),
-    Change("template.yaml", "Timeout: 29 ", "Timeout: 900 "),
-    Change("template.yaml", "      Timeout: 180\n", "      Timeout: 900\n"),
-    Change("template.yaml", *_timeout("EventPublisher", 900)),
-    Change("template.yaml", *_timeout("Analytics", 180)),  # as long as the queue hides a message
-    Change("template.yaml", "VisibilityTimeout: 1080", "VisibilityTimeout: 900"),
-    Change("template.yaml", "maxReceiveCount: 5", "maxReceiveCount: 1"),
-]
+def for_fast_time(template: Template) -> None:
+    resources = template["Resources"]
+    for name, seconds in TIMEOUTS.items():
+        resources[name]["Properties"]["Timeout"] = seconds
+    dlq = resources["OrderEventsDlq"]["Properties"]
+    dlq["VisibilityTimeout"] = TIMEOUTS["DlqProcessorFunction"]
+    dlq["RedrivePolicy"]["maxReceiveCount"] = 1
 
 
 class Bugs:
-    """The bugs of the copy; each is in it until it is fixed."""
+    """The bugs of the application; each has a file in the folder while it is planted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -105,7 +64,7 @@ class Bugs:
 
 @dataclass
 class Failing:
-    """The copy, running.
+    """The application with bugs, running.
 
     Args:
         shop: as its users see it.
@@ -197,13 +156,16 @@ def failing(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[F
     folder = tmp_path_factory.mktemp("failing")
     flags, faults = folder / "bugs", folder / "faults.json"
     flags.mkdir()
-    template = changed_copy(folder, CHANGES)
-    (folder / "functions" / "bugs.py").write_text(BUGS.format(flags=str(flags)))
+
+    def change(template: Template) -> None:
+        for_fast_time(template)
+        add_bugs(template, "bugs.failures", PLANTED_BUGS=str(flags))
+
     down = {"call": "sesv2.SendEmail", "kind": "error", "probability": 1}
     faults.write_text(json.dumps({"seed": 1, "faults": [down]}))
     options = ["--quiet", "--time-scale", str(TIME_SCALE), "--fault", str(faults), "--prepare", PREPARE]
     options += ["--calls", str(calls / "failures.jsonl")]
-    with running(template, *options, "--parameter", "SenderEmail=shop@example.com"):
+    with running(variant(folder, change), *options, "--parameter", "SenderEmail=shop@example.com"):
         stack = local_stack(folder / "state" / "stack.json")
         yield Failing(Shop(stack, Api(stack, connections=4)), Bugs(flags), faults)
 

@@ -1,4 +1,4 @@
-"""Faults that the runner is told to make, as the callers of a stack see them. Local only."""
+"""Faults that the runner injects, as the callers of a stack see them. Local only."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def handler(event, context):
 """
 
 
-def test_a_message_is_handed_over_again(tmp_path: Path) -> None:
+def test_a_message_is_delivered_twice(tmp_path: Path) -> None:
     template, file = stack(tmp_path, {"queue": "JobsQueue", "kind": "duplicate", "probability": 1, "times": 1})
     (tmp_path / "code" / "taker.py").write_text(TAKER)
     template.write_text(template.read_text() + QUEUE)
@@ -78,14 +78,14 @@ def test_a_message_is_handed_over_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "state" / "faults.jsonl").read_text())["queue"] == "JobsQueue"
 
 
-def test_a_fault_for_what_the_template_lacks_is_refused(tmp_path: Path) -> None:
+def test_a_fault_for_a_queue_that_the_template_lacks_is_refused(tmp_path: Path) -> None:
     template, file = stack(tmp_path, {"queue": "JobsQueue", "kind": "duplicate", "probability": 0.5})
     assert "faults[0]" in refusal(template, "--port", "0", "--fault", str(file))
     file.unlink()
     assert "No such file" in refusal(template, "--port", "0", "--fault", str(file))
 
 
-def test_reads_that_need_consistency_see_what_was_just_written(tmp_path: Path) -> None:
+def test_strongly_consistent_reads_return_the_latest_write(tmp_path: Path) -> None:
     stale = {"call": "dynamodb.GetItem", "kind": "stale", "probability": 1, "seconds": 3600}
     (tmp_path / "faults.json").write_text(json.dumps({"seed": 7, "faults": [stale]}))
     with local_stack_of_own("--fault", tmp_path / "faults.json") as own:

@@ -1,4 +1,4 @@
-"""The mails that orders lead to, as they lie in the local stack's folder."""
+"""The e-mails about orders, as the local stack writes them to its folder."""
 
 import email
 import email.policy
@@ -34,7 +34,9 @@ def order(shop: Shop, price: str) -> str:
     return order_id
 
 
-def test_a_confirmed_orders_customer_has_one_mail_even_if_its_events_come_again(shop: Shop, mails: Mails) -> None:
+def test_the_customer_of_a_confirmed_order_receives_one_mail_even_if_its_events_are_republished(
+    shop: Shop, mails: Mails
+) -> None:
     order_id = order(shop, price="79.90")
     eventually(lambda: mails(order_id))
     republish.republish(shop.stack, order_id, republish.EVER)
@@ -47,14 +49,14 @@ def test_a_confirmed_orders_customer_has_one_mail_even_if_its_events_come_again(
     assert "Total: 79.90 USD" in body.get_content()
 
 
-def test_an_order_over_1000_is_told_to_the_sales_address_too(shop: Shop, mails: Mails) -> None:
+def test_an_order_over_1000_is_sent_to_the_sales_address_too(shop: Shop, mails: Mails) -> None:
     high, low = order(shop, price="1000.01"), order(shop, price="1000.00")
     eventually(lambda: len(mails(high)) == 2 and mails(low))
     assert {mail["To"] for mail in mails(high)} == {"sales@example.com", "ada@example.com"}
     assert [mail["To"] for mail in mails(low)] == ["ada@example.com"]
 
 
-def test_a_rejected_and_a_cancelled_order_are_told_to_the_customer(shop: Shop, mails: Mails) -> None:
+def test_the_customer_receives_a_mail_about_a_rejected_and_a_cancelled_order(shop: Shop, mails: Mails) -> None:
     rejected = str(shop.place((shop.product(stock=0), 1)).body["orderId"])
     assert shop.outcome(rejected)["status"] == "REJECTED"
     cancelled = order(shop, price="10.00")

@@ -1,4 +1,4 @@
-"""An order's way through the running application."""
+"""Orders, placed through the API of the running application."""
 
 import json
 import uuid
@@ -44,7 +44,7 @@ def test_a_cancelled_order_gives_its_items_back(shop: Shop) -> None:
     shop.eventually(lambda: shop.stock(product) == (5, 0))
 
 
-def test_orders_at_once_never_sell_more_than_there_is(shop: Shop) -> None:
+def test_concurrent_orders_never_sell_more_than_the_stock(shop: Shop) -> None:
     product = shop.product(stock=5)
     with ThreadPoolExecutor(8) as pool:
         placed = list(pool.map(lambda _: shop.place((product, 1)).body["orderId"], range(12)))
@@ -73,7 +73,7 @@ def test_the_audit_trail_shows_what_was_published(shop: Shop) -> None:
     assert all(published[event["detail-type"]] == event["detail"] for event in trail)
 
 
-def test_events_sent_again_change_nothing(shop: Shop) -> None:
+def test_republished_events_change_nothing(shop: Shop) -> None:
     product = shop.product(stock=5)
     order_id = shop.place((product, 2)).body["orderId"]
     order = shop.outcome(order_id)
@@ -86,7 +86,7 @@ def test_events_sent_again_change_nothing(shop: Shop) -> None:
     assert shop.stock(product) == (2, 3)
 
 
-def test_an_order_is_its_customers_own(shop: Shop) -> None:
+def test_a_customer_cannot_read_the_order_of_another(shop: Shop) -> None:
     order_id = shop.place((shop.product(stock=5), 1), user="staff").body["orderId"]
     assert shop.call("GET", f"/orders/{order_id}").status == 404
     assert shop.call("GET", f"/orders/{order_id}", user="staff").status == 200
@@ -105,7 +105,7 @@ def test_a_forged_token_is_refused(shop: Shop) -> None:
     assert answer.status == 401
 
 
-def test_an_invalid_order_is_a_problem_that_names_the_field(shop: Shop) -> None:
+def test_the_problem_for_an_invalid_order_names_the_fields(shop: Shop) -> None:
     body = json.dumps({"items": [{"productId": "PROD-MOUSE", "quantity": 0}]})
     answer = shop.call("POST", "/orders", headers={"content-type": "application/json"}, body=body)
     assert answer.status == 422

@@ -1,4 +1,4 @@
-"""Failed events that are parked are told to the alert topic by the pipe, each once."""
+"""The pipe sends an alert about each failed event that is parked, once."""
 
 import json
 import uuid
@@ -14,7 +14,7 @@ CUSTOMER = "ada@example.com"
 
 @pytest.fixture
 def alerts(shop: Shop) -> Iterator[Callable[[], list[str]]]:
-    """Gives all alerts of the pipe so far."""
+    """Returns all alerts of the pipe so far."""
     topics, queues = shop.stack.client("sns"), shop.stack.client("sqs")
     topic = shop.stack.outputs["AlertTopicArn"]
     name = f"alerts-{uuid.uuid4().hex}"
@@ -48,7 +48,7 @@ def alerts(shop: Shop) -> Iterator[Callable[[], list[str]]]:
 
 
 def fail(shop: Shop, reason: str) -> str:
-    """The id of a new failed event: something that the e-mail function has put aside, and never can handle."""
+    """Creates a failed event of a function that does not exist, and returns its id."""
     event_id = uuid.uuid4().hex
     event = {
         "detail-type": "Order Confirmed",
@@ -80,7 +80,9 @@ def act(shop: Shop, failure_id: str, what: str) -> dict[str, Any]:
     return dict(answer.body)
 
 
-def test_a_parked_event_is_told_of_once_and_no_later_change_of_it(shop: Shop, alerts: Callable[[], list[str]]) -> None:
+def test_a_parked_event_causes_one_alert_and_its_later_changes_cause_none(
+    shop: Shop, alerts: Callable[[], list[str]]
+) -> None:
     failed, later = fail(shop, "Refused"), fail(shop, "Refused")
 
     assert act(shop, failed, "park")["status"] == "PARKED"

@@ -1,4 +1,4 @@
-"""Replays from the archive: who gets what happened before, and who does not. Local only: with neighbours of its own."""
+"""Replays from the archive: which rules deliver past events again, and which do not. Local only."""
 
 import json
 import uuid
@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from tests.changed_copy import Change, changed_copy
 from tests.customer import ADDRESS
 from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
+from tests.variants import Template, add, variant
 from tests.webhook import Webhook, webhook
 from tools.http import Api
 from tools.own_stack import PREPARE
 from tools.reconcile import BusRecord, read_table, scanner
 from tools.replay import start, wait
-from tools.stack import local_stack
+from tools.stack import Stack, local_stack
 
 STAGING = "arn:aws:events:us-east-1:123456789012:event-bus/staging-bus"
-NEIGHBOURS = """
+TARGETS = """
 Resources:
   StagingBus:
     Type: AWS::Events::EventBus
@@ -35,26 +35,30 @@ Resources:
       EventBusName: !Ref StagingBus
       EventPattern: {source: [orders.service]}
       Targets: [{Id: Queue, Arn: !GetAtt StagingQueue.Arn}]
-  FeedQueue:
-    Type: AWS::SQS::Queue
-    Properties: {QueueName: feed}
-  FeedSubscription:
-    Type: AWS::SNS::Subscription
-    Properties:
-      TopicArn: !Ref SalesFeedTopic
-      Protocol: sqs
-      Endpoint: !GetAtt FeedQueue.Arn
-      RawMessageDelivery: true
 """
-CHANGES = [
-    Change("template.yaml", "\nResources:\n", NEIGHBOURS),
-    Change("template.yaml", "MaximumBatchingWindowInSeconds: 5", "MaximumBatchingWindowInSeconds: 1"),
-]
+
+
+def change(template: Template) -> None:
+    add(template, TARGETS)
+    queue = template["Resources"]["AnalyticsFunction"]["Properties"]["Events"]["Queue"]
+    queue["Properties"]["MaximumBatchingWindowInSeconds"] = 1
+
+
+def subscribe_queue(stack: Stack, name: str) -> None:
+    """Creates a queue that receives the sales feed."""
+    arn = f"arn:aws:sqs:us-east-1:123456789012:{name}"
+    stack.client("sqs").create_queue(QueueName=name)
+    stack.client("sns").subscribe(
+        TopicArn=stack.outputs["SalesFeedTopicArn"],
+        Protocol="sqs",
+        Endpoint=arn,
+        Attributes={"RawMessageDelivery": "true"},
+    )
 
 
 @dataclass
 class Replaying:
-    """The application with an archive, as its users, its operators and its neighbours see it.
+    """The application with an archive, as its users, its operators and its integrations see it.
 
     Args:
         shop: as its users see it.
@@ -69,7 +73,7 @@ class Replaying:
     begun: datetime
 
     def order(self, stock: int = 5, cancelled: bool = False) -> str:
-        """The id of an order for one thing, whose events have reached everybody."""
+        """The id of an order for one thing, whose events have reached all consumers."""
         body = {"items": [{"productId": self.shop.product(stock), "quantity": 1}], "shippingAddress": ADDRESS}
         answer = self.shop.call(
             "POST",
@@ -84,7 +88,7 @@ class Replaying:
             assert self.shop.call("POST", f"/orders/{order_id}/cancellation").status == 202
         wanted = 2 if cancelled else 1
         eventually(lambda: self.mails(order_id) == wanted)
-        eventually(lambda: len(self.told(order_id)) == (wanted if stock else 0))
+        eventually(lambda: len(self.sent_to_the_warehouse(order_id)) == (wanted if stock else 0))
         self.settle()
         return order_id
 
@@ -125,14 +129,14 @@ class Replaying:
         assert self.shop.stack.mails is not None
         return len(list(self.shop.stack.mails.glob(f"*{order_id.lower()}*.eml")))
 
-    def told(self, order_id: str) -> list[tuple[str, str]]:
-        """What the warehouse was told of an order, sorted: detail-type, and the replay's name or nothing."""
+    def sent_to_the_warehouse(self, order_id: str) -> list[tuple[str, str]]:
+        """The events about an order that the warehouse received, sorted: detail-type, and the replay's name or ""."""
         events = [json.loads(call.body) for call in self.warehouse.calls]
         ours = (event for event in events if event["detail"]["orderId"] == order_id)
         return sorted((event["detail-type"], event.get("replay-name", "")) for event in ours)
 
     def received(self, queue: str) -> list[dict[str, Any]]:
-        """The messages of a neighbour's queue, which holds them no longer then."""
+        """Receives and deletes the messages of a queue."""
         sqs, found = self.shop.stack.client("sqs"), list[dict[str, Any]]()
         url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
@@ -142,7 +146,7 @@ class Replaying:
         return found
 
     def counted(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The analytics table: facts and counters, but for when they were counted."""
+        """The analytics table: facts and counters, without the time of counting."""
         items = read_table(scanner(self.shop.stack), self.shop.stack.outputs["AnalyticsTableName"])
         kept = ({name: value for name, value in item.items() if name != "countedAt"} for item in items)
         return {(item["pk"], item["sk"]): item for item in kept}
@@ -166,12 +170,13 @@ def replaying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replaying]:
     begun = datetime.now(UTC).replace(microsecond=0)  # an event's time is cut to the second
     with webhook() as warehouse:
         options += ["--parameter", f"FulfilmentWebhookUrl={warehouse.url}/orders"]
-        with running(changed_copy(folder, CHANGES), "--quiet", "--prepare", PREPARE, *options):
+        with running(variant(folder, change), "--quiet", "--prepare", PREPARE, *options):
             stack = local_stack(folder / "state" / "stack.json")
+            subscribe_queue(stack, "feed")
             yield Replaying(Shop(stack, Api(stack, connections=4)), warehouse, BusRecord(stack), begun)
 
 
-def test_a_consumer_that_had_the_events_counts_none_twice(replaying: Replaying) -> None:
+def test_a_consumer_that_counted_the_events_before_counts_none_twice(replaying: Replaying) -> None:
     replaying.order()
     replaying.order(cancelled=True)
     before = replaying.counted()
@@ -192,9 +197,9 @@ def test_a_new_consumer_catches_up_from_the_archive(replaying: Replaying) -> Non
     assert replaying.counted() == before
 
 
-def test_a_replay_to_every_rule_writes_to_nobody_and_changes_nothing(replaying: Replaying) -> None:
+def test_a_replay_to_every_rule_sends_nothing_outside_and_changes_nothing(replaying: Replaying) -> None:
     order_id = replaying.order(cancelled=True)
-    before, told = replaying.counted(), replaying.told(order_id)
+    before, sent = replaying.counted(), replaying.sent_to_the_warehouse(order_id)
     order = replaying.shop.call("GET", f"/orders/{order_id}").body
     replaying.received("feed")
     replaying.replay()
@@ -202,28 +207,28 @@ def test_a_replay_to_every_rule_writes_to_nobody_and_changes_nothing(replaying: 
     assert replaying.counted() == before
     follow_up = replaying.order()  # its mails and calls come behind those of the replay
     assert (replaying.mails(order_id), replaying.mails(follow_up)) == (2, 1)
-    assert replaying.told(order_id) == told
+    assert replaying.sent_to_the_warehouse(order_id) == sent
     assert [line["orderId"] for line in replaying.received("feed")] == [follow_up]
     assert replaying.shop.call("GET", f"/orders/{order_id}").body == order
     assert replaying.received("staging") == []
 
 
-def test_a_redrive_to_the_webhook_reaches_it_alone(replaying: Replaying) -> None:
+def test_a_redrive_to_the_webhook_reaches_no_other_target(replaying: Replaying) -> None:
     order_id = replaying.order(cancelled=True)
-    told, before = replaying.told(order_id), replaying.counted()
+    sent, before = replaying.sent_to_the_warehouse(order_id), replaying.counted()
     replaying.received("feed")
     name = replaying.replay("fulfilment-webhook", name=f"redrive-{uuid.uuid4().hex}")
     again = [("Order Confirmed", name), ("Order Cancelled", name)]
-    eventually(lambda: replaying.told(order_id) == sorted(told + again))
+    eventually(lambda: replaying.sent_to_the_warehouse(order_id) == sorted(sent + again))
     replaying.settle()
-    assert replaying.received("feed") == []  # which takes redrives too, but was not asked
+    assert replaying.received("feed") == []  # which accepts redrives too, but this one names another rule
     assert replaying.received("staging") == []
     assert (replaying.mails(order_id), replaying.counted()) == (2, before)
 
 
-def test_a_replay_to_staging_reaches_the_other_bus_alone(replaying: Replaying) -> None:
+def test_a_replay_to_staging_reaches_no_other_target(replaying: Replaying) -> None:
     order_id = replaying.order(cancelled=True)
-    told = replaying.told(order_id)
+    sent = replaying.sent_to_the_warehouse(order_id)
     replaying.received("feed")
     name = replaying.replay("replay-to-staging", name=f"to-staging-{uuid.uuid4().hex}")
     replaying.settle()
@@ -231,4 +236,8 @@ def test_a_replay_to_staging_reaches_the_other_bus_alone(replaying: Replaying) -
     types = ["Order Placed", "Order Confirmed", "Order Cancelled"]
     assert [event["detail-type"] for event in there] == types
     assert {event["replay-name"] for event in there} == {name}
-    assert (replaying.told(order_id), replaying.mails(order_id), replaying.received("feed")) == (told, 2, [])
+    assert (replaying.sent_to_the_warehouse(order_id), replaying.mails(order_id), replaying.received("feed")) == (
+        sent,
+        2,
+        [],
+    )

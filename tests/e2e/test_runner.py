@@ -1,4 +1,4 @@
-"""The runner as a program: what it prints and leaves behind when it starts, fails and stops. Local only."""
+"""The runner's command line: output, files and processes when it starts, fails and stops. Local only."""
 
 import fcntl
 import json
@@ -54,7 +54,7 @@ Resources:
 
 @pytest.fixture
 def template(tmp_path: Path) -> Path:
-    """A template with one function that answers what it is sent."""
+    """A template with one function that returns its event."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "echo.py").write_text(ECHO)
     path = tmp_path / "template.yaml"
@@ -73,7 +73,7 @@ def children(pid: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    """Whether a process runs. A zombie does not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
@@ -88,14 +88,14 @@ def test_ctrl_c_stops_everything_and_leaves_no_process(template: Path) -> None:
     assert not (template.parent / "state" / "stack.json").exists()
 
 
-def test_functions_of_a_killed_runner_end_too(template: Path) -> None:
+def test_the_functions_of_a_killed_runner_end(template: Path) -> None:
     with running(template) as process:
         functions = children(process.pid)
         process.kill()
         eventually(lambda: not any(alive(pid) for pid in functions))
 
 
-def test_a_closed_terminal_stops_everything_in_order(template: Path) -> None:
+def test_closing_the_terminal_stops_everything(template: Path) -> None:
     state = template.parent / "state"
     terminal, end = pty.openpty()
     process = subprocess.Popen(
@@ -133,7 +133,7 @@ with local_stack_of_own():
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
-def test_the_stack_of_a_program_that_is_ended_ends_too(end: signal.Signals) -> None:
+def test_the_stack_of_a_program_ends_with_the_program(end: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", OWN_STACK], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
     ) as program:
@@ -152,7 +152,7 @@ def test_the_stack_of_a_program_that_is_ended_ends_too(end: signal.Signals) -> N
                 os.kill(runner, signal.SIGKILL)
 
 
-def test_one_function_is_run_with_one_event(template: Path) -> None:
+def test_invoke_runs_a_function_with_an_event(template: Path) -> None:
     state = template.parent / "state"
     event = template.parent / "event.json"
     event.write_text('{"answer": 42}')
@@ -167,14 +167,14 @@ def test_one_function_is_run_with_one_event(template: Path) -> None:
         assert unknown.stderr == "error: the template has no function OtherFunction; it has EchoFunction\n"
 
 
-def test_invoke_says_that_nothing_is_running(tmp_path: Path) -> None:
+def test_invoke_reports_that_no_stack_is_running(tmp_path: Path) -> None:
     told = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
     assert told.returncode == 1
     assert told.stderr.startswith("error: no running stack")
 
 
 def refusal(template: Path, *more: str) -> str:
-    """The one line of a start that fails."""
+    """The error message of a start that fails, one line."""
     state = template.parent / "state"
     told = run("run", "--template", template, "--state", state, *more)
     assert told.returncode == 1
@@ -184,13 +184,13 @@ def refusal(template: Path, *more: str) -> str:
     return lines[0]
 
 
-def test_a_taken_port_is_named(template: Path) -> None:
+def test_the_error_for_a_port_in_use_names_it(template: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         assert f"port {port} is taken" in refusal(template, "--port", port)
 
 
-def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on(template: Path) -> None:
+def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_keeps_running(template: Path) -> None:
     state = template.parent / "state"
     with running(template):
         told = run("run", "--template", template, "--state", state, "--port", "0")
@@ -201,9 +201,7 @@ def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_goes_on(temp
 
 
 @pytest.mark.parametrize("left", ['{{"pid": {pid}, "apiUrl": "http://127.0.0.1:3000"}}', '{{"pid": {pid}', ""])
-def test_a_description_left_behind_is_replaced_even_if_its_process_id_is_in_use_again(
-    template: Path, left: str
-) -> None:
+def test_an_old_description_is_replaced_even_if_its_process_id_is_in_use_again(template: Path, left: str) -> None:
     state = template.parent / "state"
     state.mkdir()
     (state / "stack.json").write_text(left.format(pid=os.getpid()))
@@ -229,7 +227,7 @@ def test_a_killed_stack_does_not_keep_the_next_one_from_starting(template: Path)
 @pytest.mark.parametrize(
     ("text", "reason"), [("{", "is not valid JSON"), ("[]", "does not describe a stack"), ("{}", "does not describe")]
 )
-def test_invoke_names_a_description_that_it_cannot_read(tmp_path: Path, text: str, reason: str) -> None:
+def test_the_error_for_an_unreadable_description_names_it(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "stack.json").write_text(text)
     told = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
     assert told.returncode == 1
@@ -237,7 +235,7 @@ def test_invoke_names_a_description_that_it_cannot_read(tmp_path: Path, text: st
     assert line.startswith(f"error: {tmp_path}/stack.json {reason}")
 
 
-def test_what_a_run_writes_is_readable_by_its_user_only(template: Path) -> None:
+def test_the_files_of_a_run_are_readable_by_its_user_only(template: Path) -> None:
     state = template.parent / "state"
     before = os.umask(0)
     try:
@@ -250,14 +248,14 @@ def test_what_a_run_writes_is_readable_by_its_user_only(template: Path) -> None:
     assert modes["stack.json"] == 0o600
 
 
-def test_a_folder_for_the_state_that_cannot_be_made_is_named(template: Path) -> None:
+def test_the_error_for_a_state_folder_that_cannot_be_created_names_it(template: Path) -> None:
     told = run("run", "--template", template, "--state", template, "--port", "0")
     assert told.returncode == 1
     (line,) = told.stderr.splitlines()
     assert line.startswith(f"error: --state {template}: ")
 
 
-def test_a_handler_that_cannot_be_imported_is_named(template: Path) -> None:
+def test_the_error_for_a_handler_that_cannot_be_imported_names_it(template: Path) -> None:
     template.write_text(FUNCTION.format(code="code/", handler="missing.handler"))
     line = refusal(template, "--port", "0")
     assert "EchoFunction" in line
@@ -274,12 +272,12 @@ def test_a_handler_that_cannot_be_imported_is_named(template: Path) -> None:
         (BAD_RULE, "bad-rule"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_named(template: Path, text: str, named: str) -> None:
+def test_the_error_for_an_invalid_template_names_the_cause(template: Path, text: str, named: str) -> None:
     template.write_text(text)
     assert named in refusal(template, "--port", "0")
 
 
-def test_a_missing_template_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_template_names_it(tmp_path: Path) -> None:
     assert "nothing.yaml" in refusal(tmp_path / "nothing.yaml", "--port", "0")
 
 

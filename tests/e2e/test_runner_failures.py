@@ -1,4 +1,4 @@
-"""What fails ends in the queue that a template names, as AWS would put it there. Local only: it needs fast time."""
+"""Failures reach the failure destinations of a template in AWS's formats. Local only: the tests need fast time."""
 
 import json
 from collections.abc import Iterator
@@ -126,7 +126,7 @@ def publish(shop: Stack, source: str, do: str = "raise") -> str:
 
 
 def messages(shop: Stack, output: str, number: int) -> list[dict[str, Any]]:
-    """So many messages of a queue, in the order they came, once they are there."""
+    """Receives and deletes so many messages of a queue, and fails if there are more."""
     queue, url = shop.client("sqs"), shop.outputs[output]
     found: list[dict[str, Any]] = []
 
@@ -165,7 +165,7 @@ def test_a_function_throttled_to_zero_leaves_an_invocation_record_and_no_rule_me
     assert record["requestPayload"]["id"] == event_id
 
 
-def test_an_event_for_a_target_that_is_not_there_leaves_the_event_with_the_reason(shop: Stack) -> None:
+def test_an_event_for_a_missing_target_goes_to_the_dlq_with_the_reason(shop: Stack) -> None:
     event_id = publish(shop, "missing")
     (message,) = messages(shop, "DlqUrl", 1)
     attributes = {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
@@ -175,7 +175,7 @@ def test_an_event_for_a_target_that_is_not_there_leaves_the_event_with_the_reaso
     assert attributes["TARGET_ARN"].endswith(":no-such-function")
 
 
-def test_a_poison_record_leaves_a_pointer_and_its_neighbours_are_handled(shop: Stack) -> None:
+def test_a_poison_record_leaves_a_pointer_and_the_other_records_are_processed(shop: Stack) -> None:
     table = shop.resource("dynamodb").Table(shop.outputs["TableName"])
     for key in ("one", "poison", "two"):
         table.put_item(Item={"pk": key})

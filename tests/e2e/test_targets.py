@@ -1,4 +1,4 @@
-"""What a rule's targets get, up to the queue behind a topic behind another bus. Local only: a template of its own."""
+"""What the targets of rules receive, with a template of its own: queues, topics, functions, buses. Local only."""
 
 import json
 import re
@@ -130,7 +130,7 @@ def publish(shop: Stack, source: str) -> None:
 
 
 def receive(shop: Stack, output: str) -> dict[str, Any]:
-    """A message of a queue, once there is one."""
+    """Receives and deletes one message of a queue."""
     queue, url = shop.client("sqs"), shop.outputs[output]
 
     def receive_one() -> Any:
@@ -141,7 +141,7 @@ def receive(shop: Stack, output: str) -> dict[str, Any]:
     return message
 
 
-def test_a_transformed_event_from_another_bus_reaches_all_that_subscribe_to_the_topic(shop: Stack) -> None:
+def test_a_transformed_event_from_another_bus_reaches_all_subscribers_of_the_topic(shop: Stack) -> None:
     publish(shop, "shop")
     assert receive(shop, "RawUrl")["Body"] == '{"n":2,"text":"2 of Tea"}'
     wrapped = json.loads(receive(shop, "WrappedUrl")["Body"])
@@ -149,12 +149,12 @@ def test_a_transformed_event_from_another_bus_reaches_all_that_subscribe_to_the_
     assert receive(shop, "CalledUrl")["Body"] == '{"n":2,"text":"2 of Tea"}'
 
 
-def test_a_rate_begins_at_once_unless_its_schedule_is_disabled(shop: Stack) -> None:
+def test_a_rate_schedule_starts_at_once_unless_it_is_disabled(shop: Stack) -> None:
     assert re.fullmatch(r"at 2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\dZ", receive(shop, "PlannedUrl")["Body"])
     assert shop.client("sqs").receive_message(QueueUrl=shop.outputs["PlannedUrl"]).get("Messages", []) == []
 
 
-def test_an_event_that_a_topic_or_function_cannot_take_goes_to_the_dlq_as_it_is(shop: Stack) -> None:
+def test_an_event_that_cannot_be_delivered_goes_to_the_dlq_unchanged(shop: Stack) -> None:
     publish(shop, "missing")
     messages = [receive(shop, "DlqUrl"), receive(shop, "DlqUrl")]
     assert all(json.loads(message["Body"])["detail"] == {"n": 2, "name": "Tea"} for message in messages)
@@ -174,7 +174,7 @@ def test_a_request_beyond_lambdas_limit_is_refused(shop: Stack, kind: str, limit
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
 
 
-def test_an_answer_beyond_lambdas_limit_is_an_error_of_the_function(shop: Stack) -> None:
+def test_a_response_beyond_lambdas_limit_is_an_error_of_the_function(shop: Stack) -> None:
     answer = shop.client("lambda").invoke(
         FunctionName=shop.outputs["CalledFunction"], Payload=json.dumps({"size": 6_291_556})
     )

@@ -1,4 +1,4 @@
-"""Who hears of orders outside the application: the warehouse's webhook, the sales feed, a partner's bus. Local only."""
+"""What systems outside the application receive: the warehouse's webhook, sales feed, partner bus. Local only."""
 
 import json
 from collections.abc import Iterator
@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.changed_copy import Change, changed_copy
 from tests.e2e.conftest import Shop, eventually
 from tests.e2e.runner import running
+from tests.variants import add, variant
 from tests.webhook import Answer, Webhook, webhook
 from tools.http import Api
 from tools.own_stack import PREPARE
 from tools.stack import local_stack
 
-# In AWS it would be in another account.
+# In AWS, this would be in another account.
 PARTNER = """
+Resources:
   PartnersBus:
     Type: AWS::Events::EventBus
     Properties: {Name: partners-bus}
@@ -29,17 +30,15 @@ PARTNER = """
       EventBusName: !GetAtt PartnersBus.Name
       EventPattern: {source: [{prefix: ""}]}
       Targets: [{Id: Queue, Arn: !GetAtt PartnersQueue.Arn}]
-
 Outputs:
-  PartnersQueueUrl:
-    Value: !Ref PartnersQueue
+  PartnersQueueUrl: {Value: !Ref PartnersQueue}
 """
 PARTNERS_BUS = "arn:aws:events:us-east-1:123456789012:event-bus/partners-bus"
 
 
 @dataclass
-class Neighbours:
-    """A copy of the application with everybody it can tell.
+class Integrations:
+    """The application with all its integrations.
 
     Args:
         shop: as its users see it.
@@ -55,17 +54,17 @@ class Neighbours:
         assert answer.status == 201, answer.body
         return str(answer.body["orderId"])
 
-    def told(self, order_id: str) -> list[dict[str, Any]]:
-        """What the warehouse heard of an order, whatever it answered."""
+    def sent_to_the_warehouse(self, order_id: str) -> list[dict[str, Any]]:
+        """The events about an order that were sent to the warehouse, whatever it answered."""
         events = [json.loads(call.body) for call in list(self.warehouse.calls)]
         return [event for event in events if event["detail"]["orderId"] == order_id]
 
 
 @pytest.fixture(scope="module")
-def neighbours(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Neighbours]:
-    folder = tmp_path_factory.mktemp("neighbours")
-    template = changed_copy(folder, [Change("template.yaml", "\nOutputs:\n", PARTNER)])
-    options = ["--quiet", "--prepare", PREPARE, "--calls", str(calls / "neighbours.jsonl")]
+def integrations(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[Integrations]:
+    folder = tmp_path_factory.mktemp("integrations")
+    template = variant(folder, lambda template: add(template, PARTNER))
+    options = ["--quiet", "--prepare", PREPARE, "--calls", str(calls / "integrations.jsonl")]
     with webhook() as warehouse:
         for name, value in {
             "FulfilmentWebhookUrl": f"{warehouse.url}/orders",
@@ -75,12 +74,12 @@ def neighbours(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterato
             options += ["--parameter", f"{name}={value}"]
         with running(template, *options):
             stack = local_stack(folder / "state" / "stack.json")
-            yield Neighbours(Shop(stack, Api(stack, connections=2)), warehouse)
+            yield Integrations(Shop(stack, Api(stack, connections=2)), warehouse)
 
 
-def received(neighbours: Neighbours, url: str, order_id: str, count: int = 1) -> list[Any]:
-    """What came into a queue until so many messages named an order."""
-    queue, found = neighbours.shop.stack.client("sqs"), []
+def received(integrations: Integrations, url: str, order_id: str, count: int = 1) -> list[Any]:
+    """All messages received from a queue, once so many of them name an order."""
+    queue, found = integrations.shop.stack.client("sqs"), []
 
     def receive_more() -> bool:
         for message in queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
@@ -92,35 +91,38 @@ def received(neighbours: Neighbours, url: str, order_id: str, count: int = 1) ->
     return [json.loads(body) for body in found]
 
 
-def test_the_warehouse_is_told_of_confirmed_and_cancelled_orders_by_whom_it_knows(neighbours: Neighbours) -> None:
-    order = neighbours.order(neighbours.shop.product(stock=5))
-    eventually(lambda: neighbours.told(order))
-    neighbours.shop.call("POST", f"/orders/{order}/cancellation")
-    eventually(lambda: len(neighbours.told(order)) == 2)
-    assert [event["detail-type"] for event in neighbours.told(order)] == ["Order Confirmed", "Order Cancelled"]
-    assert {call.headers.get("x-api-key") for call in neighbours.warehouse.calls} == {"k3y"}
-    assert {(call.method, call.path) for call in neighbours.warehouse.calls} == {("POST", "/orders")}
+def test_the_warehouse_receives_confirmed_and_cancelled_orders_with_its_api_key(integrations: Integrations) -> None:
+    order = integrations.order(integrations.shop.product(stock=5))
+    eventually(lambda: integrations.sent_to_the_warehouse(order))
+    integrations.shop.call("POST", f"/orders/{order}/cancellation")
+    eventually(lambda: len(integrations.sent_to_the_warehouse(order)) == 2)
+    assert [event["detail-type"] for event in integrations.sent_to_the_warehouse(order)] == [
+        "Order Confirmed",
+        "Order Cancelled",
+    ]
+    assert {call.headers.get("x-api-key") for call in integrations.warehouse.calls} == {"k3y"}
+    assert {(call.method, call.path) for call in integrations.warehouse.calls} == {("POST", "/orders")}
 
 
-def test_a_warehouse_that_is_busy_is_told_again(neighbours: Neighbours) -> None:
-    product = neighbours.shop.product(stock=5)
+def test_a_delivery_is_retried_while_the_warehouse_is_busy(integrations: Integrations) -> None:
+    product = integrations.shop.product(stock=5)
     busy = iter([Answer(503)])
-    neighbours.warehouse.answer = lambda call: next(busy, Answer()) if product.encode() in call.body else Answer()
-    order = neighbours.order(product)
-    eventually(lambda: len(neighbours.told(order)) == 2)
-    first, second = neighbours.told(order)
+    integrations.warehouse.answer = lambda call: next(busy, Answer()) if product.encode() in call.body else Answer()
+    order = integrations.order(product)
+    eventually(lambda: len(integrations.sent_to_the_warehouse(order)) == 2)
+    first, second = integrations.sent_to_the_warehouse(order)
     assert first == second
 
 
-def test_what_the_warehouse_refuses_becomes_a_failed_event_that_says_how_to_tell_it_again(
-    neighbours: Neighbours,
+def test_an_event_that_the_warehouse_refuses_becomes_a_failed_event_with_the_command_that_sends_it_again(
+    integrations: Integrations,
 ) -> None:
-    product = neighbours.shop.product(stock=5)
-    neighbours.warehouse.answer = lambda call: Answer(400 if product.encode() in call.body else 200)
-    order = neighbours.order(product)
+    product = integrations.shop.product(stock=5)
+    integrations.warehouse.answer = lambda call: Answer(400 if product.encode() in call.body else 200)
+    order = integrations.order(product)
 
     def failed() -> list[dict[str, Any]]:
-        page = neighbours.shop.call("GET", "/admin/failed-events?consumer=fulfilment-webhook", user="staff").body
+        page = integrations.shop.call("GET", "/admin/failed-events?consumer=fulfilment-webhook", user="staff").body
         return [item for item in page["items"] if item.get("orderId") == order]
 
     (record,) = eventually(failed)
@@ -128,20 +130,20 @@ def test_what_the_warehouse_refuses_becomes_a_failed_event_that_says_how_to_tell
     assert record["detailType"] == "Order Confirmed"
     assert record["mend"].startswith("make replay FROM=")
     assert "RULE=fulfilment-webhook NAME=redrive-" in record["mend"]
-    assert len(neighbours.told(order)) == 1  # a refusal is not tried again
+    assert len(integrations.sent_to_the_warehouse(order)) == 1  # a refusal is not retried
 
 
-def test_the_sales_feed_has_what_it_needs_of_a_placed_order_and_nothing_else(neighbours: Neighbours) -> None:
-    shop = neighbours.shop
+def test_the_sales_feed_contains_only_the_documented_fields_of_a_placed_order(integrations: Integrations) -> None:
+    shop = integrations.shop
     queue = shop.stack.client("sqs").create_queue(QueueName="sales-feed-reader")["QueueUrl"]
     reader = f"arn:aws:sqs:us-east-1:123456789012:{queue.rpartition('/')[2]}"
     topic = shop.stack.outputs["SalesFeedTopicArn"]
     attributes = {"RawMessageDelivery": "true"}
     shop.stack.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=reader, Attributes=attributes)
 
-    order = neighbours.order(shop.product(stock=5, price="10.25"), quantity=2)
+    order = integrations.order(shop.product(stock=5, price="10.25"), quantity=2)
 
-    (message,) = received(neighbours, queue, order)
+    (message,) = received(integrations, queue, order)
     placed = shop.call("GET", f"/orders/{order}/events").body["items"][0]
     assert message == {
         "orderId": order,
@@ -152,14 +154,14 @@ def test_the_sales_feed_has_what_it_needs_of_a_placed_order_and_nothing_else(nei
     }
 
 
-def test_a_partner_hears_of_orders_and_not_of_what_others_put_on_the_bus(neighbours: Neighbours) -> None:
-    shop = neighbours.shop
+def test_a_partner_receives_the_events_of_orders_and_no_other_events_of_the_bus(integrations: Integrations) -> None:
+    shop = integrations.shop
     stranger = {"EventBusName": "orders-event-bus", "Source": "partner.shop", "DetailType": "Sold", "Detail": "{}"}
     assert shop.stack.client("events").put_events(Entries=[stranger])["FailedEntryCount"] == 0
 
-    order = neighbours.order(shop.product(stock=5))
+    order = integrations.order(shop.product(stock=5))
 
-    events = received(neighbours, shop.stack.outputs["PartnersQueueUrl"], order, count=2)
+    events = received(integrations, shop.stack.outputs["PartnersQueueUrl"], order, count=2)
     assert {event["source"] for event in events} == {"orders.service"}
     ours = {event["detail-type"] for event in events if event["detail"]["orderId"] == order}
     assert ours == {"Order Placed", "Order Confirmed"}
