@@ -26,7 +26,7 @@ def changed_copy(folder: Path, changes: Iterable[Change]) -> Path:
     Returns:
         The copy's template.
     """
-    for name in ("functions", "layers"):
+    for name in ("functions", "infrastructure", "layers"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "template.yaml", folder)
     for file, old, new in changes:

@@ -144,7 +144,7 @@ def stretched(template: Path, folder: Path) -> Path:
         r"(?m)^(\s+Timeout: )(\d+)", lambda found: f"{found[1]}{int(found[2]) * STRETCH}", template.read_text()
     )
     copy.write_text(longer)
-    for name in ("functions", "layers"):
+    for name in ("functions", "infrastructure", "layers"):
         (folder / name).symlink_to(template.resolve().parent / name)
     return copy
 

@@ -47,6 +47,8 @@ BUILT_API = BUILT.with_name("api.json")
 IMAGE = "orderflow/sam-local"
 # `sam local` takes a topic's name for its ARN, which only publishing needs.
 VARIABLES = BUILD / "variables.json"
+# samconfig.toml sets the same option, but the SAM CLI does not find it from the folder of the built template.
+SAM_ENVIRONMENT = {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_ENABLE_LANGUAGE_EXTENSIONS": "1"}
 
 # One order on its way, as its fixtures tell it; the other fixtures follow by name.
 FLOW = (
@@ -174,6 +176,8 @@ def quiet_template(template: dict[str, Any]) -> dict[str, Any]:
             properties[NAMED[resource["Type"]]] = logical_id
         if resource["Type"] == "AWS::Serverless::LayerVersion":
             properties["ContentUri"] = str(Path(properties["ContentUri"]).absolute())
+        if resource["Type"] == "AWS::CloudFormation::Stack":
+            properties["TemplateURL"] = str(Path(properties["TemplateURL"]).absolute())
         if "Events" in properties:
             properties["Events"] = {
                 name: event for name, event in properties["Events"].items() if event["Type"] == "HttpApi"
@@ -372,7 +376,7 @@ def _run(command: list[str], given: str = "", **environment: str) -> str:
         input=given,
         capture_output=True,
         text=True,
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0", **environment},
+        env={**os.environ, **SAM_ENVIRONMENT, **environment},
         check=False,
     )
     if done.returncode != 0:
@@ -473,7 +477,7 @@ class _Started:
 @contextmanager
 def _started(command: list[str], log: Path) -> Iterator[_Started]:
     """Run a server meanwhile. It has a session of its own, or Ctrl-C would reach it before we let go of it."""
-    environment = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
+    environment = {**os.environ, **SAM_ENVIRONMENT}
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
