@@ -93,7 +93,6 @@ BEHIND_START_API = Path(__file__).with_name("behind_start_api.py")
 NAMED = {
     "AWS::DynamoDB::Table": "TableName",
     "AWS::SQS::Queue": "QueueName",
-    "AWS::Serverless::Function": "FunctionName",
 }
 CHANGING = (  # what differs from run to run, and what stands for it in a comparison
     (re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b"), "<ulid>"),
@@ -173,7 +172,7 @@ def quiet_template(template: dict[str, Any]) -> dict[str, Any]:
     for logical_id, resource in template["Resources"].items():
         properties = resource["Properties"]
         if resource["Type"] in NAMED:
-            properties[NAMED[resource["Type"]]] = logical_id
+            properties.setdefault(NAMED[resource["Type"]], logical_id)
         if resource["Type"] == "AWS::Serverless::LayerVersion":
             properties["ContentUri"] = str(Path(properties["ContentUri"]).absolute())
         if resource["Type"] == "AWS::CloudFormation::Stack":

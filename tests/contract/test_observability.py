@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools import Logger
 
-from dlq_processor.retries import DELAYS
+from dlq_processor.domain import RETRY_DELAYS
 from tests.contract.source import source
 from tests.contract.test_template import functions, mappings, of_type
 
@@ -319,7 +319,7 @@ def test_ages_are_no_alarm_while_everything_goes_its_usual_way(
     template: dict[str, Any], alarms: dict[str, Any]
 ) -> None:
     queues = of_type(template, "AWS::SQS::Queue")
-    one_more_attempt = queues["OrderEventsDlq"]["VisibilityTimeout"] + max(DELAYS)
+    one_more_attempt = queues["OrderEventsDlq"]["VisibilityTimeout"] + max(RETRY_DELAYS)
     assert alarms["DlqAge"]["Threshold"] > one_more_attempt
     analytics = queues["AnalyticsQueue"]
     assert alarms["AnalyticsQueueAge"]["Threshold"] > (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlq_processor.redrive import ALIAS, ANSWER_SECONDS
+from dlq_processor.lambda_invoke import ALIAS, ANSWER_SECONDS
 from dlq_processor.repository import ATTRIBUTES
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
@@ -408,7 +408,7 @@ def test_the_alert_of_the_pipe_names_attributes_of_a_record_and_none_with_person
     (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
     named = re.findall(r"<([^>]*)>", pipe["TargetParameters"]["InputTemplate"])
     attributes = {path.removeprefix("$.dynamodb.NewImage.").removesuffix(".S") for path in named}
-    assert attributes == {"id", "consumer", "reason", "orderId", "mend"}
+    assert attributes == {"id", "consumer", "reason", "orderId", "remediation"}
     assert attributes <= set(ATTRIBUTES.values())
 
 
