@@ -1,82 +1,58 @@
-"""The rules of the figures: which days are asked for, and how they are shown. No input, no output."""
+"""The rules of the sales figures: the days of a report, and which figures are sales."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
-from analytics.domain import Figures, by_promotion, total
+from analytics.domain import Figures
 
 MAX_DAYS = 366
 DEFAULT_DAYS = 7
 
 
 class MalformedRange(Exception):
-    """Days that cannot be asked for; the text says why."""
+    """The query parameters `from` and `to` are not a valid range of days."""
 
 
 @dataclass(frozen=True)
-class Range:
-    """Days from the first to the last, both included."""
+class DateRange:
+    """The days from `first` to `last`, both included."""
 
     first: date
     last: date
 
 
-def range_of(first: str | None, last: str | None, today: date) -> Range:
-    """The days that are asked for.
+def date_range(first: str | None, last: str | None, today: date) -> DateRange:
+    """Returns the days of a report.
 
     Args:
-        first: the first day as `2026-11-21`; without it, the last one is the seventh.
-        last: the last day; without it, today.
+        first: `from`, as `2026-11-21`. The default is six days before `last`.
+        last: `to`, as `2026-11-21`. The default is today.
         today: in UTC.
 
     Raises:
-        MalformedRange: saying what is wrong with them.
+        MalformedRange: a day is not a date, `from` is after `to`, or the range has more than MAX_DAYS days.
     """
     end = today if last is None else _day("to", last)
-    # There is no day before the first of year 1
+    # No date is earlier than day 1 of year 1
     begin = date.fromordinal(max(end.toordinal() - DEFAULT_DAYS + 1, 1)) if first is None else _day("from", first)
     if begin > end:
-        raise MalformedRange(f"from {begin} comes after to {end}")
+        raise MalformedRange(f"from {begin} is after to {end}")
     if (end - begin).days >= MAX_DAYS:
-        raise MalformedRange(f"from {begin} to {end} are more than {MAX_DAYS} days")
-    return Range(begin, end)
+        raise MalformedRange(f"from {begin} to {end} is more than {MAX_DAYS} days")
+    return DateRange(begin, end)
 
 
 def _day(name: str, text: str) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError as error:
-        raise MalformedRange(f"{name} is no day: write it as 2026-11-21") from error
-    if day.isoformat() != text:
+        raise MalformedRange(f"{name} is not a date, such as 2026-11-21") from error
+    if day.isoformat() != text:  # fromisoformat also reads 20261121 and 2026-W47-6
         raise MalformedRange(f"{name} is not written as 2026-11-21")
     return day
 
 
-def sales(figures: Iterable[Figures]) -> dict[str, Any]:
-    """What was sold and taken back, per day and promotion and in all."""
-    sold = [entry for entry in figures if entry.confirmed.orders or entry.cancelled.orders]
-    totals = total(sold)
-    return {
-        "totals": {name: vars(getattr(totals, name)) for name in ("confirmed", "cancelled", "net")},
-        "items": [_sale(entry) for entry in sold],
-    }
-
-
-def _sale(entry: Figures) -> dict[str, Any]:
-    promotion = {} if entry.promotion is None else {"promotionCode": entry.promotion}
-    return {
-        "day": entry.day.isoformat(),
-        **promotion,
-        "confirmed": vars(entry.confirmed),
-        "cancelled": vars(entry.cancelled),
-    }
-
-
-def promotions(figures: Iterable[Figures]) -> list[dict[str, Any]]:
-    """What was ordered, sold and taken back under each promotion code, sorted by code."""
-    return [
-        {"promotionCode": code, **{kind: vars(tally) for kind, tally in tallies.items()}}
-        for code, tallies in by_promotion(figures).items()
-    ]
+def sales(figures: Iterable[Figures]) -> list[Figures]:
+    """Returns the figures with confirmed or cancelled orders. Orders that were only placed are not sales."""
+    return [entry for entry in figures if entry.confirmed.orders or entry.cancelled.orders]

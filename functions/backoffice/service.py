@@ -1,81 +1,188 @@
-"""Redrives many failed events at one request, as long as there is time."""
+"""The use cases of the back office: sales figures, redriving and parking of failed events, stock counts."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from http import HTTPStatus
 from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from dlq_processor.redrive import Redriver, settle
-from dlq_processor.repository import FailedEvents, FailedEventStatus
+from aws_lambda_powertools.metrics import MetricUnit
+
+from analytics.domain import by_promotion, total
+from analytics.repository import Analytics
+from backoffice.domain import DateRange, sales
+from backoffice.models import (
+    FailedEventResponse,
+    PromotionsResponse,
+    RedriveAllResponse,
+    RedriveRequest,
+    RedriveResponse,
+    SalesResponse,
+    SetStockRequest,
+    StockResponse,
+)
+from dlq_processor.domain import FailedEvent, FailedEventStatus, parked
+from dlq_processor.lambda_invoke import Redriver
+from dlq_processor.repository import FailedEvents
+from dlq_processor.service import settle
+from inventory.repository import Contention, Inventory, Stock, StockChanged
+from orderflow.dynamodb import ConcurrentUpdate
+from orderflow.http_api import Problem, is_id
+from orderflow.observability import logger, metrics
+from orderflow.serialization import timestamp
+from orders.repository import Products
 
 MAX_CANDIDATES = 1000
-"""More could not be redriven anyway before an answer is due."""
+"""One request has no time to redrive more."""
 ENTRIES_PER_PAGE = 100
+UNRESOLVED = (FailedEventStatus.NEW, FailedEventStatus.RETRYING, FailedEventStatus.PARKED)
 
 
-@dataclass
-class Redriven:
-    """What became of the failed events that matched.
+def sales_by_day(analytics: Analytics, days: DateRange) -> SalesResponse:
+    """Returns confirmed and cancelled orders, per day and promotion code and in total."""
+    sold = sales(analytics.figures(days.first, days.last))
+    return SalesResponse.model_validate({**vars(days), "totals": total(sold), "items": sold})
 
-    Args:
-        resolved: how many consumers have succeeded.
-        failed: how many have failed once more.
-        not_redrivable: how many events no invocation can mend.
-        remaining: whether there was no time for some others.
+
+def sales_by_promotion(analytics: Analytics, days: DateRange) -> PromotionsResponse:
+    """Returns placed, confirmed and cancelled orders, sorted by promotion code."""
+    tallies = by_promotion(analytics.figures(days.first, days.last))
+    items = [{"promotion_code": code, **of_code} for code, of_code in tallies.items()]
+    return PromotionsResponse.model_validate({**vars(days), "items": items})
+
+
+def redrive(
+    failed_events: FailedEvents, redriver: Redriver, failure_id: str, now: Callable[[], datetime]
+) -> RedriveResponse:
+    """Invokes the consumer of a failed event again, and stores the outcome.
+
+    Raises:
+        Problem: 404 or 409.
     """
-
-    resolved: int = 0
-    failed: int = 0
-    not_redrivable: int = 0
-    remaining: bool = False
+    record = _unresolved(failed_events.get(failure_id) if is_id(failure_id) else None)
+    if not record.redrivable:
+        raise Problem(HTTPStatus.CONFLICT, "not-redrivable", f"a redrive cannot help; run: {record.remediation}")
+    settled, outcome = settle(failed_events, record, redriver.redrive(record), now())
+    logger.info("failed event redriven", failed_event=record.id, status=settled.status, outcome=outcome.reason)
+    metrics.add_metric(name="FailedEventsResolved", unit=MetricUnit.Count, value=int(outcome.succeeded))
+    return RedriveResponse.model_validate({**vars(settled), "outcome": "RESOLVED" if outcome.succeeded else "FAILED"})
 
 
 def redrive_all(
-    records: FailedEvents,
+    failed_events: FailedEvents,
     redriver: Redriver,
-    statuses: Iterable[FailedEventStatus],
-    consumer: str | None,
+    request: RedriveRequest,
     has_time: Callable[[], bool],
-) -> Redriven:
-    """Redrive the failed events that match, each once.
+    now: Callable[[], datetime],
+) -> RedriveAllResponse:
+    """Redrives the matching failed events, each once.
 
-    The one that has waited longest comes first: what fails becomes the youngest, so that the next request begins with
-    those that this one did not reach.
+    Those that failed longest ago come first. A redrive that fails makes an event the newest, so the next request
+    continues with the events that this one did not reach.
 
     Args:
-        records: where they are.
-        redriver: invokes the consumers.
-        statuses: which of them.
-        consumer: whose, or None for all.
-        has_time: whether there is enough for one more.
+        has_time: returns whether there is time for another redrive.
     """
-    matching = (entry for status in statuses for entry in _matching(records, status, consumer, has_time))
+    matching = _matching(failed_events, request, has_time)
     candidates = sorted(islice(matching, MAX_CANDIDATES + 1), key=itemgetter("lastFailedAt"))
-    redriven = Redriven(remaining=len(candidates) > MAX_CANDIDATES or not has_time())
+    remaining = len(candidates) > MAX_CANDIDATES or not has_time()
+    resolved = failed = not_redrivable = 0
     for entry in candidates[:MAX_CANDIDATES]:
         if not has_time():
-            redriven.remaining = True
+            remaining = True
             break
-        record = records.get(entry["id"])
+        record = failed_events.get(entry["id"])
         if record is None or record.status != entry["status"]:
-            continue  # somebody else was quicker
+            continue  # it was changed after the query
         if not record.redrivable:
-            redriven.not_redrivable += 1
-        elif settle(records, record, redriver.redrive(record))[1].succeeded:
-            redriven.resolved += 1
+            not_redrivable += 1
+        elif settle(failed_events, record, redriver.redrive(record), now())[1].succeeded:
+            resolved += 1
         else:
-            redriven.failed += 1
-    return redriven
+            failed += 1
+    logger.info("failed events redriven", resolved=resolved, failed=failed)
+    metrics.add_metric(name="FailedEventsResolved", unit=MetricUnit.Count, value=resolved)
+    return RedriveAllResponse(resolved=resolved, failed=failed, not_redrivable=not_redrivable, remaining=remaining)
 
 
 def _matching(
-    records: FailedEvents, status: FailedEventStatus, consumer: str | None, has_time: Callable[[], bool]
+    failed_events: FailedEvents, request: RedriveRequest, has_time: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
-    start: dict[str, str] | None = None
-    while has_time():
-        page = records.page(status, consumer, ENTRIES_PER_PAGE, start)
-        yield from page.items
-        start = page.last
-        if start is None:
-            return
+    for status in [FailedEventStatus(request.status)] if request.status else UNRESOLVED:
+        start: dict[str, str] | None = None
+        while has_time():
+            page = failed_events.page(status, request.consumer, ENTRIES_PER_PAGE, start)
+            yield from page.items
+            start = page.last
+            if start is None:
+                break
+
+
+def park(failed_events: FailedEvents, failure_id: str) -> FailedEventResponse:
+    """Marks a failed event as PARKED. Does nothing if it is parked already.
+
+    Raises:
+        Problem: 404 or 409.
+    """
+    try:
+        record, change = failed_events.update(failure_id, parked) if is_id(failure_id) else (None, None)
+    except ConcurrentUpdate as error:
+        raise Problem(HTTPStatus.CONFLICT, "busy", "the failed event is changing right now; try again") from error
+    record = _unresolved(record)
+    if change:
+        logger.info("failed event parked", failed_event=record.id)
+    return FailedEventResponse.model_validate(record)
+
+
+def _unresolved(record: FailedEvent | None) -> FailedEvent:
+    if record is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "failed-event-not-found", "there is no failed event with this id")
+    if record.status is FailedEventStatus.RESOLVED:
+        raise Problem(HTTPStatus.CONFLICT, "already-resolved", "the consumer has already processed the event")
+    return record
+
+
+def read_stock(products: Products, inventory: Inventory, product_id: str) -> StockResponse:
+    """Returns the stock of a product, with its last changes by staff.
+
+    Raises:
+        Problem: 404.
+    """
+    return _to_response(inventory, _stock(products, inventory, product_id))
+
+
+def set_stock(
+    products: Products, inventory: Inventory, product_id: str, request: SetStockRequest, by: str, now: datetime
+) -> StockResponse:
+    """Sets the available pieces of a product, unless its stock has changed since they were counted.
+
+    Args:
+        by: the subject of the staff member's token.
+
+    Raises:
+        Problem: 404 or 409.
+    """
+    stock = _stock(products, inventory, product_id)
+    try:
+        if stock.version != request.version:
+            raise StockChanged(product_id, stock.version)
+        changed = inventory.set_available(stock, request.available, by, request.note, timestamp(now))
+    except StockChanged as error:
+        detail = f"the stock has changed and is now at version {error.version}; read it again"
+        raise Problem(HTTPStatus.CONFLICT, "stock-changed", detail) from error
+    except Contention as error:
+        raise Problem(HTTPStatus.CONFLICT, "busy", "the stock is changing right now; try again") from error
+    logger.info("stock set", product_id=product_id, version=changed.version)
+    return _to_response(inventory, changed)
+
+
+def _stock(products: Products, inventory: Inventory, product_id: str) -> Stock:
+    if not (is_id(product_id) and products.get([product_id])):
+        raise Problem(HTTPStatus.NOT_FOUND, "product-not-found", "the catalogue has no valid product with this id")
+    return inventory.stock(product_id)
+
+
+def _to_response(inventory: Inventory, stock: Stock) -> StockResponse:
+    changes = [{**vars(change), "available": change} for change in inventory.changes(stock)]
+    return StockResponse.model_validate({**vars(stock), "changes": changes})

@@ -1,1 +1,1 @@
-"""The DLQ processor: turns what failed into records, alerts, and retries what is transient."""
+"""The DLQ processor: stores failed events, alerts operators, retries transient failures and redrives."""

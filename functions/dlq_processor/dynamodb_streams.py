@@ -1,38 +1,39 @@
-"""Reads the records that a stream's failed batch points to, while the stream still has them: for 24 hours."""
+"""Reads the records of a failed stream batch. A stream keeps its records for 24 hours."""
 
 import base64
 import json
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from dlq_processor.domain import Batch
+from dlq_processor.messages.stream_batch import StreamBatch
 
-READS = 100
-"""Pages of GetRecords, of which any may be empty. A batch of 100 records takes one or two that are not."""
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodbstreams.client import DynamoDBStreamsClient
+
+MAX_READS = 100
+"""GetRecords calls. Any of them may return no records; a batch of 100 records takes one or two that do."""
 LOST = frozenset({"ExpiredIteratorException", "ResourceNotFoundException", "TrimmedDataAccessException"})
 
 
-def read(streams: Any, batch: Batch) -> list[dict[str, Any]] | None:
-    """A batch's records as Lambda gives them, and those between them that a filter kept back.
-
-    Args:
-        streams: the DynamoDB Streams client.
-        batch: where they are.
+def read_records(streams: "DynamoDBStreamsClient", batch: StreamBatch) -> list[dict[str, Any]] | None:
+    """Returns the records of a batch as Lambda hands them over, including those that a filter excludes.
 
     Returns:
-        The records, or None if the stream does not give all of them any more.
+        The records, or None if the stream no longer returns all of them.
     """
     found: list[dict[str, Any]] = []
     try:
-        iterator = streams.get_shard_iterator(
+        iterator: str | None = streams.get_shard_iterator(
             StreamArn=batch.stream,
             ShardId=batch.shard,
             ShardIteratorType="AT_SEQUENCE_NUMBER",
             SequenceNumber=batch.first,
         )["ShardIterator"]
-        for _ in range(READS):
+        for _ in range(MAX_READS):
+            if iterator is None:
+                break
             answer = streams.get_records(ShardIterator=iterator)
             for record in answer["Records"]:
                 number = int(record["dynamodb"]["SequenceNumber"])
@@ -41,16 +42,14 @@ def read(streams: Any, batch: Batch) -> list[dict[str, Any]] | None:
                 if number >= int(batch.last):
                     return found
             iterator = answer.get("NextShardIterator")
-            if iterator is None:
-                break
     except ClientError as error:
         if error.response["Error"]["Code"] not in LOST:
             raise
     return None
 
 
-def _as_lambda_does(record: dict[str, Any], stream: str) -> dict[str, Any]:
-    """Times are numbers and binary values texts in Base64; beside the record stands its stream."""
+def _as_lambda_does(record: Any, stream: str) -> dict[str, Any]:
+    """Returns a record in Lambda's JSON: times are numbers, binary values are Base64, the stream's ARN is added."""
     plain: dict[str, Any] = json.loads(json.dumps(record, default=_plain))
     return {**plain, "eventSourceARN": stream}
 

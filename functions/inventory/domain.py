@@ -1,4 +1,4 @@
-"""The rules of reservations: how their events fold, and what an order's events mean for them. No input, no output."""
+"""The rules of reservations: their states, and which event an order's event leads to. No input or output."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, compose_detail, folded, new_event
+from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, detail_of, folded, new_event
 
 SOURCE = "inventory.service"
 RESERVED = "Inventory Reserved"
@@ -15,15 +15,22 @@ RELEASED = "Inventory Released"
 
 
 class ReservationStatus(StrEnum):
-    """Where a reservation stands."""
+    """The status of a reservation."""
 
     RESERVED = "RESERVED"
     OUT_OF_STOCK = "OUT_OF_STOCK"
     RELEASED = "RELEASED"
 
 
+STATUS_AFTER: Mapping[str, ReservationStatus] = {
+    RESERVED: ReservationStatus.RESERVED,
+    OUT_OF_STOCK: ReservationStatus.OUT_OF_STOCK,
+    RELEASED: ReservationStatus.RELEASED,
+}
+
+
 class Shortage(TypedDict):
-    """A product that lacked: how many were asked for, how many there were."""
+    """A product that is out of stock: the quantity that was ordered, and the quantity that is available."""
 
     productId: str
     asked: int
@@ -32,11 +39,11 @@ class Shortage(TypedDict):
 
 @dataclass(frozen=True)
 class Reservation:
-    """What inventory decided about an order, folded from its events.
+    """The reservation of an order, folded from its events.
 
     Args:
         order: the order.
-        status: where it stands.
+        status: only RESERVED holds stock.
         version: the number of its events.
     """
 
@@ -46,68 +53,53 @@ class Reservation:
 
 
 def fold(events: Iterable[StoredEvent]) -> Reservation:
-    """The reservation that these events make.
+    """Returns the reservation after its events.
 
     Raises:
-        CorruptStream: something other than a release follows, or a release follows anything but a reservation.
+        CorruptStream: the first event is not a reservation's, or a later one is not the release of reserved stock.
     """
-    return folded(events, _first, _released)
+    return folded(events, _start, apply)
 
 
-def _first(event: StoredEvent) -> Reservation:
-    status = {
-        RESERVED: ReservationStatus.RESERVED,
-        OUT_OF_STOCK: ReservationStatus.OUT_OF_STOCK,
-        RELEASED: ReservationStatus.RELEASED,
-    }.get(event.type)
-    if status is None:
+def _start(event: StoredEvent) -> Reservation:
+    if event.type not in STATUS_AFTER:
         raise CorruptStream(f"begins with {event.type}")
-    return Reservation(event.data["order"], status, 1)
+    return Reservation(event.data["order"], STATUS_AFTER[event.type], 1)
 
 
-def _released(reservation: Reservation, event: StoredEvent) -> Reservation:
+def apply(reservation: Reservation, event: StoredEvent) -> Reservation:
+    """Returns the reservation after one more event.
+
+    Raises:
+        CorruptStream: the event is not the release of reserved stock.
+    """
     if event.type != RELEASED or reservation.status is not ReservationStatus.RESERVED:
         raise CorruptStream(f"{event.type} in state {reservation.status}")
     return replace(reservation, status=ReservationStatus.RELEASED, version=reservation.version + 1)
 
 
-def content_of(detail: Mapping[str, Any]) -> OrderContent:
-    """The order in an event's detail, without what belongs to that event alone."""
-    metadata = {name: detail["metadata"][name] for name in ("source", "promotionCode") if name in detail["metadata"]}
-    return {
-        "orderId": detail["orderId"],
-        "customerId": detail["customerId"],
-        "customerEmail": detail["customerEmail"],
-        "items": detail["items"],
-        "totalAmount": detail["totalAmount"],
-        "currency": detail["currency"],
-        "shippingAddress": detail["shippingAddress"],
-        "metadata": metadata,  # type: ignore[typeddict-item]  # the two names are all that OrderMetadata has
-    }
-
-
 def reserve(order: OrderContent, cause: Cause, now: datetime) -> StoredEvent:
-    """All of the order's items are reserved."""
+    """Returns the event that reserves all items of an order."""
     return new_event(RESERVED, {"order": order}, cause, now)
 
 
 def refuse(order: OrderContent, shortages: Sequence[Shortage], cause: Cause, now: datetime) -> StoredEvent:
-    """Some of the order's items lack; none is reserved."""
+    """Returns the event that records why no item of an order is reserved."""
     return new_event(OUT_OF_STOCK, {"order": order, "shortages": list(shortages)}, cause, now)
 
 
 def release(reservation: Reservation | None, order: OrderContent, cause: Cause, now: datetime) -> StoredEvent | None:
-    """What a cancellation means for a reservation.
+    """Returns the event that releases a cancelled order's reservation.
 
     Args:
-        reservation: as it stands; None if the cancellation came before the order did.
+        reservation: None if the cancellation arrived before the order.
         order: the cancelled order.
         cause: the cancellation.
-        now: the time.
+        now: an aware time.
 
     Returns:
-        The release; for an order that never came, one that gives nothing back and keeps a late order from reserving.
-        None if there is nothing to give back.
+        The release of what was reserved; or, without a reservation, a release of nothing, so that the order cannot
+        reserve when it arrives. None if the reservation holds no stock.
     """
     if reservation is None:
         return new_event(RELEASED, {"order": order, "released": []}, cause, now)
@@ -118,11 +110,10 @@ def release(reservation: Reservation | None, order: OrderContent, cause: Cause, 
 
 
 def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
-    """The self-contained detail of one of a reservation's events.
+    """Returns the self-contained detail of one event of a reservation, as it is published.
 
     Args:
         item: the reservation as it is stored.
         event: one of its events, with its sequence.
     """
-    more = {name: event.data[name] for name in ("shortages", "released") if name in event.data}
-    return compose_detail(item["events"][0]["data"]["order"], event, **more)
+    return detail_of(item, event, "shortages", "released")

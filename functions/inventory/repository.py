@@ -4,14 +4,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
-from inventory.domain import ReservationStatus, Shortage
-from orderflow.dynamodb import ATTEMPTS, CONDITION_FAILED, NO_ERROR, is_retryable, pause_after, read_batch, reason_codes
-from orderflow.event_store import EventStore, Stream, from_error
+from inventory.domain import Reservation, Shortage, apply, fold
+from orderflow.dynamodb import (
+    ATTEMPTS,
+    CONDITION_FAILED,
+    NO_ERROR,
+    ConcurrentUpdate,
+    deserialize,
+    is_retryable,
+    load_decide_save,
+    pause_after,
+    read_batch,
+    reason_codes,
+)
+from orderflow.event_store import EventStore
 from orderflow.events import Item, StoredEvent
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
 
 SHOWN_CHANGES = 10
@@ -21,14 +31,14 @@ KEYS_PER_READ = 100
 
 @dataclass(frozen=True)
 class Stock:
-    """What there is of a product; all numbers are 0 for one that never had any.
+    """The stock of a product; all numbers are 0 if it never had any.
 
     Args:
-        product_id: which product.
-        available: how many can be reserved.
-        reserved: how many are.
-        version: the number of its changes, reservations and releases too.
-        changes: the number of those that people made.
+        product_id: the product.
+        available: the quantity that can be reserved.
+        reserved: the quantity that is reserved.
+        version: the number of all changes, reservations and releases included.
+        changes: the number of changes made by staff.
     """
 
     product_id: str
@@ -40,15 +50,15 @@ class Stock:
 
 @dataclass(frozen=True)
 class StockChange:
-    """A change of stock that somebody made, kept for ever.
+    """A change of stock made by staff. It never expires.
 
     Args:
-        before: how many were available.
-        after: how many are.
-        by: who: the subject of their token.
-        note: why.
-        at: when.
-        version: the stock's version that it made.
+        before: the available quantity before the change.
+        after: the available quantity after it.
+        by: the subject of the token of the person who made the change.
+        note: the reason for the change.
+        at: RFC 3339, UTC.
+        version: the stock's version after the change.
     """
 
     before: int
@@ -59,23 +69,11 @@ class StockChange:
     version: int
 
 
-class AlreadyDecided(Exception):
-    """The reservation is not (any longer) as the caller saw it; nothing was changed."""
-
-
-class OutOfStock(Exception):
-    """Not enough of some products; nothing was changed."""
-
-    def __init__(self, shortages: Sequence[Shortage]) -> None:
-        super().__init__(f"short of {', '.join(shortage['productId'] for shortage in shortages)}")
-        self.shortages = shortages
-
-
 class StockChanged(Exception):
     """The stock is at another version than the caller's; nothing was changed.
 
     Attributes:
-        version: the one it is at.
+        version: the stock's version.
     """
 
     def __init__(self, product_id: str, version: int) -> None:
@@ -83,19 +81,22 @@ class StockChanged(Exception):
         self.version = version
 
 
-class ChangeNumberTaken(Exception):
-    """The stock change of this number exists already; nothing was changed."""
-
-
 class Contention(Exception):
     """Every attempt conflicted with other writers or was throttled; nothing was changed. A later retry can succeed."""
 
 
 class TransactionRejected(Exception):
-    """DynamoDB cancelled a transaction for a reason that no retry clears; nothing was changed.
+    """DynamoDB cancelled a transaction for a reason that a retry cannot clear; nothing was changed.
 
     The text names the items that caused it, each with its reason code.
+
+    Attributes:
+        failed_conditions: by key, the stored items whose conditions failed; {} for an item that does not exist.
     """
+
+    def __init__(self, text: str, failed_conditions: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(text)
+        self.failed_conditions = failed_conditions
 
 
 class Inventory:
@@ -104,85 +105,130 @@ class Inventory:
     Args:
         dynamodb: the DynamoDB resource.
         table: the table's name.
-        pause: waits after so many failed attempts.
+        pause: waits after a failed attempt of a transaction; gets the number of attempts so far.
     """
 
     def __init__(
-        self,
-        dynamodb: "DynamoDBServiceResource",
-        table: str,
-        pause: Callable[[int], None] = pause_after,
+        self, dynamodb: "DynamoDBServiceResource", table: str, pause: Callable[[int], None] = pause_after
     ) -> None:
         self._client = dynamodb.meta.client
         self._table = table
         self._store = EventStore(self._client, table, "pk")
         self._pause = pause
 
-    def load(self, order_id: str) -> Stream | None:
-        """An order's reservation, or None."""
-        return self._store.load(_reservation(order_id))
+    def load(self, order_id: str) -> Reservation | None:
+        """Returns an order's reservation, or None, read strongly consistent."""
+        stream = self._store.load(_reservation(order_id))
+        return fold(stream.events) if stream else None
 
-    def reserve(self, order_id: str, event: StoredEvent, items: Sequence[Item]) -> None:
-        """Take every item from stock and store the reservation's first event; all of it or nothing.
+    def reserve(self, event: StoredEvent) -> list[Shortage]:
+        """Takes all items of an order from stock and stores the reservation's first event, or changes nothing.
+
+        Returns:
+            The products that are out of stock; if there are any, nothing was changed.
 
         Raises:
-            AlreadyDecided: the order has a reservation.
-            OutOfStock: with every product of which there is not enough.
+            ConcurrentUpdate: the order has a reservation.
             Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, for example without `reserved`.
         """
-        first = self._store.update(_reservation(order_id), [event], 0, {"status": ReservationStatus.RESERVED.value})
-        moves = self._moves(items, "SET available = available - :n, reserved = reserved + :n", "available >= :n")
+        reservation = fold([event])
+        take = "SET available = available - :n, reserved = reserved + :n"
+        try:
+            self._store_and_move(reservation, event, take, "available >= :n")
+        except TransactionRejected as error:
+            shortages = _shortages(reservation.order["items"], error.failed_conditions)
+            if not shortages:
+                raise
+            return shortages
+        return []
 
-        def raise_if_decided(error: ClientError) -> None:
-            _raise_if_reservation_changed(error)
-            _raise_if_out_of_stock(error, items)
-
-        self._transact([{"Update": write} for write in (first, *moves)], raise_if_decided)
-
-    def release(self, order_id: str, event: StoredEvent, version: int, items: Sequence[Item]) -> None:
-        """Give every item back to stock and store the release; all of it or nothing.
-
-        Args:
-            order_id: whose reservation.
-            event: the release.
-            version: the reservation's version that the caller decided on.
-            items: what was reserved.
+    def create(self, event: StoredEvent) -> Reservation:
+        """Stores the first event of a reservation that holds no stock: a shortage, or a release before the order.
 
         Raises:
-            AlreadyDecided: the reservation has changed since.
+            VersionConflict: the order has a reservation; nothing was stored.
+        """
+        reservation = fold([event])
+        self._store.append(_reservation(reservation.order["orderId"]), [event], 0, {"status": reservation.status.value})
+        return reservation
+
+    def update(
+        self, order_id: str, decide: Callable[[Reservation | None], StoredEvent | None]
+    ) -> tuple[Reservation | None, StoredEvent | None]:
+        """Stores the release of a reservation and returns its items to stock, in one transaction.
+
+        Args:
+            order_id: the order.
+            decide: returns the release, or None to change nothing. It gets None if the order has no reservation.
+
+        Returns:
+            The reservation afterwards, and the event that was stored, if any.
+
+        Raises:
+            ConcurrentUpdate: the reservation changed at each attempt.
             Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, or has fewer pieces reserved than the reservation holds.
         """
-        first = self._store.update(
-            _reservation(order_id), [event], version, {"status": ReservationStatus.RELEASED.value}
-        )
-        moves = self._moves(items, "SET available = available + :n, reserved = reserved - :n", "reserved >= :n")
-        self._transact([{"Update": write} for write in (first, *moves)], _raise_if_reservation_changed)
 
-    def record(self, order_id: str, event: StoredEvent, status: ReservationStatus) -> None:
-        """Store the first event of a reservation that holds nothing: a shortage, or a release ahead of the order.
+        def save(reservation: Reservation | None, event: StoredEvent) -> Reservation:
+            if reservation is None:
+                return self.create(event)
+            released = apply(reservation, event)
+            give_back = "SET available = available + :n, reserved = reserved - :n"
+            self._store_and_move(released, event, give_back, "reserved >= :n")
+            return released
+
+        return load_decide_save(lambda: self.load(order_id), decide, save)
+
+    def _store_and_move(self, reservation: Reservation, event: StoredEvent, update: str, condition: str) -> None:
+        """Stores a reservation's event and moves its items between `available` and `reserved`, in one transaction.
+
+        Args:
+            reservation: the reservation after the event.
+            event: the event.
+            update: the update expression for each product; `:n` is the quantity.
+            condition: its condition.
 
         Raises:
-            VersionConflict: the order has a reservation by now; nothing was stored.
+            ConcurrentUpdate: the reservation is at another version than the event was decided on.
+            TransactionRejected: a product's condition failed, or its item is malformed.
         """
-        self._store.append(_reservation(order_id), [event], 0, {"status": status.value})
+        key, status = _reservation(reservation.order["orderId"]), reservation.status.value
+        store = self._store.update_request(key, [event], reservation.version - 1, {"status": status})
+        moves = [
+            {
+                "TableName": self._table,
+                "Key": {"pk": _product(item["productId"])},
+                "UpdateExpression": f"{update} ADD version :one",
+                "ConditionExpression": condition,
+                "ExpressionAttributeValues": {":n": item["quantity"], ":one": 1},
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+            for item in reservation.order["items"]
+        ]
+        try:
+            self._transact([{"Update": request} for request in (store, *moves)])
+        except TransactionRejected as error:
+            if key in error.failed_conditions:
+                raise ConcurrentUpdate(f"{key} has changed") from error
+            raise
 
     def stock(self, product_id: str) -> Stock:
-        """What there is of a product.
+        """Returns the stock of a product.
 
         Raises:
-            IncompleteRead: DynamoDB was too busy to answer.
+            IncompleteRead: DynamoDB left the key unprocessed.
         """
         item = self._read([_product(product_id)]).get(_product(product_id), {})
         numbers = {name: int(item.get(name, 0)) for name in ("available", "reserved", "version", "changes")}
         return Stock(product_id, **numbers)
 
     def changes(self, stock: Stock) -> list[StockChange]:
-        """The last changes that people made to a product's stock, newest first.
+        """Returns the last SHOWN_CHANGES changes that staff made to a product's stock, newest first.
 
         Raises:
-            IncompleteRead: DynamoDB was too busy to answer in full.
+            IncompleteRead: DynamoDB left some keys unprocessed.
         """
         oldest = max(stock.changes - SHOWN_CHANGES, 0)
         keys = [_change(stock.product_id, number) for number in range(stock.changes, oldest, -1)]
@@ -190,37 +236,31 @@ class Inventory:
         return [_stock_change(found[key]) for key in keys]
 
     def set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
-        """Set how many of a product are available, and store who did it; both or nothing.
+        """Sets the available quantity of a product and stores who changed it, in one transaction.
 
         The changes of a product that was deleted and created again are kept. New ones are numbered after them.
 
         Args:
-            stock: as the caller has seen it.
-            available: the new number of available pieces.
+            stock: the stock as the caller read it.
+            available: the new quantity.
             by: the subject of the token of the person who makes the change.
             note: the reason for the change.
             at: the time of the change, RFC 3339.
 
         Returns:
-            The stock with the change.
+            The stock after the change.
 
         Raises:
-            StockChanged: it has changed since.
+            StockChanged: the stock has changed since the caller read it.
             Contention: every attempt conflicted with other writers or was throttled.
-            IncompleteRead: DynamoDB was too busy to answer.
+            IncompleteRead: DynamoDB left some keys unprocessed.
         """
-        try:
-            return self._set_available(stock, available, by, note, at)
-        except ChangeNumberTaken:
-            renumbered = replace(stock, changes=self._last_change_number(stock))
-            return self._set_available(renumbered, available, by, note, at)
-
-    def _set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
         changed = replace(stock, available=available, version=stock.version + 1, changes=stock.changes + 1)
         change = StockChange(stock.available, available, by, note, at, changed.version)
+        stock_key, change_key = _product(stock.product_id), _change(stock.product_id, changed.changes)
         update: dict[str, Any] = {
             "TableName": self._table,
-            "Key": {"pk": _product(stock.product_id)},
+            "Key": {"pk": stock_key},
             "UpdateExpression": "SET available = :available, reserved = if_not_exists(reserved, :none), "
             "changes = :changes ADD version :one",
             # Stock that was never changed, or never existed, has no version
@@ -232,22 +272,23 @@ class Inventory:
             update["ExpressionAttributeValues"][":version"] = stock.version
         put = {
             "TableName": self._table,
-            "Item": {"pk": _change(stock.product_id, changed.changes), "productId": stock.product_id, **vars(change)},
+            "Item": {"pk": change_key, "productId": stock.product_id, **vars(change)},
             "ConditionExpression": "attribute_not_exists(pk)",
         }
-
-        def raise_if_changed(error: ClientError) -> None:
-            of_stock, of_change = error.response["CancellationReasons"]
-            if _failed_condition(of_stock):
-                raise StockChanged(stock.product_id, int(from_error(of_stock).get("version", 0))) from error
-            if _failed_condition(of_change):
-                raise ChangeNumberTaken from error
-
-        self._transact([{"Update": update}, {"Put": put}], raise_if_changed)
+        try:
+            self._transact([{"Update": update}, {"Put": put}])
+        except TransactionRejected as error:
+            if stock_key in error.failed_conditions:
+                version = int(error.failed_conditions[stock_key].get("version", 0))
+                raise StockChanged(stock.product_id, version) from error
+            if change_key in error.failed_conditions:
+                renumbered = replace(stock, changes=self._last_change_number(stock))
+                return self.set_available(renumbered, available, by, note, at)
+            raise
         return changed
 
     def _last_change_number(self, stock: Stock) -> int:
-        """The number of a product's newest stored change. Their numbers have no gaps."""
+        """Returns the number of a product's newest stored change. The numbers have no gaps."""
         number = stock.changes
         while True:
             keys = [_change(stock.product_id, number + step) for step in range(1, KEYS_PER_READ + 1)]
@@ -256,80 +297,60 @@ class Inventory:
             if found < len(keys):
                 return number
 
-    def _moves(self, items: Sequence[Item], update: str, condition: str) -> list[dict[str, Any]]:
-        """The UpdateItems that move a reservation's items between `available` and `reserved`."""
-        return [
-            {
-                "TableName": self._table,
-                "Key": {"pk": _product(item["productId"])},
-                "UpdateExpression": f"{update} ADD version :one",
-                "ConditionExpression": condition,
-                "ExpressionAttributeValues": {":n": item["quantity"], ":one": 1},
-                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            }
-            for item in items
-        ]
-
-    def _transact(self, writes: Sequence[Any], raise_if_decided: Callable[[ClientError], None]) -> None:
-        """Write all or nothing, and retry a transaction that conflicts with another one or is throttled.
+    def _transact(self, writes: Sequence[Any]) -> None:
+        """Writes all or nothing, and retries a transaction that conflicts with another one or is throttled.
 
         Args:
             writes: the operations of TransactWriteItems.
-            raise_if_decided: raises the caller's own error if a failed condition explains the cancellation.
 
         Raises:
             Contention: every attempt conflicted with other writers or was throttled.
-            TransactionRejected: the transaction was cancelled for any other reason.
+            TransactionRejected: the transaction was cancelled for any other reason, such as a failed condition.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._client.transact_write_items(TransactItems=writes)
                 return
             except self._client.exceptions.TransactionCanceledException as error:
-                raise_if_decided(error)
-                codes = reason_codes(error)
+                keys, codes = [_key(write) for write in writes], reason_codes(error)
+                causes = ", ".join(f"{key}: {code}" for key, code in zip(keys, codes, strict=True) if code != NO_ERROR)
                 if not is_retryable(codes):
-                    raise TransactionRejected(_described(writes, codes)) from error
+                    raise TransactionRejected(causes, _failed_conditions(keys, error)) from error
                 if attempt == ATTEMPTS:
-                    raise Contention(f"{_described(writes, codes)}, after {ATTEMPTS} attempts") from error
+                    raise Contention(f"{causes}, after {ATTEMPTS} attempts") from error
                 self._pause(attempt)
 
     def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Those of the items that exist, by key, read consistently."""
+        """Returns the items that exist, by key, read strongly consistent."""
         items = read_batch(self._client, self._table, [{"pk": key} for key in keys], consistent=True)
         return {str(item["pk"]): item for item in items}
 
 
-def _raise_if_reservation_changed(error: ClientError) -> None:
-    """Tell a reservation that is not as the caller saw it from all other reasons of a cancellation."""
-    if _failed_condition(error.response["CancellationReasons"][0]):
-        raise AlreadyDecided from error
+def _key(write: Mapping[str, Any]) -> str:
+    """Returns the key of the item that an operation of TransactWriteItems writes."""
+    (request,) = write.values()
+    return str(request.get("Key", request.get("Item"))["pk"])
 
 
-def _raise_if_out_of_stock(error: ClientError, items: Sequence[Item]) -> None:
-    """Tell a product's failed condition from all other reasons of a cancellation."""
-    shortages: list[Shortage] = [
+def _failed_conditions(keys: Sequence[str], error: "ClientError") -> dict[str, dict[str, Any]]:
+    """Returns, by key, the stored items whose conditions failed; {} for one that does not exist."""
+    return {
+        key: deserialize(reason.get("Item", {}))
+        for key, reason in zip(keys, error.response["CancellationReasons"], strict=True)
+        if reason.get("Code") == CONDITION_FAILED
+    }
+
+
+def _shortages(items: Sequence[Item], failed_conditions: Mapping[str, Mapping[str, Any]]) -> list[Shortage]:
+    return [
         {
             "productId": item["productId"],
             "asked": item["quantity"],
-            "available": int(from_error(reason).get("available", 0)),
+            "available": int(failed_conditions[_product(item["productId"])].get("available", 0)),
         }
-        for item, reason in zip(items, error.response["CancellationReasons"][1:], strict=True)
-        if _failed_condition(reason)
+        for item in items
+        if _product(item["productId"]) in failed_conditions
     ]
-    if shortages:
-        raise OutOfStock(shortages) from error
-
-
-def _described(writes: Sequence[Any], codes: Sequence[str]) -> str:
-    """The items that a transaction was cancelled for, each with its reason code."""
-    operations = [next(iter(write.values())) for write in writes]
-    keys = [operation.get("Key", operation.get("Item"))["pk"] for operation in operations]
-    return ", ".join(f"{key}: {code}" for key, code in zip(keys, codes, strict=True) if code != NO_ERROR)
-
-
-def _failed_condition(reason: Mapping[str, Any]) -> bool:
-    return bool(reason.get("Code") == CONDITION_FAILED)
 
 
 def _reservation(order_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The rules of orders: what an order is, how its events fold to it, what may happen to it next. No input or output."""
+"""The rules of orders: an order's state, its transitions, its prices. No input or output."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ CANCELLED = "Order Cancelled"
 
 
 class OrderStatus(StrEnum):
-    """Where an order stands."""
+    """The states of an order."""
 
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
@@ -54,18 +54,18 @@ OUT_OF_STOCK = "OUT_OF_STOCK"
 CANCELLED_BY_CUSTOMER = "CANCELLED_BY_CUSTOMER"
 CANCELLED_BY_STAFF = "CANCELLED_BY_STAFF"
 
-# An order's life, and nothing else: event → the states it may happen in, and the state it leads to.
 TRANSITIONS: Mapping[str, tuple[frozenset[OrderStatus], OrderStatus]] = {
     CONFIRMED: (frozenset({OrderStatus.PENDING}), OrderStatus.CONFIRMED),
     REJECTED: (frozenset({OrderStatus.PENDING}), OrderStatus.REJECTED),
     CANCELLED: (frozenset({OrderStatus.PENDING, OrderStatus.CONFIRMED}), OrderStatus.CANCELLED),
 }
+"""Event → the states in which it may happen, and the state after it. Other transitions do not exist."""
 
-# What inventory reports, as it concerns an order: the order's own event, and the reason it gives.
 INVENTORY_OUTCOMES: Mapping[str, tuple[str, dict[str, str]]] = {
     "Inventory Reserved": (CONFIRMED, {}),
     "Inventory Out-Of-Stock": (REJECTED, {"reason": OUT_OF_STOCK}),
 }
+"""Inventory's event → the order's event that follows from it, and its data."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Order:
     """An order, folded from its events.
 
     Args:
-        content: what was ordered, by whom, for how much.
-        request_hash: tells two requests with one idempotency key apart.
-        status: where it stands.
+        content: what was ordered, by whom, and the prices.
+        request_hash: the fingerprint of the request that placed it.
         reason: why it was rejected or cancelled.
         placed_at: the time of its first event, RFC 3339.
-        updated_at: the time of its last one.
+        updated_at: the time of its last event, RFC 3339.
         version: the number of its events.
+        correlation_id: the id of the HTTP request that placed it.
     """
 
     content: OrderContent
@@ -89,18 +89,88 @@ class Order:
     placed_at: str
     updated_at: str
     version: int
+    correlation_id: str
 
 
-class CannotCancel(Exception):
-    """The order's status no longer allows a cancellation."""
+class OrderError(Exception):
+    """A request about an order that cannot be served.
+
+    Attributes:
+        errors: one entry per reason: {"field": …, "message": …}.
+    """
+
+    def __init__(self, text: str, errors: list[dict[str, str]] | None = None) -> None:
+        super().__init__(text)
+        self.errors = errors
 
 
-class UnknownProducts(Exception):
+class UnknownOrder(OrderError):
+    """The table has no order of this id, or none that the caller may see."""
+
+    def __init__(self, order_id: str) -> None:
+        super().__init__(f"order {order_id} was not found")
+
+
+class CannotCancel(OrderError):
+    """The order's status does not allow a cancellation."""
+
+
+class KeyReused(OrderError):
+    """The Idempotency-Key was sent before with another body."""
+
+
+class StaffOnlyFields(OrderError):
+    """A customer sent fields that only staff may send."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        errors = [{"field": field, "message": "only staff may send this field"} for field in fields]
+        super().__init__(f"only staff may send {' and '.join(fields)}", errors)
+
+
+class IncompleteCustomer(OrderError):
+    """Staff named a customer without an e-mail address, or an address without a customer."""
+
+    def __init__(self) -> None:
+        text = "customerId and customerEmail go together"
+        super().__init__(text, [{"field": "body", "message": text}])
+
+
+class OrderRefused(OrderError):
+    """The rules do not allow this order now."""
+
+
+class UnknownProducts(OrderRefused):
     """Products that are not in the catalogue, or not for sale."""
 
     def __init__(self, product_ids: Sequence[str]) -> None:
-        super().__init__(f"not in the catalogue: {', '.join(product_ids)}")
-        self.product_ids = product_ids
+        errors = [{"field": "items", "message": f"{product_id} is not for sale"} for product_id in product_ids]
+        super().__init__(f"not in the catalogue: {', '.join(product_ids)}", errors)
+
+
+class PriceChanged(OrderRefused):
+    """The client saw other prices than the catalogue's."""
+
+    def __init__(self, lines: Sequence["Line"], catalogue: Mapping[str, "Product"]) -> None:
+        errors = [
+            {
+                "field": "items",
+                "message": f"{line.product_id} costs {catalogue[line.product_id].price}, not {line.seen_price}",
+            }
+            for line in lines
+        ]
+        super().__init__(f"prices changed: {', '.join(line.product_id for line in lines)}", errors)
+
+
+class TotalTooLarge(OrderRefused):
+    """The total of the order exceeds MAX_TOTAL."""
+
+    def __init__(self, amount: Decimal) -> None:
+        text = f"the total of {amount:.2f} {CURRENCY} exceeds the limit of {MAX_TOTAL:.2f} {CURRENCY}"
+        super().__init__(text, [{"field": "items", "message": text}])
+
+
+class EmailNotVerified(OrderRefused):
+    """The customer has no verified e-mail address."""
 
 
 class InvalidProduct(Exception):
@@ -108,7 +178,7 @@ class InvalidProduct(Exception):
 
     Attributes:
         product_id: the row's key.
-        problems: what is wrong, one entry per attribute. They do not quote the row.
+        problems: one entry per attribute that is wrong, without its value.
     """
 
     def __init__(self, product_id: str, problems: Sequence[str]) -> None:
@@ -117,24 +187,9 @@ class InvalidProduct(Exception):
         self.problems = problems
 
 
-class TotalTooLarge(Exception):
-    """The total of the order exceeds MAX_TOTAL."""
-
-    def __init__(self, total: Decimal) -> None:
-        super().__init__(f"the total of {total:.2f} {CURRENCY} exceeds the limit of {MAX_TOTAL:.2f} {CURRENCY}")
-
-
-class PriceChanged(Exception):
-    """The client saw other prices than the catalogue's."""
-
-    def __init__(self, changes: Sequence[dict[str, Any]]) -> None:
-        super().__init__(f"prices changed: {', '.join(change['productId'] for change in changes)}")
-        self.changes = changes
-
-
 @dataclass(frozen=True)
 class Product:
-    """What the catalogue says of a product."""
+    """A product of the catalogue."""
 
     product_id: str
     name: str
@@ -143,10 +198,7 @@ class Product:
 
 
 def product_of(row: Mapping[str, Any]) -> Product:
-    """The product that a row of the products table describes.
-
-    Args:
-        row: the item, in Python values.
+    """Returns the product that a row of the products table describes.
 
     Raises:
         InvalidProduct: an attribute is missing or has a value that no product can have.
@@ -178,7 +230,7 @@ def _problems(row: Mapping[str, Any]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """What a client asks for: a product, how many, and the price it saw, if it says so."""
+    """A requested product, its quantity, and the price that the client saw, if the request names one."""
 
     product_id: str
     quantity: int
@@ -186,10 +238,10 @@ class Line:
 
 
 def fold(events: Iterable[StoredEvent]) -> Order:
-    """The order that these events make.
+    """Returns the order that results from its events.
 
     Raises:
-        CorruptStream: they do not begin with Order Placed, or hold a transition that an order's life does not have.
+        CorruptStream: they do not begin with Order Placed, or contain a transition that does not exist.
     """
     return folded(events, _placed, advance)
 
@@ -205,14 +257,15 @@ def _placed(event: StoredEvent) -> Order:
         placed_at=event.time,
         updated_at=event.time,
         version=1,
+        correlation_id=event.cause.correlation_id,
     )
 
 
 def advance(order: Order, event: StoredEvent) -> Order:
-    """The order after one more event.
+    """Returns the order after one more event.
 
     Raises:
-        CorruptStream: the event may not happen to it now.
+        CorruptStream: the order's status does not allow the event.
     """
     if not allows(order, event.type):
         raise CorruptStream(f"{event.type} in state {order.status}")
@@ -223,38 +276,32 @@ def advance(order: Order, event: StoredEvent) -> Order:
 
 
 def allows(order: Order, event_type: str) -> bool:
-    """Whether the event may happen to the order now."""
+    """Whether the order's status allows the event."""
     return event_type in TRANSITIONS and order.status in TRANSITIONS[event_type][0]
 
 
 def new_order_id(now: datetime) -> str:
-    """An order's id; no two are alike."""
+    """Returns a unique id for an order."""
     return f"ORD-{new_ulid(now)}"
 
 
 def order_id_for_key(caller: str, idempotency_key: str) -> str:
-    """The id of the one order that a caller can place with a key."""
+    """Returns the id of the only order that a caller can place with a key."""
     return f"ORD-{derived_ulid(caller, idempotency_key)}"
 
 
 def price_items(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list[Item]:
-    """The order's items at the catalogue's prices.
+    """Returns the order's items at the catalogue's prices.
 
     Raises:
-        UnknownProducts: some are not for sale.
-        PriceChanged: the client saw other prices.
-        TotalTooLarge: together they cost more than an order may.
+        OrderRefused: UnknownProducts, PriceChanged, or TotalTooLarge.
     """
     unknown = [line.product_id for line in lines if not _for_sale(catalogue.get(line.product_id))]
     if unknown:
         raise UnknownProducts(unknown)
-    changes = [
-        {"productId": line.product_id, "seen": line.seen_price, "price": catalogue[line.product_id].price}
-        for line in lines
-        if line.seen_price not in (None, catalogue[line.product_id].price)
-    ]
-    if changes:
-        raise PriceChanged(changes)
+    changed = [line for line in lines if line.seen_price not in (None, catalogue[line.product_id].price)]
+    if changed:
+        raise PriceChanged(changed, catalogue)
     items = [_item(line, catalogue[line.product_id]) for line in lines]
     if total(items) > MAX_TOTAL:
         raise TotalTooLarge(total(items))
@@ -275,7 +322,7 @@ def _item(line: Line, product: Product) -> Item:
 
 
 def total(items: Iterable[Item]) -> Decimal:
-    """The exact sum."""
+    """Returns the exact total of the items."""
     return sum((item["price"] * item["quantity"] for item in items), Decimal(0))
 
 
@@ -291,7 +338,7 @@ def place(
     cause: Cause,
     now: datetime,
 ) -> StoredEvent:
-    """A new order's first event."""
+    """Returns a new order's first event."""
     content: OrderContent = {
         "orderId": order_id,
         "customerId": customer_id,
@@ -306,33 +353,28 @@ def place(
 
 
 def cancel(order: Order, reason: str, cause: Cause, now: datetime) -> StoredEvent | None:
-    """The event of a cancellation, or None if the order is cancelled already.
-
-    Raises:
-        CannotCancel: its status does not allow it.
-    """
-    if order.status is OrderStatus.CANCELLED:
-        return None
-    if not allows(order, CANCELLED):
-        raise CannotCancel(f"the order is {order.status} and can no longer be cancelled")
-    return new_event(CANCELLED, {"reason": reason}, cause, now)
+    """Returns the event of a cancellation, or None if the order's status does not allow it or it is cancelled."""
+    return new_event(CANCELLED, {"reason": reason}, cause, now) if allows(order, CANCELLED) else None
 
 
 def settle(order: Order, inventory_event: str, cause: Cause, now: datetime) -> StoredEvent | None:
-    """What an event of the inventory means for an order; None if the order has moved on already.
+    """Returns the order's event that follows from an event of the inventory, or None if its status does not allow it.
 
     Args:
-        order: as it stands.
-        inventory_event: the detail-type that inventory published.
-        cause: that event.
-        now: the time.
+        inventory_event: the detail-type, such as `Inventory Reserved`.
+        cause: names the inventory's event.
     """
     event_type, data = INVENTORY_OUTCOMES[inventory_event]
     return new_event(event_type, data, cause, now) if allows(order, event_type) else None
 
 
+def seconds_to_settle(order: Order) -> float:
+    """Returns the seconds from an order's first event to its last."""
+    return (datetime.fromisoformat(order.updated_at) - datetime.fromisoformat(order.placed_at)).total_seconds()
+
+
 def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
-    """The self-contained detail of one of an order's events.
+    """Returns the self-contained detail of one of an order's events.
 
     Args:
         item: the order as it is stored.

@@ -1,24 +1,37 @@
-"""What people may send to the order API, checked field by field."""
+"""Requests and responses of the order API."""
 
 import hashlib
 import json
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainSerializer, field_validator, model_validator
+from pydantic import AwareDatetime, Field, PlainSerializer, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
-from orderflow.http_api import PlainText, RequestModel
+from orderflow.contracts import (
+    ContractModel,
+    Money,
+    OrderCancelledDetail,
+    OrderConfirmedDetail,
+    OrderDetail,
+    OrderLine,
+    OrderPlacedDetail,
+    OrderRejectedDetail,
+    ShippingAddress,
+    Text,
+)
+from orderflow.http_api import NextCursor, PlainText, RequestModel
 from orderflow.plain_text import UNSAFE
-from orders.domain import PRODUCT_ID, Line
+from orders.domain import PRODUCT_ID, Line, Order, OrderStatus
 
 MAX_PRODUCTS = 90
-"""A reservation is one transaction, of at most 100 writes: the products, the reservation, and room to grow."""
+"""A reservation is one transaction of at most 100 writes: one per product and one for the reservation."""
 MAX_QUANTITY = 10_000
 
-Text = Annotated[PlainText, Field(max_length=200)]
-# Of the form name@domain.top, and of the characters that PlainText allows
+RequestText = Annotated[PlainText, Field(max_length=200)]
+# The form name@domain.top, with the characters that PlainText allows
 Email = Annotated[str, Field(pattern=rf"^[^@\s{UNSAFE}]+@[^@\s{UNSAFE}]+\.[^@\s{UNSAFE}]+$", max_length=254)]
-# Serialized without trailing zeros or an exponent: the fingerprint of 24.5 is that of "24.50".
+# Serialized without trailing zeros or an exponent: the fingerprint of 24.5 is that of "24.50"
 Price = Annotated[
     Decimal,
     Field(ge=0, max_digits=8, decimal_places=2),
@@ -27,7 +40,7 @@ Price = Annotated[
 
 
 class OrderLineRequest(RequestModel):
-    """A product, how many, and the price that the client saw, if it wants to be sure of it."""
+    """A product, its quantity, and optionally the price that the client saw."""
 
     product_id: Annotated[str, Field(pattern=PRODUCT_ID)]
     quantity: Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
@@ -35,22 +48,27 @@ class OrderLineRequest(RequestModel):
 
 
 class AddressRequest(RequestModel):
-    """Where the order goes."""
+    """A shipping address."""
 
-    street: Text
-    city: Text
-    state: Text
+    street: RequestText
+    city: RequestText
+    state: RequestText
     zip_code: Annotated[PlainText, Field(max_length=20)]
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
 
 
 class PlaceOrderRequest(RequestModel):
-    """The body of `POST /orders`. The total of an order is limited to 1,000,000,000.00."""
+    """The body of `POST /orders`. The total of an order is limited to 1,000,000,000.00.
+
+    Only staff may send `customerId` and `customerEmail`, and only together.
+    """
 
     items: Annotated[list[OrderLineRequest], Field(min_length=1, max_length=1000)]
     shipping_address: AddressRequest
     source: Literal["web", "mobile", "api"] = "web"
     promotion_code: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None = None
+    customer_id: Annotated[PlainText, Field(max_length=128)] | None = None
+    customer_email: Email | None = None
 
     @field_validator("items", mode="after")
     @classmethod
@@ -61,33 +79,20 @@ class PlaceOrderRequest(RequestModel):
         return merged
 
     def lines(self) -> list[Line]:
-        """The lines, one per product."""
+        """Returns the lines, one per product."""
         return [Line(item.product_id, item.quantity, item.price) for item in self.items]
 
     def fingerprint(self) -> str:
-        """A hash of the request's values: a price written as 24.5, "24.50" or 24.5e0 gives the same one."""
+        """Returns a hash of the request's values. A price written as 24.5, "24.50" or 24.5e0 gives the same hash."""
         content = self.model_dump(mode="json", exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class StaffPlaceOrderRequest(PlaceOrderRequest):
-    """The body of `POST /orders` from staff, who may order for a customer."""
-
-    customer_id: Annotated[PlainText, Field(max_length=128)] | None = None
-    customer_email: Email | None = None
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> "StaffPlaceOrderRequest":
-        if (self.customer_id is None) != (self.customer_email is None):
-            raise ValueError("customerId and customerEmail go together")
-        return self
-
-
 def merge_lines(items: list[OrderLineRequest]) -> list[OrderLineRequest]:
-    """One line per product, in the order of their first mention.
+    """Returns one line per product, in the order of their first occurrence.
 
     Raises:
-        ValueError: the lines of a product disagree about its price, or ask for too many together.
+        ValueError: the lines of a product have different prices, or their total quantity exceeds MAX_QUANTITY.
     """
     merged: dict[str, OrderLineRequest] = {}
     for item in items:
@@ -102,3 +107,125 @@ def merge_lines(items: list[OrderLineRequest]) -> list[OrderLineRequest]:
             raise ValueError(f"{quantity} of {item.product_id} in all, where {MAX_QUANTITY} is the most")
         merged[item.product_id] = first.model_copy(update={"quantity": quantity})
     return list(merged.values())
+
+
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
+Id = Annotated[str, Field(pattern=r"^ORD-[0-9A-HJKMNP-TV-Z]{26}$")]
+Reason = Literal["OUT_OF_STOCK", "CANCELLED_BY_CUSTOMER", "CANCELLED_BY_STAFF"]
+Version = Annotated[int, Field(ge=1, description="The number of the order's events.")]
+
+
+class MetadataResponse(ContractModel):
+    """Where an order came from."""
+
+    source: Literal["web", "mobile", "api"]
+    promotion_code: Text | SkipJsonSchema[None] = None
+
+
+class OrderResponse(ContractModel):
+    """An order in its current state."""
+
+    order_id: Id
+    status: OrderStatus
+    customer_id: Text
+    customer_email: Text
+    items: Annotated[tuple[OrderLine, ...], Field(min_length=1)]
+    total_amount: Money
+    currency: Currency
+    shipping_address: ShippingAddress
+    metadata: MetadataResponse
+    placed_at: AwareDatetime
+    updated_at: AwareDatetime
+    version: Version
+    reason: Reason | SkipJsonSchema[None] = None
+
+
+def to_response(order: Order) -> OrderResponse:
+    """Returns an order as the API shows it."""
+    state = {
+        "status": order.status,
+        "placedAt": order.placed_at,
+        "updatedAt": order.updated_at,
+        "version": order.version,
+        "reason": order.reason,
+    }
+    return OrderResponse.model_validate({**order.content, **state})
+
+
+class OrderSummary(ContractModel):
+    """An order in a list."""
+
+    order_id: Id
+    status: OrderStatus
+    placed_at: AwareDatetime
+    total_amount: Money
+    currency: Currency
+    version: Version
+
+
+class OrderPage(ContractModel):
+    """A page of the caller's orders, newest first. With `status`, a page may be short or empty before the last one."""
+
+    items: tuple[OrderSummary, ...]
+    next_cursor: NextCursor = None
+
+
+class PublishedEvent(ContractModel):
+    """An event of an order as it was published."""
+
+    source: Literal["orders.service"]
+    detail_type: Annotated[str, Field(alias="detail-type")]
+    time: AwareDatetime
+    detail: OrderDetail
+
+
+class OrderPlacedEvent(PublishedEvent):
+    """The order was placed."""
+
+    detail_type: Annotated[Literal["Order Placed"], Field(alias="detail-type")]
+    detail: OrderPlacedDetail
+
+
+class OrderConfirmedEvent(PublishedEvent):
+    """The stock is reserved."""
+
+    detail_type: Annotated[Literal["Order Confirmed"], Field(alias="detail-type")]
+    detail: OrderConfirmedDetail
+
+
+class OrderRejectedEvent(PublishedEvent):
+    """The order cannot be fulfilled."""
+
+    detail_type: Annotated[Literal["Order Rejected"], Field(alias="detail-type")]
+    detail: OrderRejectedDetail
+
+
+class OrderCancelledEvent(PublishedEvent):
+    """The order was cancelled."""
+
+    detail_type: Annotated[Literal["Order Cancelled"], Field(alias="detail-type")]
+    detail: OrderCancelledDetail
+
+
+class OrderEvents(ContractModel):
+    """The events of an order, oldest first."""
+
+    items: Annotated[
+        tuple[OrderPlacedEvent | OrderConfirmedEvent | OrderRejectedEvent | OrderCancelledEvent, ...],
+        Field(min_length=1),
+    ]
+
+
+class ProductResponse(ContractModel):
+    """A product for sale."""
+
+    product_id: Text
+    name: Text
+    price: Money
+
+
+class ProductPage(ContractModel):
+    """A page of products. It may be short or empty before the last one."""
+
+    items: tuple[ProductResponse, ...]
+    next_cursor: NextCursor = None

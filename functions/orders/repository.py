@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from aws_lambda_powertools.metrics import MetricUnit
 from boto3.dynamodb.conditions import Attr, Key
 
-from orderflow.dynamodb import read_batch
+from orderflow.dynamodb import load_decide_save, read_batch
 from orderflow.event_store import EventStore, Stream
+from orderflow.observability import logger, metrics
 from orderflow.pagination import Page, Position, read_limit, read_page
-from orders.domain import InvalidProduct, Order, OrderStatus, Product, advance, fold, product_of
+from orders.domain import InvalidProduct, Order, OrderStatus, Product, UnknownOrder, advance, fold, product_of
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -19,54 +21,67 @@ if TYPE_CHECKING:
 INDEX = "customer-orders"
 LIST_FIELDS = ("orderId", "status", "placedAt", "totalAmount", "currency", "version")
 POSITION = ("orderId", "placedAt")
+MAX_KEY_BYTES = 2048
+"""DynamoDB refuses to look up a longer partition key (developer guide, "Constraints")."""
 
 
 class Orders:
-    """The orders table.
-
-    Args:
-        dynamodb: the DynamoDB resource.
-        table: the table's name.
-    """
+    """The orders table."""
 
     def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
         self._table: Table = dynamodb.Table(table)
         self._store = EventStore(dynamodb.meta.client, table, "orderId")
 
     def load(self, order_id: str) -> Stream | None:
-        """One order's stream, or None."""
-        return self._store.load(order_id)
+        """Returns one order's stream, or None if there is no such order."""
+        return self._store.load(order_id) if len(order_id.encode()) <= MAX_KEY_BYTES else None
 
     def append(self, order: Order | None, event: "StoredEvent") -> Order:
-        """Store an order's next event.
+        """Stores an order's next event and returns the order with it.
 
         Args:
             order: the order that the event was decided on; None for a new one.
-            event: the event.
-
-        Returns:
-            The order with the event.
 
         Raises:
-            VersionConflict: another writer came first.
+            VersionConflict: another writer stored an event first; nothing was stored.
         """
         changed = fold([event]) if order is None else advance(order, event)
         self._store.append(changed.content["orderId"], [event], changed.version - 1, index_attributes(changed))
         return changed
 
+    def update(
+        self, order_id: str, decide: "Callable[[Order], StoredEvent | None]"
+    ) -> "tuple[Order, StoredEvent | None]":
+        """Stores the event that `decide` returns, if any. Decides again when another writer was first.
+
+        Returns:
+            The order afterwards, and the event that was stored, if any.
+
+        Raises:
+            UnknownOrder: there is no such order.
+            ConcurrentUpdate: other writers were first at each attempt.
+        """
+
+        def load() -> Order:
+            stream = self.load(order_id)
+            if stream is None:
+                raise UnknownOrder(order_id)
+            return fold(stream.events)
+
+        return load_decide_save(load, decide, self.append)
+
     def list_for(self, customer_id: str, status: OrderStatus | None, limit: int, after: dict[str, str] | None) -> Page:
-        """A customer's orders, newest first.
+        """Returns a customer's orders, newest first.
 
         Args:
-            customer_id: whose.
-            status: only those, or None for all.
-            limit: the most to return.
-            after: where an earlier page ended.
+            status: None for all.
+            after: where an earlier page ended; None for the beginning.
         """
 
         def read(start: Position | None) -> tuple[list[dict[str, Any]], Position | None]:
             answer = self._table.query(**_query(customer_id, status, limit, start))
-            return _selected(answer["Items"], LIST_FIELDS), answer.get("LastEvaluatedKey")
+            items = [{name: item[name] for name in LIST_FIELDS} for item in answer["Items"]]
+            return items, answer.get("LastEvaluatedKey")
 
         return read_page(read, {**after, "customerId": customer_id} if after else None, limit, POSITION)
 
@@ -85,17 +100,13 @@ def _query(customer_id: str, status: OrderStatus | None, limit: int, start: Posi
     return query
 
 
-def _selected(items: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
-    return [{name: item[name] for name in names} for item in items]
-
-
 def is_order_position(position: Mapping[str, str]) -> bool:
-    """Whether a page of a customer's orders can end there."""
+    """Whether a page of a customer's orders can end at this position."""
     return set(position) == set(POSITION)
 
 
 def index_attributes(order: Order) -> dict[str, Any]:
-    """What stands beside an order's events, for the index, the list and its filter; the store adds the version."""
+    """Returns the attributes stored next to the events for the index and the list; the store adds the version."""
     return {
         "status": order.status.value,
         "customerId": order.content["customerId"],
@@ -106,40 +117,31 @@ def index_attributes(order: Order) -> dict[str, Any]:
 
 
 class Products:
-    """The catalogue. Rows that do not describe a product are left out.
+    """The products table. Rows that do not describe a product are left out, logged and counted."""
 
-    Args:
-        dynamodb: the DynamoDB resource.
-        table: the table's name.
-        on_invalid: is called for each row that is left out.
-    """
-
-    def __init__(
-        self, dynamodb: "DynamoDBServiceResource", table: str, on_invalid: Callable[[InvalidProduct], None]
-    ) -> None:
+    def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
         self._client: DynamoDBClient = dynamodb.meta.client
         self._table = dynamodb.Table(table)
-        self._on_invalid = on_invalid
 
     def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
         """Returns the products that exist, by id.
 
         Args:
-            product_ids: at most 100, as many as BatchGetItem takes.
+            product_ids: 1 to 100, the limit of BatchGetItem.
 
         Raises:
-            IncompleteRead: DynamoDB was too busy to answer in full.
+            IncompleteRead: DynamoDB left keys unprocessed several times.
         """
         keys = [{"productId": product_id} for product_id in product_ids]
         rows = read_batch(self._client, self._table.name, keys)
-        return {product.product_id: product for product in self._valid(rows)}
+        return {product.product_id: product for product in _valid(rows)}
 
     def page(self, limit: int, after: dict[str, str] | None) -> Page:
-        """Products for sale, in no order.
+        """Returns products for sale, unordered.
 
         Args:
             limit: the most to read; those not for sale are left out of the page.
-            after: where an earlier page ended.
+            after: where an earlier page ended; None for the beginning.
         """
         # Rows without a valid `active` are read too, so that they are reported
         not_inactive = Attr("active").not_exists() | Attr("active").ne(False)
@@ -150,18 +152,20 @@ class Products:
         last = answer.get("LastEvaluatedKey")
         items = [
             {"productId": product.product_id, "name": product.name, "price": product.price}
-            for product in self._valid(answer["Items"])
+            for product in _valid(answer["Items"])
         ]
         return Page(items, {"productId": str(last["productId"])} if last else None)
 
-    def _valid(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Product]:
-        for row in rows:
-            try:
-                yield product_of(row)
-            except InvalidProduct as invalid:
-                self._on_invalid(invalid)
+
+def _valid(rows: Iterable[Mapping[str, Any]]) -> Iterator[Product]:
+    for row in rows:
+        try:
+            yield product_of(row)
+        except InvalidProduct as invalid:
+            logger.warning("invalid product left out", product_id=invalid.product_id, problems=invalid.problems)
+            metrics.add_metric(name="InvalidProducts", unit=MetricUnit.Count, value=1)
 
 
 def is_product_position(position: Mapping[str, str]) -> bool:
-    """Whether a page of products can end there."""
+    """Whether a page of products can end at this position."""
     return set(position) == {"productId"}

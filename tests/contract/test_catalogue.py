@@ -89,8 +89,8 @@ def test_a_rule_says_what_its_target_gets_in_place_of_the_event() -> None:
     [
         (None, "yes"),
         ([{"exists": False}], "no"),
-        ([{"exists": False}, {"prefix": "redrive-"}], "those named `redrive-…`"),
-        ([{"prefix": "to-staging-"}], "those named `to-staging-…`, and nothing else"),
+        ([{"exists": False}, {"prefix": "redrive-"}], "if named `redrive-…`"),
+        ([{"prefix": "to-staging-"}], "only events of replays named `to-staging-…`"),
     ],
 )
 def test_a_rule_says_which_replays_it_takes(wanted: Any, text: str) -> None:
@@ -121,7 +121,7 @@ def test_a_fields_line_has_its_type_and_what_the_model_says_of_it() -> None:
         "| `id` | string, `^A$` |  |",
         "| `at` | string, a time |  |",
         "| `count` | integer, 1 or more | How many. |",
-        "| `lines` | array of objects, one at least | A line. |",
+        "| `lines` | array of objects, at least one | A line. |",
         "| `lines[].sku` | string |  |",
         "| `more` | object | Optional. |",
         "| `more.note` | string | Optional. |",

@@ -1,4 +1,4 @@
-"""What our rules make and the publisher sends keeps the contract, whatever is ordered at whatever price."""
+"""Every event that the services compose conforms to the contract, for all items, prices and metadata."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inventory import domain as inventory
 from orderflow.contracts import DETAILS, OrderDetail
-from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, numbered
+from orderflow.events import Cause, Item, OrderContent, OrderMetadata, StoredEvent, numbered, order_content
 from orderflow.serialization import to_json, with_decimals
 from orders import domain as orders
 
@@ -77,9 +77,9 @@ def cancelled(by: str) -> Callable[[StoredEvent], list[StoredEvent]]:
 
 
 def received(first: StoredEvent) -> OrderContent:
-    """The order as inventory reads it from the published event."""
+    """Returns the order as the inventory reads it from the published event."""
     detail = to_json(orders.compose({"events": [first.to_item()]}, first))
-    return inventory.content_of(with_decimals(json.loads(detail)))
+    return order_content(with_decimals(json.loads(detail)))
 
 
 def inventory_reserved(first: StoredEvent) -> list[StoredEvent]:
@@ -123,7 +123,7 @@ COMPOSE = {orders.SOURCE: orders.compose, inventory.SOURCE: inventory.compose}
 
 
 def last_detail(source: str, events: Sequence[StoredEvent]) -> tuple[str, str]:
-    """The type and the published detail, as JSON text, of the last of an aggregate's events."""
+    """Returns the type and the published detail, as JSON text, of an aggregate's last event."""
     stored = {"events": [event.to_item() for event in events]}
     last = numbered(stored["events"])[-1]
     return last.type, to_json(COMPOSE[source](stored, last))
@@ -148,7 +148,7 @@ def test_every_event_of_the_contract_has_a_producer() -> None:
 @pytest.mark.parametrize(("source", "detail_type", "produce"), PRODUCERS)
 @settings(max_examples=30)  # for each of the producers
 @given(ordered=items, how=metadata)
-def test_a_published_detail_keeps_the_contract(
+def test_a_published_detail_conforms_to_the_contract(
     source: str,
     detail_type: str,
     produce: Callable[[StoredEvent], list[StoredEvent]],
@@ -166,7 +166,7 @@ def test_a_published_detail_keeps_the_contract(
 @pytest.mark.parametrize(("source", "detail_type", "produce"), PRODUCERS)
 @settings(max_examples=30)  # for each of the producers
 @given(ordered=items, how=metadata)
-def test_money_is_a_json_number_with_two_decimals_at_most(
+def test_money_is_a_json_number_with_at_most_two_decimals(
     source: str,
     detail_type: str,
     produce: Callable[[StoredEvent], list[StoredEvent]],
@@ -181,7 +181,7 @@ def test_money_is_a_json_number_with_two_decimals_at_most(
     assert all(number == round(number, 2) for number in numbers)
 
 
-def test_the_largest_order_is_exact() -> None:
+def test_the_total_of_the_largest_order_is_exact() -> None:
     dearest = Item(productId="PROD-1", name="Product 1", quantity=10_000, price=Decimal("999999.99"))
     _, detail = last_detail(orders.SOURCE, [placed([dearest] * 90, OrderMetadata(source="web"))])
     assert json.loads(detail, parse_int=Decimal, parse_float=Decimal)["totalAmount"] == Decimal("899999991000")

@@ -1,4 +1,4 @@
-"""The published schemas: the models say the same, producers keep them, samples show them, rules match the samples."""
+"""The published schemas match the models, the composed events, the samples and the patterns of the rules."""
 
 import json
 from collections.abc import Callable
@@ -32,16 +32,16 @@ def resources() -> dict[str, Any]:
     return found
 
 
-def test_the_committed_files_are_what_the_models_say() -> None:
+def test_the_committed_files_are_generated_from_the_models() -> None:
     assert list(stale(ROOT, MODELS.values())) == []
 
 
-def test_the_models_break_nothing_that_is_published() -> None:
+def test_the_models_are_compatible_with_the_published_schemas() -> None:
     assert refusals(SCHEMAS.values(), MODELS.values()) == []
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_schema_is_in_draft_4(name: str) -> None:
+def test_a_schema_is_valid_draft_4(name: str) -> None:
     Draft4Validator.check_schema(SCHEMAS[name].content)
 
 
@@ -71,7 +71,7 @@ def test_a_consumer_may_validate_events_of_later_minor_versions(name: str) -> No
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_schema_refuses_what_is_not_its_event(name: str) -> None:
+def test_a_schema_rejects_other_events(name: str) -> None:
     sample = SAMPLES[name]
     detail = sample["detail"]
     for wrong in (
@@ -89,7 +89,7 @@ def test_a_schema_refuses_what_is_not_its_event(name: str) -> None:
 @pytest.mark.parametrize(("source", "detail_type", "produce"), PRODUCERS)
 @settings(max_examples=10)  # for each of the producers
 @given(ordered=items, how=metadata)
-def test_what_is_published_is_valid(
+def test_a_published_event_is_valid(
     source: str,
     detail_type: str,
     produce: Callable[[StoredEvent], list[StoredEvent]],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlq_processor.domain import MAX_PAYLOAD
+from dlq_processor.messages.reading import MAX_PAYLOAD
 from inventory import repository
 from local.store import ServiceError
 from orderflow import dynamodb, pagination
@@ -44,17 +44,17 @@ def slug(answer: Answer) -> str:
     return str(answer.body["type"]).removeprefix("/problems/")
 
 
-# ---------------------------------------------------------------------------------------------- callers
+# ---------------------------------------------------------------------------------------------- access
 
 
-def test_the_routes_tested_are_all_that_there_are(aws: Aws) -> None:
+def test_every_deployed_admin_route_is_tested(aws: Aws) -> None:
     paths = aws.stack.resources["OrdersApi"].properties["Body"]["paths"]
     admin = {(method.upper(), path) for path in paths if path.startswith("/admin/") for method in paths[path]}
     assert admin == set(ROUTES)
 
 
 @pytest.mark.parametrize("call", ROUTES)
-def test_nobody_but_staff_gets_in(office: Api, call: tuple[str, str]) -> None:
+def test_only_staff_have_access(office: Api, call: tuple[str, str]) -> None:
     customer = {"sub": "customer-1", "token_use": "id", "cognito:groups": "[nonstaff]"}
     unknown, known = office.call(*call, claims={}), office.call(*call, claims=customer)
     assert (unknown.status, slug(unknown)) == (HTTPStatus.UNAUTHORIZED, "unauthorized")
@@ -69,11 +69,11 @@ def tally(orders: int, items: int, revenue: float) -> dict[str, float]:
 
 
 def counted(aws: Aws, day: str, promotion: str = "", **numbers: Any) -> None:
-    """A counter as the analytics service keeps it."""
+    """Stores a counter as the analytics service does."""
     aws.table("AnalyticsTableName").put_item(Item={"pk": f"SALES#{day[:7]}", "sk": f"{day}#{promotion}", **numbers})
 
 
-def test_sales_are_shown_per_day_and_promotion_and_in_all(office: Api, aws: Aws) -> None:
+def test_sales_are_returned_per_day_and_promotion_with_totals(office: Api, aws: Aws) -> None:
     confirmed: dict[str, Any] = {"confirmedOrders": 2, "confirmedItems": 5, "confirmedRevenue": Decimal("100.50")}
     cancelled: dict[str, Any] = {"cancelledOrders": 1, "cancelledItems": 2, "cancelledRevenue": Decimal("40.25")}
     counted(aws, "2011-01-30", **confirmed)
@@ -106,7 +106,7 @@ def test_sales_are_shown_per_day_and_promotion_and_in_all(office: Api, aws: Aws)
     }
 
 
-def test_promotions_are_added_up_over_the_days(office: Api, aws: Aws) -> None:
+def test_promotions_are_summed_over_the_days(office: Api, aws: Aws) -> None:
     placed: dict[str, Any] = {"placedOrders": 2, "placedItems": 3, "placedRevenue": Decimal("30.10")}
     counted(aws, "2012-05-01", "SUMMER", **placed)
     counted(aws, "2012-05-01", confirmedOrders=7, confirmedItems=7, confirmedRevenue=Decimal(7))
@@ -125,17 +125,17 @@ def test_promotions_are_added_up_over_the_days(office: Api, aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("path", ["/admin/sales", "/admin/promotions"])
-def test_days_are_the_last_seven_unless_the_caller_names_others(office: Api, path: str) -> None:
+def test_the_default_range_is_the_last_seven_days(office: Api, path: str) -> None:
     answer = office.call("GET", path).body
     first, last = date.fromisoformat(answer["from"]), date.fromisoformat(answer["to"])
     assert (last - first).days == 6
     assert abs((datetime.now(UTC).date() - last).days) <= 1  # midnight may pass in between
     backwards = office.call("GET", path, query={"from": "2026-11-02", "to": "2026-11-01"})
     assert (backwards.status, slug(backwards)) == (HTTPStatus.BAD_REQUEST, "malformed-range")
-    assert "comes after" in backwards.body["detail"]
+    assert "is after" in backwards.body["detail"]
 
 
-def test_the_first_and_the_last_days_of_the_calendar_have_figures_too(office: Api) -> None:
+def test_the_first_and_last_days_of_the_calendar_are_accepted(office: Api) -> None:
     assert office.call("GET", "/admin/sales", query={"to": "0001-01-01"}).body["items"] == []
     assert office.call("GET", "/admin/sales", query={"from": "9999-12-31", "to": "9999-12-31"}).body["items"] == []
 
@@ -145,7 +145,7 @@ def test_the_first_and_the_last_days_of_the_calendar_have_figures_too(office: Ap
 
 @dataclass
 class Answered:
-    """What a function answers to Invoke."""
+    """The result of Invoke."""
 
     payload: bytes = b"null"
     function_error: str | None = None
@@ -153,7 +153,7 @@ class Answered:
 
 @dataclass
 class Functions:
-    """The consumers, and what they were invoked with."""
+    """The consumers, and their invocations."""
 
     answer: Callable[[str, bytes], Answered] = lambda _name, _payload: Answered()
     invoked: list[tuple[str, Any]] = field(default_factory=list)
@@ -176,7 +176,7 @@ def refusing(_name: str, _payload: bytes) -> Answered:
 
 
 def add_failed_event(aws: Aws, consumer: str, status: str = "NEW", *, minute: int = 0, **more: Any) -> str:
-    """A record as the DLQ processor stores it; its id."""
+    """Stores a record as the DLQ processor does, and returns its id."""
     event_id = uuid.uuid4().hex
     record = {
         "id": f"{consumer}:{event_id}",
@@ -208,7 +208,7 @@ def failed_event(aws: Aws, failure_id: str) -> dict[str, Any]:
 
 
 def change(aws: Aws, failure_id: str, status: str) -> None:
-    """What another writer does: the DLQ processor, or somebody else of the staff."""
+    """Changes a record as another writer would: the DLQ processor or other staff."""
     aws.table("FailedEventsTableName").update_item(
         Key={"id": failure_id},
         UpdateExpression="SET #status = :status ADD version :one",
@@ -219,7 +219,7 @@ def change(aws: Aws, failure_id: str, status: str) -> None:
 
 @pytest.fixture
 def consumer(aws: Aws) -> str:
-    """One that has no failed events yet."""
+    """A consumer without failed events."""
     table = aws.table("FailedEventsTableName")
     for item in table.scan()["Items"]:
         table.delete_item(Key={"id": item["id"]})
@@ -230,7 +230,7 @@ def listed(office: Api, **query: str) -> list[str]:
     return [entry["id"] for entry in office.call("GET", "/admin/failed-events", query=query).body["items"]]
 
 
-def test_failed_events_are_listed_without_what_only_a_redrive_needs(office: Api, aws: Aws, consumer: str) -> None:
+def test_the_list_of_failed_events_omits_payload_and_message_ids(office: Api, aws: Aws, consumer: str) -> None:
     failure_id = add_failed_event(aws, consumer)
     (entry,) = office.call("GET", "/admin/failed-events", query={"consumer": consumer}).body["items"]
     assert (entry["id"], entry["status"], entry["reason"]) == (failure_id, "NEW", "RuntimeError")
@@ -259,14 +259,15 @@ def test_failed_events_are_listed_by_status_and_consumer_in_pages(office: Api, a
         {"id": "email:1", "lastFailedAt": "2026"},
     ],
 )
-def test_a_forged_position_in_the_list_is_refused(office: Api, position: dict[str, str]) -> None:
+def test_a_forged_cursor_is_refused(office: Api, position: dict[str, str]) -> None:
     cursor = pagination.encode_cursor(position, ("failed-events", "", ""), datetime.now(UTC))
+    assert cursor
     answer = office.call("GET", "/admin/failed-events", query={"cursor": cursor})
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
 
 
 @pytest.mark.parametrize("call", [("GET", "/admin/products/{}/stock"), ("POST", "/admin/failed-events/{}/park")])
-def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(
+def test_an_id_that_is_too_long_for_a_key_is_not_found(
     office: Api, monkeypatch: pytest.MonkeyPatch, call: tuple[str, str]
 ) -> None:
     for storage_of in (office.module.products, office.module.failed_events):
@@ -278,13 +279,13 @@ def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(
 @pytest.mark.parametrize(
     ("query", "problem"), [({"status": "LOST"}, "malformed-status"), ({"limit": "0"}, "malformed-limit")]
 )
-def test_a_wrong_parameter_of_the_list_is_refused(office: Api, query: dict[str, str], problem: str) -> None:
+def test_an_invalid_query_parameter_is_refused(office: Api, query: dict[str, str], problem: str) -> None:
     answer = office.call("GET", "/admin/failed-events", query=query)
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
 
 
 @pytest.mark.parametrize("status", ["NEW", "RETRYING", "PARKED"])
-def test_a_redrive_hands_the_event_to_its_consumer_and_resolves_the_record(
+def test_a_redrive_invokes_the_consumer_and_resolves_the_record(
     office: Api, aws: Aws, functions: Functions, status: str
 ) -> None:
     failure_id = add_failed_event(aws, "email", status)
@@ -295,7 +296,7 @@ def test_a_redrive_hands_the_event_to_its_consumer_and_resolves_the_record(
     assert failed_event(aws, failure_id)["status"] == "RESOLVED"
 
 
-def test_an_id_may_come_percent_encoded(office: Api, aws: Aws, functions: Functions) -> None:
+def test_an_id_can_be_percent_encoded(office: Api, aws: Aws, functions: Functions) -> None:
     failure_id = add_failed_event(aws, "email")
     answer = office.call("POST", f"/admin/failed-events/{failure_id.replace(':', '%3A')}/redrive")
     assert (answer.status, answer.body["id"]) == (HTTPStatus.OK, failure_id)
@@ -312,7 +313,7 @@ def test_a_redrive_that_fails_parks_the_record_with_the_new_reason(office: Api, 
     assert stored["lastFailedAt"] > stored["firstFailedAt"]
 
 
-def test_a_consumer_that_cannot_be_invoked_has_failed(office: Api, aws: Aws, functions: Functions) -> None:
+def test_a_redrive_fails_if_the_consumer_cannot_be_invoked(office: Api, aws: Aws, functions: Functions) -> None:
     def throttled(_name: str, _payload: bytes) -> Answered:
         raise ServiceError("TooManyRequestsException", "Rate Exceeded.", 429)
 
@@ -321,21 +322,21 @@ def test_a_consumer_that_cannot_be_invoked_has_failed(office: Api, aws: Aws, fun
     assert (answer.body["outcome"], answer.body["reason"]) == ("FAILED", "TooManyRequestsException")
 
 
-def test_a_success_of_an_event_that_failed_again_meanwhile_is_none(office: Api, aws: Aws, functions: Functions) -> None:
+def test_a_redrive_fails_if_the_event_failed_again_meanwhile(office: Api, aws: Aws, functions: Functions) -> None:
     failure_id = add_failed_event(aws, "email")
 
-    def set_aside_again(_name: str, _payload: bytes) -> Answered:
+    def fail_again(_name: str, _payload: bytes) -> Answered:
         change(aws, failure_id, "PARKED")
         return Answered()
 
-    functions.answer = set_aside_again
+    functions.answer = fail_again
     answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
     assert (answer.status, answer.body["outcome"], answer.body["status"]) == (HTTPStatus.OK, "FAILED", "PARKED")
     assert failed_event(aws, failure_id)["status"] == "PARKED"
 
 
 @pytest.mark.parametrize("action", ["redrive", "park"])
-def test_what_is_unknown_or_resolved_cannot_be_acted_on(
+def test_unknown_and_resolved_failed_events_are_refused(
     office: Api, aws: Aws, functions: Functions, action: str
 ) -> None:
     unknown = office.call("POST", f"/admin/failed-events/email:nothing/{action}")
@@ -345,8 +346,10 @@ def test_what_is_unknown_or_resolved_cannot_be_acted_on(
     assert functions.invoked == []
 
 
-def test_what_no_consumer_can_mend_names_the_command_that_can(office: Api, aws: Aws, functions: Functions) -> None:
-    failure_id = add_failed_event(aws, "partner", "PARKED", payload=None, mend="make replay NAME=redrive-1")
+def test_a_failed_event_that_is_not_redrivable_is_refused_with_the_command_to_run(
+    office: Api, aws: Aws, functions: Functions
+) -> None:
+    failure_id = add_failed_event(aws, "partner", "PARKED", payload=None, remediation="make replay NAME=redrive-1")
     answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "not-redrivable")
     assert "make replay NAME=redrive-1" in answer.body["detail"]
@@ -365,7 +368,7 @@ def test_all_failed_events_of_a_consumer_are_redriven_once_each(
     monkeypatch.setattr("backoffice.service.ENTRIES_PER_PAGE", 1)
     mended = [add_failed_event(aws, consumer, status, minute=1) for status in ("NEW", "RETRYING", "PARKED")]
     broken = [add_failed_event(aws, consumer, status, minute=2) for status in ("NEW", "RETRYING", "PARKED")]
-    add_failed_event(aws, consumer, "PARKED", payload=None, mend="make replay")
+    add_failed_event(aws, consumer, "PARKED", payload=None, remediation="make replay")
     resolved = add_failed_event(aws, consumer, "RESOLVED", minute=3)
     functions.answer = lambda name, payload: refusing(name, payload) if b"2" in payload else Answered()
     answer = redrive_all(office, consumer=consumer)
@@ -375,14 +378,14 @@ def test_all_failed_events_of_a_consumer_are_redriven_once_each(
     assert {failed_event(aws, failure_id)["status"] for failure_id in broken} == {"PARKED"}
 
 
-def test_only_those_of_the_status_are_redriven(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
+def test_redrive_all_selects_by_status(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
     new, parked = add_failed_event(aws, consumer), add_failed_event(aws, consumer, "PARKED")
     assert redrive_all(office, consumer=consumer, status="NEW")["resolved"] == 1
     assert failed_event(aws, new)["status"] == "RESOLVED"
     assert failed_event(aws, parked)["status"] == "PARKED"
 
 
-def test_redriving_all_stops_in_time_and_goes_on_with_those_that_it_did_not_reach(
+def test_redrive_all_stops_in_time_and_the_next_request_continues(
     office: Api, aws: Aws, functions: Functions, consumer: str
 ) -> None:
     for minute in range(3):
@@ -406,7 +409,7 @@ def test_redriving_all_stops_in_time_and_goes_on_with_those_that_it_did_not_reac
     assert [payload["detail"]["number"] for _, payload in functions.invoked] == [0, 1, 2]
 
 
-def test_without_time_nothing_is_redriven(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
+def test_redrive_all_without_time_redrives_nothing(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
     add_failed_event(aws, consumer)
     office.context.remaining_milliseconds = office.module.REDRIVE_MILLISECONDS - 1
     answer = redrive_all(office, consumer=consumer)
@@ -415,7 +418,7 @@ def test_without_time_nothing_is_redriven(office: Api, aws: Aws, functions: Func
     assert [operation for operation, _ in aws.requests if operation == "Query"] == []
 
 
-def test_more_candidates_than_one_request_takes_remain(
+def test_redrive_all_reports_that_events_above_its_limit_remain(
     office: Api, aws: Aws, functions: Functions, consumer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backoffice.service.MAX_CANDIDATES", 2)
@@ -427,7 +430,7 @@ def test_more_candidates_than_one_request_takes_remain(
     assert (answer["resolved"], answer["remaining"]) == (1, False)
 
 
-def test_what_somebody_else_has_put_aside_meanwhile_is_not_redriven(
+def test_an_event_that_is_parked_meanwhile_is_not_redriven(
     office: Api, aws: Aws, functions: Functions, consumer: str
 ) -> None:
     first, second = (add_failed_event(aws, consumer, minute=minute) for minute in (1, 2))
@@ -443,7 +446,9 @@ def test_what_somebody_else_has_put_aside_meanwhile_is_not_redriven(
     assert failed_event(aws, second)["status"] == "PARKED"
 
 
-def test_what_is_deleted_meanwhile_is_not_redriven(office: Api, aws: Aws, functions: Functions, consumer: str) -> None:
+def test_an_event_that_is_deleted_meanwhile_is_not_redriven(
+    office: Api, aws: Aws, functions: Functions, consumer: str
+) -> None:
     first, second = (add_failed_event(aws, consumer, minute=minute) for minute in (1, 2))
 
     def delete_the_other(_name: str, _payload: bytes) -> Answered:
@@ -470,7 +475,7 @@ def test_resolved_failed_events_are_counted(
     assert sum(measured(output(), "FailedEventsResolved")) == 2
 
 
-def test_a_redrive_whose_answer_is_lost_is_not_sent_again(office: Api, aws: Aws, functions: Functions) -> None:
+def test_a_redrive_with_a_lost_response_is_not_repeated(office: Api, aws: Aws, functions: Functions) -> None:
     failure_id = add_failed_event(aws, "email")
     with aws.lost_answers("/2015-03-31/functions/"):
         answer = office.call("POST", f"/admin/failed-events/{failure_id}/redrive")
@@ -478,13 +483,13 @@ def test_a_redrive_whose_answer_is_lost_is_not_sent_again(office: Api, aws: Aws,
     assert len(functions.invoked) == 1
 
 
-def test_a_redrive_ends_before_the_api_answers(office: Api, aws: Aws) -> None:
+def test_a_redrive_times_out_before_the_function_does(office: Api, aws: Aws) -> None:
     longest = office.module.REDRIVE_MILLISECONDS / 1000
-    assert office.module.functions.meta.config.read_timeout < longest
+    assert office.module.lambda_client.meta.config.read_timeout < longest
     assert longest < aws.stack.resources["BackofficeApiFunction"].properties["Timeout"]
 
 
-def test_what_to_redrive_must_be_said(office: Api) -> None:
+def test_redrive_all_needs_a_filter(office: Api) -> None:
     answer = office.call("POST", "/admin/failed-events/redrive", {})
     assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body")
 
@@ -500,7 +505,7 @@ def test_a_failed_event_is_parked_and_parking_it_again_changes_nothing(office: A
     assert (stored["status"], stored["payload"]) == ("PARKED", json.dumps({"detail": {"number": 0}}))
 
 
-def test_a_failed_event_of_the_largest_size_is_parked(office: Api, aws: Aws) -> None:
+def test_a_failed_event_with_the_largest_payload_is_parked(office: Api, aws: Aws) -> None:
     large = add_failed_event(aws, "inventory", payload=json.dumps("x" * (MAX_PAYLOAD - 2)))
 
     answer = office.call("POST", f"/admin/failed-events/{large}/park")
@@ -509,7 +514,7 @@ def test_a_failed_event_of_the_largest_size_is_parked(office: Api, aws: Aws) -> 
 
 
 def changing_at_each_read(office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch, *statuses: str) -> None:
-    """Another writer comes after each of the next reads of a record."""
+    """Makes another writer change the record after each of the next reads."""
     get, races = office.module.failed_events.get, iter(statuses)
 
     def raced_get(failure_id: str) -> Any:
@@ -522,7 +527,7 @@ def changing_at_each_read(office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(office.module.failed_events, "get", raced_get)
 
 
-def test_parking_decides_anew_when_the_record_changes_meanwhile(
+def test_parking_is_decided_again_if_the_record_changes_meanwhile(
     office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retried, resolved = add_failed_event(aws, "email"), add_failed_event(aws, "email")
@@ -534,9 +539,11 @@ def test_parking_decides_anew_when_the_record_changes_meanwhile(
     assert failed_event(aws, retried)["status"] == "PARKED"
 
 
-def test_a_record_that_changes_at_every_attempt_is_busy(office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parking_a_record_that_changes_at_every_attempt_is_refused_as_busy(
+    office: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failure_id = add_failed_event(aws, "email")
-    changing_at_each_read(office, aws, monkeypatch, *["NEW"] * office.module.PARK_ATTEMPTS)
+    changing_at_each_read(office, aws, monkeypatch, *["NEW"] * dynamodb.UPDATE_ATTEMPTS)
     answer = office.call("POST", f"/admin/failed-events/{failure_id}/park")
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
 
@@ -554,14 +561,14 @@ def set_stock(office: Api, product: str, available: int, version: int, note: str
 
 
 def place(product: str, quantity: int, detail_type: str = "Order Placed", order_id: str = "") -> str:
-    """An order that reaches the inventory; its id."""
+    """Sends an order event to the inventory function, and returns the order's id."""
     order_id = order_id or f"ORD-{uuid.uuid4()}"
     module("inventory.handler").handler(order_event(detail_type, order_id, [(product, quantity)]), Context())
     return order_id
 
 
 @pytest.mark.parametrize("stock", [5, None])
-def test_stock_is_set_and_who_did_it_is_kept(office: Api, aws: Aws, stock: int | None) -> None:
+def test_setting_the_stock_stores_the_change_with_its_author(office: Api, aws: Aws, stock: int | None) -> None:
     product = aws.add_product(stock=stock)
     before = stock_of(office, product)
     assert (before.status, before.body) == (
@@ -615,7 +622,7 @@ def test_a_reservation_between_reading_and_writing_is_not_overwritten(
     assert len(stock_of(office, product).body["changes"]) == counts
 
 
-def test_of_many_counts_at_once_one_is_taken_and_the_others_are_told(office: Api, aws: Aws) -> None:
+def test_of_concurrent_stock_counts_one_succeeds_and_the_others_are_refused(office: Api, aws: Aws) -> None:
     product = aws.add_product(stock=5)
     inventory = repository.Inventory(aws.resource, aws.stack.outputs["InventoryTableName"])
     seen, barrier = inventory.stock(product), threading.Barrier(4)
@@ -628,18 +635,18 @@ def test_of_many_counts_at_once_one_is_taken_and_the_others_are_told(office: Api
             own.set_available(seen, available, "staff-1", "counted", "2026-11-21T18:36:00.123Z")
             outcomes.append("set")
         except repository.StockChanged:
-            outcomes.append("told")
+            outcomes.append("refused")
 
     threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes) == ["set", "told", "told", "told"]
+    assert sorted(outcomes) == ["refused", "refused", "refused", "set"]
     assert len(inventory.changes(inventory.stock(product))) == 1
 
 
-def test_what_is_reserved_stays_reserved_when_stock_is_set(office: Api, aws: Aws) -> None:
+def test_setting_the_stock_keeps_reservations(office: Api, aws: Aws) -> None:
     product = aws.add_product(stock=5)
     order_id = place(product, 2)
     assert set_stock(office, product, 0, version=1).body["reserved"] == 2
@@ -647,7 +654,7 @@ def test_what_is_reserved_stays_reserved_when_stock_is_set(office: Api, aws: Aws
     assert aws.stock(product) == (2, 0)
 
 
-def test_the_last_ten_changes_are_shown_newest_first(office: Api, aws: Aws) -> None:
+def test_the_last_ten_changes_are_returned_newest_first(office: Api, aws: Aws) -> None:
     product = aws.add_product(stock=0)
     for number in range(12):
         assert set_stock(office, product, number + 1, number).status == HTTPStatus.OK
@@ -706,12 +713,12 @@ def test_a_count_of_a_product_that_is_seeded_again_meanwhile_is_refused(
     assert aws.stock(product) == (5, 0)
 
 
-def test_an_unknown_product_has_no_stock(office: Api) -> None:
+def test_an_unknown_product_is_not_found(office: Api) -> None:
     for answer in (stock_of(office, "PROD-NONE"), set_stock(office, "PROD-NONE", 1, 0)):
         assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "product-not-found")
 
 
-def test_a_bad_row_of_the_catalogue_has_no_stock_and_the_log_says_why(
+def test_an_invalid_item_of_the_catalogue_is_not_found_and_is_logged(
     office: Api, aws: Aws, output: Callable[[], str]
 ) -> None:
     product = aws.add_product(stock=5)
@@ -729,7 +736,7 @@ def test_a_bad_row_of_the_catalogue_has_no_stock_and_the_log_says_why(
     assert aws.stock(product) == (5, 0)
 
 
-def test_a_stock_that_cannot_be_is_refused_field_by_field(office: Api, aws: Aws) -> None:
+def test_an_invalid_stock_count_is_refused_with_an_error_per_field(office: Api, aws: Aws) -> None:
     product = aws.add_product()
     body = {"available": 1_000_001, "version": -1, "note": " "}
     answer = office.call("PUT", f"/admin/products/{product}/stock", body)
@@ -737,8 +744,8 @@ def test_a_stock_that_cannot_be_is_refused_field_by_field(office: Api, aws: Aws)
     assert {error["field"] for error in answer.body["errors"]} == {"available", "version", "note"}
 
 
-class InTheWay:
-    """A DynamoDB client whose transactions meet another one so many times, and which holds back parts of batches."""
+class ContendedClient:
+    """A DynamoDB client with a number of transaction conflicts and of unprocessed batch reads."""
 
     def __init__(self, client: Any, conflicts: int = 0, short_reads: int = 0) -> None:
         self._client = client
@@ -765,33 +772,29 @@ class InTheWay:
 
 
 @pytest.fixture
-def in_the_way(office: Api, monkeypatch: pytest.MonkeyPatch) -> InTheWay:
+def contended(office: Api, monkeypatch: pytest.MonkeyPatch) -> ContendedClient:
     inventory = office.module.inventory
-    client = InTheWay(inventory._client)
+    client = ContendedClient(inventory._client)
     monkeypatch.setattr(inventory, "_client", client)
     monkeypatch.setattr(inventory, "_pause", lambda _: None)
     return client
 
 
-def test_a_conflict_with_a_reservation_is_tried_again_but_not_for_ever(
-    office: Api, aws: Aws, in_the_way: InTheWay
-) -> None:
+def test_transaction_conflicts_are_retried_up_to_a_limit(office: Api, aws: Aws, contended: ContendedClient) -> None:
     product = aws.add_product(stock=5)
-    in_the_way.conflicts = ATTEMPTS - 1
+    contended.conflicts = ATTEMPTS - 1
     assert set_stock(office, product, 6, version=0).status == HTTPStatus.OK
-    in_the_way.conflicts = ATTEMPTS
+    contended.conflicts = ATTEMPTS
     answer = set_stock(office, product, 7, version=1)
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
     assert aws.stock(product) == (6, 0)
 
 
-def test_a_batch_that_dynamodb_answers_in_part_is_read_on_but_not_for_ever(
-    office: Api, aws: Aws, in_the_way: InTheWay
-) -> None:
+def test_unprocessed_keys_are_read_again_up_to_a_limit(office: Api, aws: Aws, contended: ContendedClient) -> None:
     product = aws.add_product(stock=5)
-    in_the_way.short_reads = dynamodb.BATCH_ATTEMPTS - 1
+    contended.short_reads = dynamodb.BATCH_ATTEMPTS - 1
     assert stock_of(office, product).body["available"] == 5
-    in_the_way.short_reads = dynamodb.BATCH_ATTEMPTS
+    contended.short_reads = dynamodb.BATCH_ATTEMPTS
     with pytest.raises(dynamodb.IncompleteRead):
         stock_of(office, product)
 
@@ -799,7 +802,7 @@ def test_a_batch_that_dynamodb_answers_in_part_is_read_on_but_not_for_ever(
 # ------------------------------------------------------------------------------------------------- logs
 
 
-def test_logs_say_who_of_the_staff_did_what_and_show_nobodys_data(
+def test_logs_contain_the_staff_id_and_no_personal_data(
     office: Api, aws: Aws, functions: Functions, output: Callable[[], str]
 ) -> None:
     functions.answer = refusing

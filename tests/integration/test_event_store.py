@@ -1,4 +1,4 @@
-"""The event store on a table of the template."""
+"""The event store with a table of the template in moto."""
 
 import threading
 import uuid
@@ -31,7 +31,7 @@ def append(store: EventStore, stream_id: str, events: list[StoredEvent], expecte
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(st.text(max_size=3), min_size=1, max_size=3), min_size=1, max_size=5))
-def test_what_was_appended_is_loaded_in_order_with_its_version(store: EventStore, batches: list[list[str]]) -> None:
+def test_appended_events_are_loaded_in_order_with_the_version(store: EventStore, batches: list[list[str]]) -> None:
     stream_id = str(uuid.uuid4())
     appended: list[StoredEvent] = []
     for batch in batches:
@@ -47,21 +47,12 @@ def test_what_was_appended_is_loaded_in_order_with_its_version(store: EventStore
     assert stream.events[0].cause == CAUSE
 
 
-def test_a_stream_can_be_loaded_from_a_version_on(store: EventStore) -> None:
-    stream_id = str(uuid.uuid4())
-    append(store, stream_id, [event("One"), event("Two"), event("Three")], 0)
-    stream = store.load(stream_id, from_version=2)
-    assert stream is not None
-    assert [(stored.type, stored.sequence) for stored in stream.events] == [("Three", 3)]
-    assert stream.version == 3
-
-
-def test_there_is_no_stream_before_its_first_event(store: EventStore) -> None:
+def test_a_stream_without_events_does_not_exist(store: EventStore) -> None:
     assert store.load(str(uuid.uuid4())) is None
 
 
 @pytest.mark.parametrize("expected", [0, 2])
-def test_a_writer_that_expects_another_version_stores_nothing_and_sees_what_is_there(
+def test_a_writer_that_expects_another_version_stores_nothing_and_gets_the_stored_stream(
     store: EventStore, expected: int
 ) -> None:
     stream_id = str(uuid.uuid4())
@@ -75,7 +66,7 @@ def test_a_writer_that_expects_another_version_stores_nothing_and_sees_what_is_t
     assert stream.version == 1
 
 
-def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(store: EventStore) -> None:
+def test_a_repeated_write_whose_response_was_lost_succeeds_and_stores_nothing(store: EventStore) -> None:
     stream_id = str(uuid.uuid4())
     mine = event("Mine")
     append(store, stream_id, [mine], 0)
@@ -86,7 +77,7 @@ def test_a_write_whose_answer_was_lost_is_recognised_as_ones_own(store: EventSto
     assert [stored.type for stored in stream.events] == ["Mine", "Another's"]
 
 
-def test_two_writers_on_one_version_never_both_win(store: EventStore) -> None:
+def test_of_several_writers_that_expect_the_same_version_one_succeeds(store: EventStore) -> None:
     stream_id = str(uuid.uuid4())
     append(store, stream_id, [event("First")], 0)
     barrier = threading.Barrier(8)
@@ -111,7 +102,7 @@ def test_two_writers_on_one_version_never_both_win(store: EventStore) -> None:
     assert [stored.type for stored in stream.events][1:] == [name for name in outcomes if name != "lost"]
 
 
-def test_an_error_that_is_no_conflict_is_not_taken_for_one(aws: Aws) -> None:
+def test_an_error_other_than_a_failed_condition_is_raised_unchanged(aws: Aws) -> None:
     store = EventStore(aws.resource.meta.client, "no-such-table", "orderId")
     with pytest.raises(aws.resource.meta.client.exceptions.ResourceNotFoundException):
         append(store, "stream", [event()], 0)

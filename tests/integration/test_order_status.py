@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.event_store import as_stream
-from orders.domain import fold
+from orders.domain import UnknownOrder, fold
 from orders.repository import index_attributes
 from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event
 
@@ -97,7 +98,7 @@ def test_whatever_happens_to_an_order_its_events_fold_to_what_stands_beside_them
 
 
 def test_an_unknown_order_is_an_error(status: ModuleType) -> None:
-    with pytest.raises(status.UnknownOrder, match="ORD-NONE"):
+    with pytest.raises(UnknownOrder, match="ORD-NONE"):
         tell(status, RESERVED, "ORD-NONE")
 
 
@@ -123,7 +124,7 @@ def test_an_order_that_changes_at_every_attempt_is_left_to_lambdas_retries(
     stale = status.orders.load(order_id)
     api.call("POST", f"/orders/{order_id}/cancellation")
     monkeypatch.setattr(status.orders, "load", lambda _: stale)
-    with pytest.raises(status.Contention):
+    with pytest.raises(ConcurrentUpdate):
         tell(status, RESERVED, order_id)
 
 

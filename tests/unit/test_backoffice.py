@@ -1,5 +1,6 @@
-"""The rules of the back office: which days may be asked for, and what is added up."""
+"""The back office's report ranges, sums and request models."""
 
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from analytics.domain import Figures, Tally
-from backoffice.domain import MAX_DAYS, MalformedRange, Range, promotions, range_of, sales
+from analytics.repository import Analytics
+from backoffice.domain import MAX_DAYS, DateRange, MalformedRange, date_range, sales
 from backoffice.models import MAX_AVAILABLE, RedriveRequest, SetStockRequest
+from backoffice.service import sales_by_promotion
 
 TODAY = date(2026, 11, 21)
 NONE = Tally()
@@ -37,79 +40,65 @@ many_figures = st.lists(
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
     [
-        (None, None, Range(date(2026, 11, 15), TODAY)),
-        (None, "2026-03-03", Range(date(2026, 2, 25), date(2026, 3, 3))),
-        ("2026-11-20", None, Range(date(2026, 11, 20), TODAY)),
-        ("2026-11-21", "2026-11-21", Range(TODAY, TODAY)),
-        ("2024-01-01", "2024-12-31", Range(date(2024, 1, 1), date(2024, 12, 31))),
-        (None, "0001-01-02", Range(date(1, 1, 1), date(1, 1, 2))),
+        (None, None, DateRange(date(2026, 11, 15), TODAY)),
+        (None, "2026-03-03", DateRange(date(2026, 2, 25), date(2026, 3, 3))),
+        ("2026-11-20", None, DateRange(date(2026, 11, 20), TODAY)),
+        ("2026-11-21", "2026-11-21", DateRange(TODAY, TODAY)),
+        ("2024-01-01", "2024-12-31", DateRange(date(2024, 1, 1), date(2024, 12, 31))),
+        (None, "0001-01-02", DateRange(date(1, 1, 1), date(1, 1, 2))),
     ],
 )
-def test_the_days_asked_for_are_those_named_or_the_last_seven(
-    first: str | None, last: str | None, expected: Range
-) -> None:
-    assert range_of(first, last, TODAY) == expected
+def test_a_range_is_the_given_days_or_the_last_seven(first: str | None, last: str | None, expected: DateRange) -> None:
+    assert date_range(first, last, TODAY) == expected
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "said"),
+    ("first", "last", "reason"),
     [
-        ("2026-11-22", None, "comes after"),
-        ("2026-11-21", "2026-11-20", "comes after"),
+        ("2026-11-22", None, "is after"),
+        ("2026-11-21", "2026-11-20", "is after"),
         ("2024-01-01", "2025-01-01", f"more than {MAX_DAYS} days"),
-        ("yesterday", None, "from is no day"),
-        ("2026-02-30", None, "from is no day"),
-        (None, "", "to is no day"),
+        ("yesterday", None, "from is not a date"),
+        ("2026-02-30", None, "from is not a date"),
+        (None, "", "to is not a date"),
         (None, "20261121", "to is not written as"),
         ("2026-W47-6", None, "from is not written as"),
     ],
 )
-def test_days_that_cannot_be_asked_for_are_refused_with_the_reason(
-    first: str | None, last: str | None, said: str
-) -> None:
-    with pytest.raises(MalformedRange, match=said):
-        range_of(first, last, TODAY)
+def test_an_invalid_range_is_refused_with_the_reason(first: str | None, last: str | None, reason: str) -> None:
+    with pytest.raises(MalformedRange, match=reason):
+        date_range(first, last, TODAY)
 
 
-def test_sales_are_what_was_confirmed_less_what_was_taken_back() -> None:
-    shown = sales(
-        [
-            Figures(date(2026, 11, 1), "SPRING10", tally(2, 9, "90.00"), tally(2, 5, "50.50"), tally(1, 2, "20.25")),
-            Figures(date(2026, 11, 2), "SPRING10", tally(4, 4, "40.00"), NONE, NONE),
-            Figures(date(2026, 11, 3), None, NONE, NONE, tally(1, 1, "9.99")),
-        ]
-    )
-    assert shown == {
-        "totals": {
-            "confirmed": {"orders": 2, "items": 5, "revenue": Decimal("50.50")},
-            "cancelled": {"orders": 2, "items": 3, "revenue": Decimal("30.24")},
-            "net": {"orders": 0, "items": 2, "revenue": Decimal("20.26")},
-        },
-        "items": [
-            {
-                "day": "2026-11-01",
-                "promotionCode": "SPRING10",
-                "confirmed": {"orders": 2, "items": 5, "revenue": Decimal("50.50")},
-                "cancelled": {"orders": 1, "items": 2, "revenue": Decimal("20.25")},
-            },
-            {
-                "day": "2026-11-03",
-                "confirmed": {"orders": 0, "items": 0, "revenue": Decimal(0)},
-                "cancelled": {"orders": 1, "items": 1, "revenue": Decimal("9.99")},
-            },
-        ],
-    }
+def test_only_days_with_confirmed_or_cancelled_orders_have_sales() -> None:
+    first, second, third = date(2026, 11, 1), date(2026, 11, 2), date(2026, 11, 3)
+    confirmed = Figures(first, "SPRING10", tally(2, 9, "90.00"), tally(2, 5, "50.50"), tally(1, 2, "20.25"))
+    placed = Figures(second, "SPRING10", tally(4, 4, "40.00"), NONE, NONE)
+    cancelled = Figures(third, None, NONE, NONE, tally(1, 1, "9.99"))
+
+    assert sales([confirmed, placed, cancelled]) == [confirmed, cancelled]
+
+
+class FakeAnalytics(Analytics):
+    """An analytics table with given figures."""
+
+    def __init__(self, figures: list[Figures]) -> None:
+        self._figures = figures
+
+    def figures(self, first: date, last: date) -> Iterator[Figures]:
+        return iter(self._figures)
 
 
 @given(many_figures)
-def test_promotions_are_sorted_and_hold_every_order_with_a_code_once(figures: list[Figures]) -> None:
-    shown = promotions(figures)
-    codes = [entry["promotionCode"] for entry in shown]
+def test_promotions_are_sorted_and_count_every_order_with_a_code_once(figures: list[Figures]) -> None:
+    report = sales_by_promotion(FakeAnalytics(figures), DateRange(TODAY, TODAY))
+
+    codes = [entry.promotion_code for entry in report.items]
     assert codes == sorted({entry.promotion for entry in figures if entry.promotion})
     for kind in ("placed", "confirmed", "cancelled"):
         expected = sum((getattr(entry, kind) for entry in figures if entry.promotion), NONE)
         for name, value in vars(expected).items():
-            assert sum(entry[kind][name] for entry in shown) == value
+            assert sum(getattr(getattr(entry, kind), name) for entry in report.items) == value
 
 
 @pytest.mark.parametrize(
@@ -128,7 +117,7 @@ def test_promotions_are_sorted_and_hold_every_order_with_a_code_once(figures: li
         {"reserved": 1},
     ],
 )
-def test_a_stock_that_cannot_be_is_refused(body: dict[str, object]) -> None:
+def test_an_invalid_stock_count_is_refused(body: dict[str, object]) -> None:
     right = {"available": 1, "version": 0, "note": "counted"}
     SetStockRequest.model_validate(right)
     with pytest.raises(ValidationError):
@@ -138,6 +127,6 @@ def test_a_stock_that_cannot_be_is_refused(body: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "body", [{}, {"status": "RESOLVED"}, {"status": None}, {"consumer": ""}, {"consumer": "a\x00"}]
 )
-def test_what_to_redrive_must_be_named(body: dict[str, object]) -> None:
+def test_an_invalid_redrive_request_is_refused(body: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         RedriveRequest.model_validate(body)

@@ -1,4 +1,4 @@
-"""The event contract as pydantic models: one per event. Consumers tolerate additions; producers are held to these."""
+"""The event contract: one pydantic model per event. Consumers ignore unknown fields; producers send none."""
 
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-# In a schema money is what it is in JSON: a number. `multipleOf: 0.01` would fail in validators that divide by floats.
-_MONEY = {"description": "Money, with two decimals at most.", "type": "number", "minimum": 0}
+# Money is a number in JSON. The schema has no `multipleOf: 0.01`: it fails in validators that divide floats.
+_MONEY = {"description": "An amount of money with at most two decimal places.", "type": "number", "minimum": 0}
 Money = Annotated[Decimal, Field(ge=0, decimal_places=2), WithJsonSchema(_MONEY)]
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
 class ContractModel(BaseModel):
-    """Fields in camelCase, none beyond the contract's."""
+    """The base of all models: camelCase names, and no fields beyond the contract's."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
 
 class OrderLine(ContractModel):
-    """A product of an order at the price it was sold for."""
+    """A line of an order: a product, its quantity, and the price per piece."""
 
     product_id: Text
     name: Text
@@ -29,7 +29,7 @@ class OrderLine(ContractModel):
 
 
 class ShippingAddress(ContractModel):
-    """Where the order goes."""
+    """The address that the order is shipped to."""
 
     street: Text
     city: Text
@@ -39,7 +39,7 @@ class ShippingAddress(ContractModel):
 
 
 class EventMetadata(ContractModel):
-    """Where an event came from. Consumers deduplicate by `eventId`."""
+    """How the order was placed, and what identifies the event. Consumers deduplicate by `eventId`."""
 
     source: Literal["web", "mobile", "api"]
     promotion_code: Text | None = None
@@ -51,7 +51,7 @@ class EventMetadata(ContractModel):
 
 
 class OrderDetail(ContractModel):
-    """What every event's detail has."""
+    """The fields that every event's detail has."""
 
     version: Literal["1.0"]
     order_id: Annotated[str, Field(pattern=r"^ORD-[0-9A-HJKMNP-TV-Z]{26}$")]
@@ -65,31 +65,31 @@ class OrderDetail(ContractModel):
 
 
 class OrderPlacedDetail(OrderDetail):
-    """A POST was accepted."""
+    """The order was placed."""
 
 
 class OrderConfirmedDetail(OrderDetail):
-    """The stock is reserved."""
+    """The order is confirmed: its stock is reserved."""
 
 
 class OrderRejectedDetail(OrderDetail):
-    """The order cannot be fulfilled."""
+    """The order was rejected because a product is out of stock."""
 
     reason: Literal["OUT_OF_STOCK"]
 
 
 class OrderCancelledDetail(OrderDetail):
-    """The order was taken back."""
+    """The order was cancelled by the customer or by staff."""
 
     reason: Literal["CANCELLED_BY_CUSTOMER", "CANCELLED_BY_STAFF"]
 
 
 class InventoryReservedDetail(OrderDetail):
-    """All items of the order are reserved."""
+    """The stock of all items of the order is reserved."""
 
 
 class Shortage(ContractModel):
-    """A product that lacked."""
+    """A product that is out of stock: the quantity that was ordered, and the quantity that is available."""
 
     product_id: Text
     asked: Count
@@ -97,20 +97,20 @@ class Shortage(ContractModel):
 
 
 class InventoryOutOfStockDetail(OrderDetail):
-    """At least one item lacked; nothing is reserved."""
+    """At least one product is out of stock, so nothing is reserved."""
 
     shortages: Annotated[tuple[Shortage, ...], Field(min_length=1)]
 
 
 class ReleasedLine(ContractModel):
-    """A product and how much of it went back to stock."""
+    """A product, and the quantity that was returned to stock."""
 
     product_id: Text
     quantity: Count
 
 
 class InventoryReleasedDetail(OrderDetail):
-    """A reservation was given back. `released` is empty if the cancellation came before the reservation."""
+    """The reserved stock is available again. `released` is empty if the cancellation arrived before the order."""
 
     released: tuple[ReleasedLine, ...]
 
@@ -124,4 +124,4 @@ DETAILS: dict[tuple[str, str], type[OrderDetail]] = {
     ("inventory.service", "Inventory Out-Of-Stock"): InventoryOutOfStockDetail,
     ("inventory.service", "Inventory Released"): InventoryReleasedDetail,
 }
-"""The models by source and detail-type."""
+"""The models, by source and detail-type."""

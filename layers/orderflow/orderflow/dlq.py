@@ -1,4 +1,4 @@
-"""Sends to the DLQ what no retry mends: at once, whole, with the reason as message attributes."""
+"""Sends non-retryable failures to the DLQ, with the reason as message attributes."""
 
 from typing import TYPE_CHECKING
 
@@ -10,22 +10,26 @@ MAX_MESSAGE = 1000
 
 
 def send_to_dlq(
-    queue: "SQSClient", url: str, body: str, code: str, message: str, target_arn: str | None = None
+    queue: "SQSClient",
+    url: str,
+    body: str,
+    code: str,
+    message: str,
+    target_arn: str,
+    redrive_payload: str | None = None,
 ) -> None:
-    """Send something to the DLQ. If that fails, so must the caller: nothing is dropped.
+    """Sends an event to the DLQ. If this raises, the caller must fail too, so that the event is not lost.
 
     Args:
-        queue: the SQS client.
-        url: the DLQ's.
-        body: what could not be handled, as it came.
-        code: the reason in a word.
-        message: the reason in a sentence.
-        target_arn: the function that could not handle it, in the attribute by which EventBridge names it too. An event
-            has several consumers, and a redrive has to find the one that failed.
+        body: the event as it was received.
+        code: the reason as an error code.
+        message: the reason as a text.
+        target_arn: the function that failed. EventBridge uses the same attribute.
+        redrive_payload: JSON with which a redrive invokes the function; None if it is the body.
     """
-    attributes = {"ERROR_CODE": code, "ERROR_MESSAGE": message[:MAX_MESSAGE]}
-    if target_arn:
-        attributes["TARGET_ARN"] = target_arn
+    attributes = {"ERROR_CODE": code, "ERROR_MESSAGE": message[:MAX_MESSAGE], "TARGET_ARN": target_arn}
+    if redrive_payload:
+        attributes["REDRIVE_PAYLOAD"] = redrive_payload
     queue.send_message(
         QueueUrl=url,
         MessageBody=body,

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from boto3.dynamodb.types import TypeDeserializer
+
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -23,12 +25,18 @@ A request that is throttled as a whole is not cancelled. It fails with Throttlin
 ProvisionedThroughputExceededException or TransactionInProgressException, which the SDK retries by itself.
 """
 ATTEMPTS = 8
+"""Attempts per transaction."""
 PAUSE = 0.05
-"""Seconds; the longest pause after attempt n is n times as long, so all of them together stay below two seconds."""
+"""The longest pause after attempt n is n times this many seconds. All pauses together last less than two seconds."""
+BATCH_ATTEMPTS = 3
 
 
 class ConcurrentUpdate(Exception):
     """Another writer changed the item first; nothing was written."""
+
+
+class IncompleteRead(Exception):
+    """DynamoDB left some keys of a batch unprocessed at each attempt."""
 
 
 def load_decide_save(
@@ -36,7 +44,7 @@ def load_decide_save(
     decide: Callable[[StateT], ChangeT | None],
     save: Callable[[StateT, ChangeT], StateT],
 ) -> tuple[StateT, ChangeT | None]:
-    """Load a state, decide on a change, and save it; if another writer was first, decide again on the newer state.
+    """Loads a state, decides on a change and saves it; if another writer was first, decides again on the new state.
 
     Args:
         load: reads the state, strongly consistent.
@@ -66,18 +74,18 @@ def pause_after(
     sleep: Callable[[float], None] = time.sleep,
     jitter: Callable[[float, float], float] = random.uniform,
 ) -> None:
-    """Wait a random while, so that those who met do not meet again.
+    """Waits a random time, so that transactions that conflicted do not conflict again.
 
     Args:
-        attempt: the one that failed, counted from 1.
-        sleep: waits for so many seconds.
-        jitter: a random number between its arguments.
+        attempt: the attempt that failed, counted from 1.
+        sleep: waits for a number of seconds.
+        jitter: returns a random number between its arguments.
     """
     sleep(jitter(0, PAUSE * attempt))
 
 
 def reason_codes(error: "ClientError") -> list[str]:
-    """The reason codes of a cancelled transaction, one per write, in the order of the writes.
+    """Returns the reason codes of a cancelled transaction, one per write, in the order of the writes.
 
     Args:
         error: a TransactionCanceledException.
@@ -86,7 +94,7 @@ def reason_codes(error: "ClientError") -> list[str]:
 
 
 def is_retryable(codes: Iterable[str]) -> bool:
-    """Whether the same transaction can succeed later: only conflicts and throttling have cancelled it.
+    """Returns whether only conflicts or throttling cancelled the transaction, so that a retry can succeed.
 
     Args:
         codes: the reason codes of all writes.
@@ -95,33 +103,32 @@ def is_retryable(codes: Iterable[str]) -> bool:
     return bool(causes) and causes <= RETRYABLE
 
 
-BATCH_ATTEMPTS = 3
-
-
-class IncompleteRead(Exception):
-    """DynamoDB kept back part of a batch, several times over."""
+def deserialize(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts an item from DynamoDB JSON, as in stream records and failed conditions, to Python values."""
+    convert = TypeDeserializer().deserialize
+    return {name: convert(value) for name, value in item.items()}
 
 
 def read_batch(
     client: "DynamoDBClient", table: str, keys: Iterable[Mapping[str, Any]], *, consistent: bool = False
 ) -> list[dict[str, Any]]:
-    """Those of the items that exist, in no order.
+    """Returns the items that exist, unordered.
 
     Args:
-        client: one that speaks Python values (`boto3.resource("dynamodb").meta.client`).
+        client: the client of a DynamoDB resource, which converts Python values (`dynamodb.meta.client`).
         table: the table's name.
-        keys: 1 to 100, as many as BatchGetItem takes.
-        consistent: whether every write before counts.
+        keys: from 1 to 100, the limit of BatchGetItem.
+        consistent: use strongly consistent reads.
 
     Raises:
-        IncompleteRead: DynamoDB was too busy to answer in full.
+        IncompleteRead: DynamoDB left some keys unprocessed at each of BATCH_ATTEMPTS attempts.
     """
-    wanted: Any = {table: {"Keys": list(keys), "ConsistentRead": consistent}}
-    found: list[dict[str, Any]] = []
+    remaining: Any = {table: {"Keys": list(keys), "ConsistentRead": consistent}}
+    items: list[dict[str, Any]] = []
     for _ in range(BATCH_ATTEMPTS):
-        answer = client.batch_get_item(RequestItems=wanted)
-        found += answer["Responses"].get(table, [])
-        wanted = answer.get("UnprocessedKeys")
-        if not wanted:
-            return found
+        response = client.batch_get_item(RequestItems=remaining)
+        items += response["Responses"].get(table, [])
+        remaining = response.get("UnprocessedKeys")
+        if not remaining:
+            return items
     raise IncompleteRead(f"{table}: DynamoDB left keys unprocessed {BATCH_ATTEMPTS} times")

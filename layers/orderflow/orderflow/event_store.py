@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 
-from orderflow.dynamodb import ConcurrentUpdate
+from orderflow.dynamodb import ConcurrentUpdate, deserialize
 from orderflow.events import StoredEvent, numbered
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+
+from_image = deserialize  # the former name, until the event publisher uses the new one
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Stream:
 
     Args:
         version: the number of its events.
-        events: those asked for.
-        item: the whole item, with what stands beside the events.
+        events: all of them, each with its sequence.
+        item: the whole item, with the attributes stored next to the events.
     """
 
     version: int
@@ -30,10 +31,10 @@ class Stream:
 
 
 class VersionConflict(ConcurrentUpdate):
-    """Another writer came first.
+    """Another writer changed the aggregate first; nothing was stored.
 
     Attributes:
-        stream: what is stored now.
+        stream: the aggregate as it is stored now.
     """
 
     def __init__(self, stream_id: str, stream: Stream) -> None:
@@ -45,9 +46,9 @@ class EventStore:
     """The events of one table's aggregates.
 
     Args:
-        client: a DynamoDB client that speaks Python values (`boto3.resource("dynamodb").meta.client`).
+        client: the client of a DynamoDB resource, which converts Python values (`dynamodb.meta.client`).
         table: the table's name.
-        key: the name of its partition key.
+        key: the name of the table's partition key.
     """
 
     def __init__(self, client: "DynamoDBClient", table: str, key: str) -> None:
@@ -55,65 +56,63 @@ class EventStore:
         self._table = table
         self._key = key
 
-    def load(self, stream_id: str, from_version: int = 0) -> Stream | None:
-        """One aggregate, read consistently.
-
-        Args:
-            stream_id: its key.
-            from_version: only the events after this version.
-
-        Returns:
-            The stream, or None if there is none.
-        """
-        answer = self._client.get_item(TableName=self._table, Key={self._key: stream_id}, ConsistentRead=True)
-        item = answer.get("Item")
-        return None if item is None else as_stream(item, from_version)
+    def load(self, stream_id: str) -> Stream | None:
+        """Returns an aggregate by its key, or None if it does not exist. The read is strongly consistent."""
+        response = self._client.get_item(TableName=self._table, Key={self._key: stream_id}, ConsistentRead=True)
+        item = response.get("Item")
+        return None if item is None else as_stream(item)
 
     def append(
         self, stream_id: str, events: Sequence[StoredEvent], expected_version: int, attributes: Mapping[str, Any]
     ) -> None:
-        """Store events after the ones that the caller has seen; all of them or none.
+        """Appends events to an aggregate, all of them or none.
 
-        A write whose answer was lost, and which is sent again, finds its own events stored: that is a success.
+        If the response to an earlier attempt was lost, the repeated write finds its own events stored and succeeds.
 
         Args:
             stream_id: the aggregate's key.
             events: at least one.
-            expected_version: the version that the caller decided on; 0 for a new aggregate.
-            attributes: what indexes and conditions need beside the events.
+            expected_version: the version that the caller decided on; 0 creates the aggregate.
+            attributes: stored next to the events, for indexes and conditions.
 
         Raises:
-            VersionConflict: another writer came first; nothing was stored.
+            VersionConflict: the aggregate is at another version; nothing was stored.
         """
-        update = self.update(stream_id, events, expected_version, attributes)
         try:
-            self._client.update_item(**update)
+            self._client.update_item(**self.update_request(stream_id, events, expected_version, attributes))
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
-            stream = as_stream(from_error(error.response))
+            stored: Any = error.response.get("Item", {})
+            stream = as_stream(deserialize(stored))
             if events[0].event_id not in {event.event_id for event in stream.events}:
                 raise VersionConflict(stream_id, stream) from error
 
-    def update(
+    def update_request(
         self, stream_id: str, events: Sequence[StoredEvent], expected_version: int, attributes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The UpdateItem that `append` sends, for a transaction that has more to write. Arguments as there."""
-        beside = {**attributes, "version": expected_version + len(events)}
-        names = {f"#{name}": name for name in beside}
-        values = {f":{name}": value for name, value in beside.items()}
+        """Returns the UpdateItem request that appends events, for `append` or as one write of a transaction.
+
+        Args:
+            stream_id: the aggregate's key.
+            events: at least one.
+            expected_version: the condition of the write; 0 creates the aggregate.
+            attributes: stored next to the events, for indexes and conditions.
+        """
+        stored = {**attributes, "version": expected_version + len(events)}
+        names = {f"#{name}": name for name in stored}
+        values = {f":{name}": value for name, value in stored.items()}
         if expected_version == 0:
             condition = "attribute_not_exists(#key)"
             names["#key"] = self._key
         else:
             condition = "#version = :expected"
             values[":expected"] = expected_version
-        assignments = [f"#{name} = :{name}" for name in beside]
         return {
             "TableName": self._table,
             "Key": {self._key: stream_id},
             "UpdateExpression": "SET #events = list_append(if_not_exists(#events, :none), :events), "
-            + ", ".join(assignments),
+            + ", ".join(f"#{name} = :{name}" for name in stored),
             "ConditionExpression": condition,
             "ExpressionAttributeNames": {**names, "#events": "events"},
             "ExpressionAttributeValues": {**values, ":none": [], ":events": [event.to_item() for event in events]},
@@ -121,25 +120,7 @@ class EventStore:
         }
 
 
-def as_stream(item: Mapping[str, Any], from_version: int = 0) -> Stream:
-    """An item as it came from DynamoDB, in Python values."""
+def as_stream(item: Mapping[str, Any]) -> Stream:
+    """Returns the stream that an item, in Python values, holds."""
     events = numbered(item["events"])
-    return Stream(len(events), events[from_version:], item)
-
-
-def from_error(failure: Mapping[str, Any]) -> dict[str, Any]:
-    """The item that a failed condition returned; boto3 leaves it in DynamoDB's own notation.
-
-    Args:
-        failure: a ClientError's response, or one of a transaction's CancellationReasons.
-
-    Returns:
-        The item, or {} if there was none to return.
-    """
-    return from_image(failure.get("Item", {}))
-
-
-def from_image(image: Mapping[str, Any]) -> dict[str, Any]:
-    """An item in Python values, from DynamoDB's own notation, as streams and failures have it."""
-    deserialize = TypeDeserializer().deserialize
-    return {name: deserialize(value) for name, value in image.items()}
+    return Stream(len(events), events, item)

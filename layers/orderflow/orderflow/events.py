@@ -1,4 +1,4 @@
-"""Events as they are stored, and the parts that every published detail has."""
+"""Events: how they are stored, how their details are published, and how consumers read them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,18 +20,28 @@ class Item(TypedDict):
     productId: str
     name: str
     quantity: int
-    price: Any  # Decimal inside, float in an event as Lambda parses it
+    price: Any  # Decimal, but a float in a detail as Lambda parses it
 
 
 class OrderMetadata(TypedDict):
-    """How an order came in."""
+    """How an order was placed."""
 
     source: str
     promotionCode: NotRequired[str]
 
 
+class EventMetadata(OrderMetadata):
+    """The metadata of a published detail: the order's own, and the event's."""
+
+    eventId: str
+    sequence: int
+    correlationId: str
+    causationId: str
+    timestamp: str
+
+
 class OrderContent(TypedDict):
-    """What an order is, whatever becomes of it: the part that every event's detail repeats."""
+    """The order as it was placed. It never changes, and every event's detail repeats it."""
 
     orderId: str
     customerId: str
@@ -45,11 +55,11 @@ class OrderContent(TypedDict):
 
 @dataclass(frozen=True)
 class Cause:
-    """What led to an event.
+    """What caused an event.
 
     Args:
-        correlation_id: the id of the HTTP request at the beginning of it all.
-        causation_id: the eventId or request id that led to this event directly.
+        correlation_id: the id of the HTTP request that started the flow.
+        causation_id: the eventId or request id that caused this event directly.
         trace_header: the X-Ray header of the invocation, or None.
     """
 
@@ -63,12 +73,12 @@ class StoredEvent:
     """One event in an aggregate's list.
 
     Args:
-        event_id: given once, when the event is made; consumers deduplicate by it.
+        event_id: assigned once, when the event is created; consumers deduplicate by it.
         type: the detail-type, such as `Order Placed`.
         time: RFC 3339, UTC.
-        cause: what led to it.
+        cause: what caused it.
         data: what changed.
-        sequence: its place in the list, from 1; 0 until it is stored.
+        sequence: its position in the list, from 1; 0 until it is stored.
     """
 
     event_id: str
@@ -79,7 +89,7 @@ class StoredEvent:
     sequence: int = 0
 
     def to_item(self) -> dict[str, Any]:
-        """The map in DynamoDB. Absent values are left out."""
+        """Returns the map to store in DynamoDB, without absent values."""
         item = {
             "eventId": self.event_id,
             "type": self.type,
@@ -94,72 +104,80 @@ class StoredEvent:
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any], sequence: int) -> "StoredEvent":
-        """The reverse of `to_item`."""
+        """Reads what `to_item` returned."""
         cause = Cause(item["correlationId"], item["causationId"], item.get("traceHeader"))
         return cls(item["eventId"], item["type"], item["time"], cause, item["data"], sequence)
 
 
+def new_event(event_type: str, data: Mapping[str, Any], cause: Cause, now: datetime) -> StoredEvent:
+    """Returns a new event with an id of its own."""
+    return StoredEvent(new_ulid(now), event_type, timestamp(now), cause, data)
+
+
+def numbered(items: Iterable[Mapping[str, Any]]) -> tuple[StoredEvent, ...]:
+    """Returns the events of an aggregate's whole list, each with its sequence."""
+    return tuple(StoredEvent.from_item(item, sequence) for sequence, item in enumerate(items, 1))
+
+
 class CorruptStream(Exception):
-    """Events that no aggregate of their kind can have had."""
+    """An aggregate's events are in an order that its rules do not allow."""
 
 
 def folded(
     events: Iterable[StoredEvent],
-    begin: Callable[[StoredEvent], StateT],
-    advance: Callable[[StateT, StoredEvent], StateT],
+    start: Callable[[StoredEvent], StateT],
+    apply: Callable[[StateT, StoredEvent], StateT],
 ) -> StateT:
-    """The state that events make, one after the other.
+    """Returns the state of an aggregate after its events.
 
     Args:
-        events: an aggregate's, in their order.
-        begin: the state after the first one.
-        advance: the state after one more.
+        events: all events of the aggregate, in order.
+        start: returns the state after the first event.
+        apply: returns the state after one more event.
 
     Raises:
-        CorruptStream: there are none.
+        CorruptStream: there are no events.
     """
     following = iter(events)
     first = next(following, None)
     if first is None:
         raise CorruptStream("no events")
-    return reduce(advance, following, begin(first))
-
-
-def new_event(event_type: str, data: Mapping[str, Any], cause: Cause, now: datetime) -> StoredEvent:
-    """An event that has just happened, with an id of its own."""
-    return StoredEvent(new_ulid(now), event_type, timestamp(now), cause, data)
-
-
-def numbered(items: Iterable[Mapping[str, Any]], first: int = 1) -> tuple[StoredEvent, ...]:
-    """The events of an aggregate's list, each with its sequence."""
-    return tuple(StoredEvent.from_item(item, sequence) for sequence, item in enumerate(items, first))
+    return reduce(apply, following, start(first))
 
 
 def compose_detail(order: OrderContent, event: StoredEvent, **more: Any) -> dict[str, Any]:
-    """The self-contained detail of a published event.
+    """Returns the self-contained detail of a published event.
 
     Args:
         order: the order that the event is about.
         event: the event, with its sequence.
-        more: fields of this type of event alone.
+        more: the fields that only this type of event has.
     """
-    return {
-        "version": SCHEMA_VERSION,
-        **order,
-        **more,
-        "metadata": {
-            **order["metadata"],
-            "eventId": event.event_id,
-            "sequence": event.sequence,
-            "correlationId": event.cause.correlation_id,
-            "causationId": event.cause.causation_id,
-            "timestamp": event.time,
-        },
+    metadata: EventMetadata = {
+        **order["metadata"],
+        "eventId": event.event_id,
+        "sequence": event.sequence,
+        "correlationId": event.cause.correlation_id,
+        "causationId": event.cause.causation_id,
+        "timestamp": event.time,
     }
+    return {"version": SCHEMA_VERSION, **order, **more, "metadata": metadata}
+
+
+def detail_of(item: Mapping[str, Any], event: StoredEvent, *own_fields: str) -> dict[str, Any]:
+    """Returns the detail of one event of an aggregate whose first event holds the order.
+
+    Args:
+        item: the aggregate as it is stored.
+        event: one of its events, with its sequence.
+        own_fields: the fields to take from the event's data, if it has them.
+    """
+    more = {name: event.data[name] for name in own_fields if name in event.data}
+    return compose_detail(item["events"][0]["data"]["order"], event, **more)
 
 
 def order_content(detail: Mapping[str, Any]) -> OrderContent:
-    """The order in a published detail: the inverse of `compose_detail`.
+    """Returns the order in a published detail: the inverse of `compose_detail`.
 
     Raises:
         KeyError: a required field is missing.
@@ -198,7 +216,7 @@ class OrderEvent:
 
     @classmethod
     def from_envelope(cls, detail_type: str, detail: Mapping[str, Any]) -> "OrderEvent":
-        """Read an EventBridge event.
+        """Reads an EventBridge event.
 
         Args:
             detail_type: the envelope's `detail-type`.

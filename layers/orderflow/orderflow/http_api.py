@@ -1,24 +1,25 @@
-"""What every HTTP function needs: problems (RFC 9457), JSON answers, bodies, and paged lists."""
+"""What every HTTP API needs: problems (RFC 9457), validated requests, JSON responses, and the API's documentation."""
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
+from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import from_json
 
-from orderflow import pagination
+from orderflow.dynamodb import ConcurrentUpdate
 from orderflow.observability import logger
+from orderflow.pagination import InvalidCursor
 from orderflow.plain_text import UNSAFE, unsafe_character
 from orderflow.serialization import to_json
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
-StatusT = TypeVar("StatusT", bound=StrEnum)
 
 MAX_BODY_BYTES = 256 * 1024
 MAX_ID_BYTES = 1024
@@ -27,28 +28,8 @@ MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 
 
-def _plain(text: str) -> str:
-    if unsafe := unsafe_character(text):
-        raise ValueError(f"the character {unsafe} is not allowed: it controls the output or the direction of text")
-    return text
-
-
-PlainText = Annotated[
-    str, Field(min_length=1, json_schema_extra={"pattern": f"^[^{UNSAFE}]+$"}), AfterValidator(_plain)
-]
-"""Text of one line, in any language. White space around it, which includes line ends, is removed before the check."""
-
-
-class RequestModel(BaseModel):
-    """A body: fields in camelCase; an unknown one is refused, since it may be a misspelt one."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, str_strip_whitespace=True, strict=True
-    )
-
-
 class Problem(Exception):
-    """A request that cannot be served, in the caller's words.
+    """A request that cannot be served.
 
     Args:
         status: the HTTP status.
@@ -65,7 +46,7 @@ class Problem(Exception):
         self.errors = errors
 
     def response(self) -> Response[str]:
-        """The HTTP answer, `application/problem+json`."""
+        """Returns the response, `application/problem+json`."""
         body: dict[str, Any] = {
             "type": f"/problems/{self.slug}",
             "title": self.slug.replace("-", " ").capitalize(),
@@ -77,14 +58,89 @@ class Problem(Exception):
         return Response(int(self.status), content_type="application/problem+json", body=to_json(body))
 
 
-def new_app() -> APIGatewayHttpResolver:
-    """A router of HTTP requests (payload format 2.0) that answers every problem in the same form."""
-    app = APIGatewayHttpResolver()
+# ------------------------------------------------------------------------------------------------ models
 
-    @app.exception_handler(Problem)  # type: ignore[untyped-decorator]
-    def on_problem(problem: Problem) -> Response[str]:
-        logger.info("request refused", status=int(problem.status), problem=problem.slug)
-        return problem.response()
+
+def _plain(text: str) -> str:
+    if unsafe := unsafe_character(text):
+        raise ValueError(f"the character {unsafe} is not allowed: it controls the output or the direction of text")
+    return text
+
+
+def _decimal_digits(text: str) -> str:
+    if not (text.isascii() and text.isdecimal()) or text.startswith("0"):
+        raise ValueError(f"write a number from 1 to {MAX_LIMIT}")
+    return text
+
+
+PlainText = Annotated[
+    str, Field(min_length=1, json_schema_extra={"pattern": f"^[^{UNSAFE}]+$"}), AfterValidator(_plain)
+]
+"""Text of one line, in any language. White space around it, which includes line ends, is removed before the check."""
+
+Limit = Annotated[
+    int,
+    Field(ge=1, le=MAX_LIMIT),
+    BeforeValidator(_decimal_digits),
+    Query(description="The most entries in a page."),
+]
+"""The query parameter `limit`. Its default is DEFAULT_LIMIT."""
+
+Cursor = Annotated[
+    str | SkipJsonSchema[None],
+    Query(description="`nextCursor` of the previous page. Valid for a day, and for the same caller and filters only."),
+]
+"""The query parameter `cursor`."""
+
+NextCursor = Annotated[
+    str | SkipJsonSchema[None],
+    Field(description="`cursor` of the next page; absent at the end of the list."),
+]
+"""The field `nextCursor` of a page."""
+
+
+class RequestModel(BaseModel):
+    """A body. Fields are in camelCase; unknown fields are refused, because they may be misspelt."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, str_strip_whitespace=True, strict=True
+    )
+
+
+# ------------------------------------------------------------------------------------------------ routing
+
+
+class RequestValidation(OpenAPIRequestValidationMiddleware):
+    """Powertools' validation of parameters and bodies, with our problems for bodies that are not a JSON object."""
+
+    def _get_body(self, app: Any) -> dict[str, Any]:
+        return _json_object(app.current_event)
+
+
+def new_app(*guards: Callable[..., Response[Any]]) -> APIGatewayHttpResolver:
+    """Returns a router of HTTP requests (payload format 2.0) that validates them and reports errors as problems.
+
+    It is not made with `enable_validation=True`: that validates a request before any middleware could refuse its
+    caller, and writes absent fields as null.
+
+    Args:
+        guards: middlewares that run before the validation, in this order.
+    """
+    app = APIGatewayHttpResolver(serializer=_serialize)
+    app.use(middlewares=[*guards, RequestValidation()])  # type: ignore[no-untyped-call]
+    app.exception_handler(Problem)(refuse)
+
+    @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
+    def on_invalid_request(error: RequestValidationError) -> Response[str]:
+        return refuse(_problem_of(error))
+
+    @app.exception_handler(InvalidCursor)  # type: ignore[untyped-decorator]
+    def on_invalid_cursor(error: InvalidCursor) -> Response[str]:
+        return refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+
+    @app.exception_handler(ConcurrentUpdate)  # type: ignore[untyped-decorator]
+    def on_concurrent_update(_: ConcurrentUpdate) -> Response[str]:
+        return refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
 
     @app.not_found
     def on_no_route(_: Exception) -> Response[str]:
@@ -93,115 +149,118 @@ def new_app() -> APIGatewayHttpResolver:
     return app
 
 
+def refuse(problem: Problem) -> Response[str]:
+    """Logs a problem and returns its response."""
+    logger.info("request refused", status=int(problem.status), problem=problem.slug)
+    return problem.response()
+
+
 def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Answer one HTTP request, with the id by which its traces and logs are found."""
+    """Answers one HTTP request. The header X-Correlation-Id leads to its logs, events and traces."""
     response = app.resolve(event, context)
     response["headers"]["X-Correlation-Id"] = event["requestContext"]["requestId"]
     return response
 
 
-def json_response(status: HTTPStatus, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response[str]:
-    """An HTTP answer in JSON."""
-    return Response(int(status), content_type="application/json", body=to_json(body), headers=dict(headers or {}))
-
-
-def read_body(event: APIGatewayProxyEventV2, model: type[ModelT]) -> ModelT:
-    """The request's JSON body, validated.
-
-    Raises:
-        Problem: 415 for another content type, 413 for more than 256 KB, 400 if it is not JSON, 422 with an entry per
-            field that is wrong.
-    """
-    media_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send application/json")
-    body = _body(event)
-    if len(body.encode()) > MAX_BODY_BYTES:
-        detail = f"the body has more than {MAX_BODY_BYTES} bytes"
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is no JSON: {first['msg']}") from error
-        detail = "the body is JSON, but not what is wanted here"
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body", detail, _field_errors(error)) from error
-
-
-def _body(event: APIGatewayProxyEventV2) -> str:
-    try:
-        return event.decoded_body or ""
-    except ValueError as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is not UTF-8 text") from error
-
-
-def _field_errors(error: ValidationError) -> list[dict[str, str]]:
-    """One entry per thing that is wrong: the field as the client spelt it, and what is the matter."""
-    return [
-        {"field": ".".join(str(part) for part in item["loc"]) or "body", "message": item["msg"]}
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-
-
 def is_id(text: str) -> bool:
-    """Whether something can be stored under an id from a path; DynamoDB refuses to look for one that is too long."""
+    """Whether an id from a path is short enough to be a key: DynamoDB refuses to look up a longer one."""
     return len(text.encode()) <= MAX_ID_BYTES
 
 
-def status_parameter(event: APIGatewayProxyEventV2, statuses: type[StatusT]) -> StatusT | None:
-    """The status that the caller wants to see; None for all.
+def _serialize(body: Any) -> str:
+    """Returns the JSON of a response model. Absent fields are left out."""
+    return to_json(body.model_dump(by_alias=True, exclude_none=True))
 
-    Raises:
-        Problem: 400, if it is none of them.
-    """
-    text = event.query_string_parameters.get("status")
-    if text is None:
-        return None
+
+def _json_object(event: APIGatewayProxyEventV2) -> dict[str, Any]:
+    media_type = event.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "send application/json")
     try:
-        return statuses(text)
+        body = (event.decoded_body or "").encode()
     except ValueError as error:
-        detail = f"status is one of {', '.join(statuses)}"
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-status", detail) from error
-
-
-def limit_parameter(event: APIGatewayProxyEventV2) -> int:
-    """How many entries the caller wants in a page.
-
-    Raises:
-        Problem: 400, if it is not a number from 1 to 100.
-    """
-    text = event.query_string_parameters.get("limit", str(DEFAULT_LIMIT))
-    if text not in map(str, range(1, MAX_LIMIT + 1)):
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-limit", f"limit is a number from 1 to {MAX_LIMIT}")
-    return int(text)
-
-
-def cursor_parameter(
-    event: APIGatewayProxyEventV2,
-    of_list: tuple[str, ...],
-    is_position: Callable[[Mapping[str, str]], bool],
-    now: datetime,
-) -> dict[str, str] | None:
-    """Where the caller's list goes on; None for its beginning.
-
-    Raises:
-        Problem: 400, if the cursor is not one of this list's.
-    """
-    cursor = event.query_string_parameters.get("cursor")
-    if cursor is None:
-        return None
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is not UTF-8 text") from error
+    if len(body) > MAX_BODY_BYTES:
+        detail = f"the body has more than {MAX_BODY_BYTES} bytes"
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail)
     try:
-        return pagination.decode_cursor(cursor, of_list, is_position, now)
-    except pagination.InvalidCursor as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)) from error
+        found = from_json(body)
+    except ValueError as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise _invalid_body([{"field": "body", "message": "Input should be an object"}])
+    return found
 
 
-def page_response(
-    items: list[dict[str, Any]], last: dict[str, str] | None, of_list: tuple[str, ...], now: datetime
-) -> Response[str]:
-    """One page of a list, with a cursor if there is more."""
-    body: dict[str, Any] = {"items": items}
-    if last is not None:
-        body["nextCursor"] = pagination.encode_cursor(last, of_list, now)
-    return json_response(HTTPStatus.OK, body)
+def _problem_of(error: RequestValidationError) -> Problem:
+    """Returns the problem of a body with an entry per field, or else of the first parameter that is wrong."""
+    errors = error.errors()
+    in_body = [entry for entry in errors if entry["loc"][0] == "body"]
+    if in_body:
+        return _invalid_body(
+            [
+                {
+                    "field": ".".join(map(str, entry["loc"][1:])) or "body",
+                    "message": JSON_MESSAGES.get(entry["type"], entry["msg"]),
+                }
+                for entry in in_body
+            ]
+        )
+    name = errors[0]["loc"][1]
+    return Problem(HTTPStatus.BAD_REQUEST, f"malformed-{name}", f"{name}: {errors[0]['msg']}")
+
+
+JSON_MESSAGES = {
+    "list_type": "Input should be a valid array",
+    "model_type": "Input should be an object",
+    "model_attributes_type": "Input should be an object",
+}
+"""For errors whose messages name Python's types."""
+
+
+def _invalid_body(errors: list[dict[str, str]]) -> Problem:
+    detail = "the body is valid JSON, but not a valid request"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body", detail, errors)
+
+
+# ------------------------------------------------------------------------------------------ documentation
+
+ID_TOKEN: list[dict[str, list[str]]] = [{"idToken": []}]
+"""For `security`: the route needs an ID token."""
+SIGNED_IN = "401 unauthorized"
+BODY = ("400 malformed-body", "413 body-too-large", "415 unsupported-media-type", "422 invalid-body")
+PAGE = ("400 malformed-limit", "400 malformed-cursor")
+
+
+def documented(status: HTTPStatus, description: str, *problems: str, location: str = "") -> dict[int, Any]:
+    """Returns a route's `responses` for the OpenAPI document. The body of a success is the route's return type.
+
+    Args:
+        status: the status of a success.
+        description: the description of a success.
+        problems: a status and a slug each, such as "409 price-changed".
+        location: describes the header Location of a success, if it has one.
+    """
+    headers = (
+        {"Location": {"description": location, "required": True, "schema": {"type": "string"}}} if location else {}
+    )
+    types: dict[int, list[str]] = {}
+    for problem in sorted(problems):
+        code, slug = problem.split(" ")
+        types.setdefault(int(code), []).append(f"/problems/{slug}")
+    return {int(status): {"description": description, "headers": headers}} | {
+        code: {
+            "description": ", ".join(f"`{name}`" for name in names),
+            "content": {
+                "application/problem+json": {
+                    "schema": {
+                        "allOf": [
+                            {"$ref": "#/components/schemas/Problem"},
+                            {"properties": {"type": {"enum": names}, "status": {"const": code}}},
+                        ]
+                    }
+                }
+            },
+        }
+        for code, names in types.items()
+    }

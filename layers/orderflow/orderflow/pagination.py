@@ -9,23 +9,30 @@ from datetime import datetime, timedelta
 from typing import Any
 
 READS_PER_PAGE = 10
-"""A filtered list is read on until its page is full, but not for ever: then a short page has a cursor too."""
+"""The most reads for one filtered page. A page that is still short then has a cursor too."""
 ITEMS_PER_FILTERED_READ = 100
+CURSOR_LIFETIME = timedelta(days=1)
+MAX_VALUE_BYTES = 1024
+"""The longest sort key, which is shorter than the longest partition key (DynamoDB developer guide, "Constraints")."""
 
 Position = Mapping[str, Any]
-"""Where a list goes on: the key of the last item that was read."""
+"""The key of the last item that was read."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Part of a list as the API shows it, and where it goes on; None at its end."""
+    """Part of a list as the API shows it, and the position of its end; None at the end of the list."""
 
     items: list[dict[str, Any]]
     last: dict[str, str] | None
 
 
+class InvalidCursor(Exception):
+    """A cursor of another list, or one that is too old. The text says which."""
+
+
 def read_limit(limit: int, *, filtered: bool) -> int:
-    """The `Limit` of one read for a page of `limit` items: DynamoDB counts before it filters."""
+    """Returns the `Limit` of one read for a page of `limit` items: DynamoDB counts before it filters."""
     return ITEMS_PER_FILTERED_READ if filtered else limit
 
 
@@ -35,16 +42,13 @@ def read_page(
     limit: int,
     key: Iterable[str],
 ) -> Page:
-    """Read until a page is full, its list at an end, or enough has been read.
+    """Reads until a page is full, the list ends, or READS_PER_PAGE is reached.
 
     Args:
-        read: gives the items behind a position, as they are shown, and the position behind them; None at the end.
+        read: returns the items after a position, as they are shown, and the position of the last; None at the end.
         start: where an earlier page ended; None for the beginning.
         limit: the most items to return.
         key: the attributes that make a position, of those that it has.
-
-    Returns:
-        The page.
     """
     found: list[dict[str, Any]] = []
     for _ in range(READS_PER_PAGE):
@@ -56,44 +60,39 @@ def read_page(
     return Page(found[:limit], {name: str(last[name]) for name in key if name in last} if last else None)
 
 
-CURSOR_LIFETIME = timedelta(days=1)
-MAX_VALUE_BYTES = 1024
-"""Of a sort key, the smaller of the two (DynamoDB developer guide, "Constraints")."""
-
-
-class InvalidCursor(Exception):
-    """A cursor that is not one of this list's, or is too old."""
-
-
-def encode_cursor(position: dict[str, str], of_list: tuple[str, ...], now: datetime) -> str:
-    """A cursor that continues a list.
+def encode_cursor(position: dict[str, str] | None, of_list: tuple[str, ...], now: datetime) -> str | None:
+    """Returns the cursor that continues a list, or None at its end.
 
     Args:
-        position: the key of the last entry shown.
-        of_list: what makes the list this one: the caller, the filters.
+        position: the key of the last entry shown; None at the end of the list.
+        of_list: identifies the list: its name, the caller, the filters.
         now: when the page was made.
     """
+    if position is None:
+        return None
     content = [position, _fingerprint(of_list), int(now.timestamp())]
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
 
 
 def decode_cursor(
-    cursor: str, of_list: tuple[str, ...], is_position: Callable[[Mapping[str, str]], bool], now: datetime
-) -> dict[str, str]:
-    """The position in a cursor.
+    cursor: str | None, of_list: tuple[str, ...], is_position: Callable[[Mapping[str, str]], bool], now: datetime
+) -> dict[str, str] | None:
+    """Returns the position in a cursor; None without a cursor, for the beginning of the list.
 
-    The position says only where to go on within the caller's own list; the caller never comes from the cursor, so
-    a forged one shows nobody else's entries.
+    The position only says where to continue in the caller's own list. The caller never comes from the cursor, so
+    a forged cursor shows no other caller's entries.
 
     Args:
         cursor: what the caller sent.
-        of_list: as it was encoded with.
+        of_list: identifies the list, as for `encode_cursor`.
         is_position: whether names and values are those of a position in the list.
         now: when it was sent.
 
     Raises:
-        InvalidCursor: saying what is wrong with it.
+        InvalidCursor: the cursor was not made for this list, or is older than CURSOR_LIFETIME.
     """
+    if cursor is None:
+        return None
     try:
         position, fingerprint, made = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         age = now.timestamp() - int(made)
