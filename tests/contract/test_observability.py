@@ -215,11 +215,9 @@ def test_every_business_metric_that_is_looked_at_comes_from_its_service(
 ) -> None:
     sources: dict[str, set[Any]] = {}
     for function in functions(template).values():
-        module = function["Handler"].rpartition(".")[0].replace(".", "/")
-        folder = (ROOT / f"functions/{module}.py").parent
-        sources[function["Environment"]["Variables"].get("POWERTOOLS_SERVICE_NAME")] = set().union(
-            *(texts(path) for path in sorted(folder.glob("*.py")))
-        )
+        folder = function["Handler"].partition(".")[0]
+        used = set().union(*(texts(path) for each in (folder, *imported(folder)) for path in modules(each)))
+        sources[function["Environment"]["Variables"].get("POWERTOOLS_SERVICE_NAME")] = used
     business = [
         (name, dict(rest)) for namespace, name, rest in metrics if namespace == text_of(given["MetricsNamespace"], {})
     ]
@@ -233,6 +231,16 @@ def test_every_business_metric_is_on_the_dashboard(widgets: list[dict[str, Any]]
     emitted = {name for path in CODE for call in calls(path) for name in metric_names(call)}
     assert emitted
     assert emitted <= {name for _, name, _ in shown(widgets)}
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / "functions" / folder).glob("*.py"))
+
+
+def imported(folder: str) -> set[str]:
+    """The folders of functions/ from which a folder's modules import."""
+    nodes = [node for path in modules(folder) for node in ast.walk(ast.parse(path.read_text()))]
+    return {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
 def metric_names(call: ast.Call) -> list[Any]:
