@@ -355,8 +355,11 @@ def test_the_costs_page_counts_the_metrics_that_alarms_are_charged_for(
     everywhere = sum(charged(alarm) for name, alarm in alarms.items() if name != "OrderDrop")
     rollback = sum(charged(alarm) for alarm in of_type(template, "AWS::CloudWatch::Alarm").values())
     page = " ".join((ROOT / "docs/costs.md").read_text().split())
-    assert f"watch {everywhere} metrics in every stage" in page
-    assert f"add {rollback}, one for each function's rollback alarm: {everywhere + rollback}." in page
-    assert f"`DetectOrderDrop` adds {charged(alarms['OrderDrop'])}." in page
-    assert f"{everywhere} or {everywhere + rollback} alarm metrics" in page
-    assert f"{everywhere + rollback} alarm metrics × 0.10 (see" in page  # noqa: RUF001 - as in the page
+    for text in (
+        f"watch {everywhere} metrics in every stage",
+        f"add {rollback}, one for each function's rollback alarm: {everywhere + rollback}.",
+        f"`DetectOrderDrop` adds {charged(alarms['OrderDrop'])}.",
+        f"{everywhere} or {everywhere + rollback} alarm metrics",
+        f"{everywhere + rollback} alarm metrics × 0.10 (see",  # noqa: RUF001 - as in the page
+    ):
+        assert text in page, f"docs/costs.md: write `{text}`"
