@@ -35,6 +35,7 @@ from samtranslator.model.exceptions import InvalidDocumentException
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import intrinsics_multi_constructor
 
+from local.nested import STACK, NestedStackError, inline
 from local.store import Store
 
 # Warns at each transform that nobody takes its measurements, and of switches that AWS has for itself.
@@ -91,13 +92,13 @@ def deploy(path: Path, store: Store, *, stack_name: str, parameters: Mapping[str
             resource type that nobody here knows, or the parameters are not the template's.
     """
     try:
-        template = _read(path)
+        template = inline(_read(path), path.parent, _read_nested, lambda kind: kind in _RUN | _PERMISSIONS)
         _check_parameters(template, parameters)
         folders = _take_folders(template, path.parent)
         plain = _transform(template, dict(parameters), store.region)
         _check_types(plain)
         return _create(plain, folders, store, stack_name, parameters)
-    except TemplateError as error:
+    except (TemplateError, NestedStackError) as error:
         message = f"{path.name}: {error}"
         raise TemplateError(message) from error
 
@@ -126,6 +127,14 @@ def _read(path: Path) -> dict[str, Any]:
     # YAML's anchors make several places share one object, and SAM's transform changes objects in place.
     copied: dict[str, Any] = json.loads(json.dumps(template))
     return copied
+
+
+def _read_nested(path: Path) -> dict[str, Any]:
+    try:
+        return _read(path)
+    except TemplateError as error:
+        message = f"{path.name}: {error}"
+        raise TemplateError(message) from error
 
 
 def _check_parameters(template: dict[str, Any], parameters: Mapping[str, str]) -> None:
@@ -502,7 +511,7 @@ _MODELS = [
     for resource_type, make in {
         "AWS::ApiGatewayV2::Api": _http_api,
         "AWS::ApiGatewayV2::Stage": _stage,
-        "AWS::CloudFormation::Stack": _named,  # in place of moto's, which looks for the template in S3
+        STACK: _named,  # in place of moto's, which looks for the template in S3
         "AWS::Cognito::UserPool": _user_pool,
         "AWS::Cognito::UserPoolClient": _user_pool_client,
         "AWS::Cognito::UserPoolGroup": _user_pool_group,

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from samtranslator.yaml_helper import yaml_parse
 
+from local.nested import inline
 from local.patterns import EventPattern
 from tools.schemas import FOLDER, Schema, from_models
 
@@ -243,8 +244,16 @@ def current(root: Path) -> str:
     """Returns the page for the current models and template."""
     schemas = from_models()
     samples = {schema.name: (root / FOLDER / "samples" / f"{schema.name}.json").read_text() for schema in schemas}
-    template = yaml_parse((root / TEMPLATE).read_text())  # type: ignore[no-untyped-call]
-    return page(template, schemas, samples)
+    return page(whole_template(root), schemas, samples)
+
+
+def whole_template(root: Path) -> Json:
+    """Returns the template with the resources of the nested templates that contain rules."""
+
+    def read(path: Path) -> dict[str, Any]:
+        return dict(yaml_parse(path.read_text()))  # type: ignore[no-untyped-call]
+
+    return inline(read(root / TEMPLATE), root, read, lambda kind: kind == "AWS::Events::Rule")
 
 
 def main(root: Path = Path()) -> int:

@@ -20,10 +20,8 @@ CONFIG = Path("samconfig.toml")
 ENVIRONMENTS = {"sandbox": "default", "staging": "staging", "prod": "prod"}
 """The environment of samconfig.toml that describes a stage."""
 
-LONGEST_STACK_NAME = 28
-"""A function's name has at most 64 characters: CloudFormation joins the stack's name, the function's logical id and
-12 random characters by hyphens, and shortens the stack's name if they do not fit. The longest logical id, of 22
-characters, leaves 28. The policy of DeploymentRole needs the whole name of the stack."""
+LONGEST_STACK_NAME = 48
+"""A function is named <stack>-<service> and has at most 64 characters. A service's name has at most 15."""
 
 NOT_CREATED = (None, "REVIEW_IN_PROGRESS")
 """There is no stack, or only a change set that would create it."""
@@ -69,7 +67,7 @@ def read_stage(name: str, config: Path = CONFIG) -> Stage:
     if len(stack) > LONGEST_STACK_NAME:
         raise DeployError(
             f"stack_name {stack} in {config.name} has {len(stack)} characters; {LONGEST_STACK_NAME} is the limit,"
-            " or CloudFormation would shorten it in the functions' names"
+            " because a function's name <stack>-<service> has at most 64"
         )
     overrides = settings.get("parameter_overrides", [])
     return Stage(

@@ -46,6 +46,8 @@ BUILT_API = BUILT.with_name("api.json")
 IMAGE = "orderflow/sam-local"
 # `sam local` sets the logical id of a topic instead of its ARN.
 VARIABLES = BUILD / "variables.json"
+# samconfig.toml sets the same option, but the SAM CLI does not find it from the folder of the built template.
+SAM_ENVIRONMENT = {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_ENABLE_LANGUAGE_EXTENSIONS": "1"}
 
 # The fixtures of one order, in the order of its events. The other fixtures follow, sorted by name.
 FLOW = (
@@ -90,7 +92,6 @@ BEHIND_START_API = Path(__file__).with_name("behind_start_api.py")
 NAMED = {
     "AWS::DynamoDB::Table": "TableName",
     "AWS::SQS::Queue": "QueueName",
-    "AWS::Serverless::Function": "FunctionName",
 }
 CHANGING = (  # values that differ from run to run, and their placeholders
     (re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b"), "<ulid>"),
@@ -170,9 +171,11 @@ def quiet_template(template: dict[str, Any]) -> dict[str, Any]:
     for logical_id, resource in template["Resources"].items():
         properties = resource["Properties"]
         if resource["Type"] in NAMED:
-            properties[NAMED[resource["Type"]]] = logical_id
+            properties.setdefault(NAMED[resource["Type"]], logical_id)
         if resource["Type"] == "AWS::Serverless::LayerVersion":
             properties["ContentUri"] = str(Path(properties["ContentUri"]).absolute())
+        if resource["Type"] == "AWS::CloudFormation::Stack":
+            properties["TemplateURL"] = str(Path(properties["TemplateURL"]).absolute())
         if "Events" in properties:
             properties["Events"] = {
                 name: event for name, event in properties["Events"].items() if event["Type"] == "HttpApi"
@@ -371,7 +374,7 @@ def _run(command: list[str], given: str = "", **environment: str) -> str:
         input=given,
         capture_output=True,
         text=True,
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0", **environment},
+        env={**os.environ, **SAM_ENVIRONMENT, **environment},
         check=False,
     )
     if done.returncode != 0:
@@ -473,7 +476,7 @@ class _Started:
 @contextmanager
 def _started(command: list[str], log: Path) -> Iterator[_Started]:
     """Runs a server in its own session, so that Ctrl-C does not stop it before this process does."""
-    environment = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
+    environment = {**os.environ, **SAM_ENVIRONMENT}
     with log.open("w") as output:
         process = subprocess.Popen(
             command,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from samtranslator.translator.transform import transform
 
-from tests.contract.source import source
+from tests.contract.source import application
 
 
 class NoManagedPolicies:
@@ -23,7 +23,7 @@ def translated(stage: str = "sandbox", *, layers: str = "layer", **parameters: s
         layers: the name of the layers' content, which `sam package` derives from the content's hash.
         parameters: values of further parameters of the template.
     """
-    written = deepcopy(source())
+    written = deepcopy(application())
     written["Globals"]["Function"]["CodeUri"] = "s3://a-bucket/functions.zip"
     for resource in written["Resources"].values():
         if resource["Type"] == "AWS::Serverless::LayerVersion":

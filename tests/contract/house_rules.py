@@ -1,17 +1,16 @@
-"""What every function of the template needs. Each rule names the functions that lack it, what to add, and where."""
+"""What every function of template.yaml needs. Each rule names the function that lacks it, the file, and what to add."""
 
-import ast
-import json
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dlq_processor.redrive import ALIAS
 from tests.contract.source import ROOT
-from tests.contract.test_observability import shown
 
 DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
+LONGEST_SERVICE_NAME = 15
+"""A function's name has at most 64 characters: 48 for the stack's name (tools/deploy.py), a hyphen, and this."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,11 @@ class Application:
 
     Args:
         template: template.yaml, as it is written.
-        observability: infrastructure/observability.yaml, as it is written.
         fixtures: the names of the folders in events/ that hold fixtures.
         rules: the names of the rules that tests/contract/test_rules.py describes.
     """
 
     template: dict[str, Any]
-    observability: dict[str, Any]
     fixtures: Set[str]
     rules: Set[str]
 
@@ -40,10 +37,6 @@ class Application:
             for event, found in function.get("Events", {}).items():
                 if found["Type"] in types:
                     yield name, event, found["Properties"]
-
-    def nested(self) -> dict[str, Any]:
-        """The parameters that template.yaml gives to infrastructure/observability.yaml."""
-        return dict(self.template["Resources"]["Observability"]["Properties"]["Parameters"])
 
 
 Rule = Callable[[Application], Iterator[str]]
@@ -64,17 +57,58 @@ def referenced(value: Any) -> str:
 
 
 def stem(function: str) -> str:
-    """Inventory for InventoryFunction, as in the names of its role, log group and alarms."""
+    """Inventory for InventoryFunction, as in the names of its role, log group and alarm."""
     return function.removesuffix("Function")
 
 
-def handler_is_a_function_in_a_file(app: Application) -> Iterator[str]:
+def service(function: dict[str, Any]) -> str:
+    return str(function.get("Environment", {}).get("Variables", {}).get("POWERTOOLS_SERVICE_NAME", ""))
+
+
+def to_add(name: str, addition: str, text: str | None = None) -> str:
+    """Returns a rule's message, such as "template.yaml:321: LoyaltyFunction: add `…`".
+
+    Args:
+        text: where to add it, if that is not the function's own block.
+    """
+    return f"{line_of(text or f'  {name}:')}: {name}: add {addition}"
+
+
+def line_of(text: str) -> str:
+    """Returns file and line of the first line in template.yaml that contains a text."""
+    lines = (ROOT / "template.yaml").read_text().splitlines()
+    return next((f"template.yaml:{number}" for number, line in enumerate(lines, 1) if text in line), "template.yaml")
+
+
+def handler_in_a_module(app: Application) -> Iterator[str]:
     for name, function in app.functions():
         module, _, handler = function.get("Handler", "").rpartition(".")
-        path = ROOT / "functions" / f"{module.replace('.', '/')}.py"
-        defined = ast.parse(path.read_text()).body if path.is_file() else []
-        if handler not in {node.name for node in defined if isinstance(node, ast.FunctionDef)}:
-            yield f"{name}: Handler names no function in functions/: add it, or correct Handler in template.yaml"
+        if handler != "handler" or not _exists(module):
+            yield to_add(name, "a Handler that names the function `handler` of a module in functions/")
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def name_of_the_service(app: Application) -> Iterator[str]:
+    for name, function in app.functions():
+        if not 0 < len(service(function)) <= LONGEST_SERVICE_NAME:
+            limit = f"at most {LONGEST_SERVICE_NAME} characters"
+            yield to_add(name, f"the variable POWERTOOLS_SERVICE_NAME, of {limit}")
+        if function.get("FunctionName") != {"Fn::Sub": f"${{AWS::StackName}}-{service(function)}"}:
+            yield to_add(name, f"`FunctionName: !Sub ${{AWS::StackName}}-{service(function) or '<service name>'}`")
+
+
+def place_in_the_list_of_services(app: Application) -> Iterator[str]:
+    listed = app.template["Resources"]["Observability"]["Properties"]["Parameters"]["Services"]["Fn::Sub"][0].split(",")
+    for name, function in app.functions():
+        if f"${{Prefix}}{service(function)}" not in listed:
+            entry = f"`${{Prefix}}{service(function) or '<service name>'},` to the list of services"
+            yield to_add(name, entry, "&services")
 
 
 def role_of_its_own(app: Application) -> Iterator[str]:
@@ -83,24 +117,26 @@ def role_of_its_own(app: Application) -> Iterator[str]:
         role = referenced(function.get("Role"))
         if not role or roles.count(role) > 1:
             own = f"{stem(name)}Role"
-            yield f"{name} has no role of its own: add {own} and `Role: !GetAtt {own}.Arn` to template.yaml"
+            yield to_add(name, f"a role of its own, {own} with `<<: *function-role`, and `Role: !GetAtt {own}.Arn`")
 
 
 def log_group_that_expires(app: Application) -> Iterator[str]:
     groups = dict(of_type(app.template, "AWS::Logs::LogGroup"))
     for name, function in app.functions():
         group = groups.get(referenced(function.get("LoggingConfig", {}).get("LogGroup")), {})
-        if group.get("RetentionInDays") != {"Ref": "LogRetentionDays"}:
-            yield (
-                f"{name} has no log group with a retention: add {stem(name)}LogGroup, with `RetentionInDays: !Ref"
-                f" LogRetentionDays`, and `LoggingConfig: {{LogGroup: !Ref {stem(name)}LogGroup}}` to template.yaml"
+        log_group = f"/aws/lambda/${{AWS::StackName}}-{service(function)}"
+        if group != {"LogGroupName": {"Fn::Sub": log_group}, "RetentionInDays": {"Ref": "LogRetentionDays"}}:
+            yield to_add(
+                name,
+                f"{stem(name)}LogGroup with `LogGroupName: !Sub {log_group}` and `RetentionInDays: !Ref"
+                f" LogRetentionDays`, and `LoggingConfig: {{LogGroup: !Ref {stem(name)}LogGroup}}`",
             )
 
 
 def release(app: Application) -> Iterator[str]:
     for name, function in app.functions():
         if function.get("AutoPublishCodeSha256") != {"Ref": "Release"}:
-            yield f"{name} has no release: add `AutoPublishCodeSha256: !Ref Release` to it in template.yaml"
+            yield to_add(name, "`AutoPublishCodeSha256: !Ref Release`")
 
 
 def rollback_alarm(app: Application) -> Iterator[str]:
@@ -109,24 +145,19 @@ def rollback_alarm(app: Application) -> Iterator[str]:
         watched = []
         for entry in function.get("DeploymentPreference", {}).get("Alarms", []):
             match entry:
-                case {"Fn::If": ["DeployInSteps", {"Ref": str(alarm)}, _]}:
+                case {"Fn::If": ["UseCanary", {"Ref": str(alarm)}, _]}:
                     watched.append({part["Name"]: part["Value"] for part in alarms[alarm]["Dimensions"]})
         expected = {
             "FunctionName": {"Ref": name},
-            "Resource": {"Fn::Sub": f"${{{name}}}:{ALIAS}"},
+            "Resource": {"Fn::Sub": f"${{{name}}}:live"},
             "ExecutedVersion": {"Fn::GetAtt": [name, "Version.Version"]},
         }
         if watched != [expected]:
-            yield (
-                f"{name} has no alarm that rolls its deployment back: add {stem(name)}Errors and `DeploymentPreference:"
-                f" {{Alarms: [!If [DeployInSteps, !Ref {stem(name)}Errors, !Ref AWS::NoValue]]}}` to template.yaml"
+            yield to_add(
+                name,
+                f"the alarm {stem(name)}Errors with `<<: *new-version-fails`, and `DeploymentPreference:"
+                f" {{Alarms: [!If [UseCanary, !Ref {stem(name)}Errors, !Ref AWS::NoValue]]}}`",
             )
-
-
-def service_name(app: Application) -> Iterator[str]:
-    for name, function in app.functions():
-        if "POWERTOOLS_SERVICE_NAME" not in function.get("Environment", {}).get("Variables", {}):
-            yield f"{name} has no service name: add the variable POWERTOOLS_SERVICE_NAME to it in template.yaml"
 
 
 def failure_destination(app: Application) -> Iterator[str]:
@@ -136,10 +167,7 @@ def failure_destination(app: Application) -> Iterator[str]:
         destination = asynchronous.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
         limits = {"MaximumRetryAttempts", "MaximumEventAgeInSeconds"}
         if destination != DLQ or not limits <= set(asynchronous):
-            yield (
-                f"{name} is invoked asynchronously and does not say what happens when it keeps failing: add"
-                " `EventInvokeConfig: *asynchronous` to it in template.yaml"
-            )
+            yield to_add(name, "`EventInvokeConfig: *asynchronous`, which sends failed events to the DLQ")
 
 
 def permission_to_send_failures(app: Application) -> Iterator[str]:
@@ -150,78 +178,45 @@ def permission_to_send_failures(app: Application) -> Iterator[str]:
         may = any("sqs:SendMessage" in each["Action"] and each["Resource"] == DLQ for each in statements)
         asynchronous = any(name == found for found, *_ in app.events("EventBridgeRule", "ScheduleV2"))
         if asynchronous and not may:
-            yield f"{name} may not send its failures to the DLQ: add `*to-dlq` to its role's policy in template.yaml"
+            yield to_add(name, "the statement `*to-dlq` to its role", f"  {stem(name)}Role:")
 
 
 def rule_with_retries_and_dlq(app: Application) -> Iterator[str]:
     for name, event, rule in app.events("EventBridgeRule"):
         for lacking in sorted({"RuleName", "EventBusName", "RetryPolicy"} - set(rule)):
-            yield f"{name}: add {lacking} to its event {event} in template.yaml"
+            yield to_add(name, f"{lacking} to its event {event} (`<<: *rule` has all but RuleName and Pattern)")
         if rule.get("DeadLetterConfig") != {"Arn": DLQ}:
-            dlq = "`DeadLetterConfig: {Arn: !GetAtt OrderEventsDlq.Arn}`"
-            yield f"{name}: add {dlq} to its event {event} in template.yaml"
+            yield to_add(name, f"`DeadLetterConfig: *dlq` to its event {event}")
 
 
-def rule_in_the_catalogue_of_rules(app: Application) -> Iterator[str]:
+def rule_in_the_table_of_rules(app: Application) -> Iterator[str]:
+    table = ROOT / "tests/contract/test_rules.py"
+    line = next(number for number, text in enumerate(table.read_text().splitlines(), 1) if text.startswith("RULES"))
     for name, event, rule in app.events("EventBridgeRule"):
         if rule.get("RuleName") not in app.rules:
-            yield f"{name}: describe the rule of its event {event} in RULES of tests/contract/test_rules.py"
+            yield f"tests/contract/test_rules.py:{line}: {name}: add the rule of its event {event} to RULES"
 
 
 def fixture(app: Application) -> Iterator[str]:
     for name, _ in app.functions():
         folder = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in stem(name)).strip("_")
         if folder not in app.fixtures:
-            yield f"{name} has no fixture: add one, of what invokes it, to events/{folder}/"
-
-
-def failure_alarm(app: Application) -> Iterator[str]:
-    wanted = {("AWS/Lambda", name) for name in ("Errors", "Throttles", "Invocations")}
-    watched = []
-    for _, alarm in of_type(app.observability, "AWS::CloudWatch::Alarm"):
-        metrics = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
-        of = {referenced(part["Value"]) for metric in metrics for part in metric["Dimensions"]}
-        watched.append((of, {(str(metric["Namespace"]), metric["MetricName"]) for metric in metrics}))
-    for name, _ in app.functions():
-        if app.nested().get(name) != {"Ref": name} or ({name}, wanted) not in watched:
-            yield (
-                f"{name} has no alarm for its failures: add {stem(name)}Fails to infrastructure/observability.yaml, and"
-                f" pass `{name}: !Ref {name}` to Observability in template.yaml"
-            )
-
-
-def place_on_the_dashboard(app: Application) -> Iterator[str]:
-    (dashboard,) = dict(of_type(app.observability, "AWS::CloudWatch::Dashboard")).values()
-    widgets = json.loads(dashboard["DashboardBody"]["Fn::Sub"][0])["widgets"]
-    on_it = {(metric, dimensions) for _, metric, dimensions in shown(widgets)}
-    for name, _ in app.functions():
-        for metric in ("Errors", "Throttles", "Duration"):
-            if (metric, (("FunctionName", f"${{{name}}}"),)) not in on_it:
-                yield f"{name}: add its {metric} to the dashboard in infrastructure/observability.yaml"
-
-
-def place_in_the_queries(app: Application) -> Iterator[str]:
-    asked = [referenced(group) for group in app.nested()["FunctionLogGroups"]["Fn::Join"][1]]
-    for name, function in app.functions():
-        if referenced(function.get("LoggingConfig", {}).get("LogGroup")) not in asked:
-            yield f"{name}: add its log group to FunctionLogGroups of Observability in template.yaml"
+            yield f"events/{folder}/: {name}: add a fixture, an event that invokes it"
 
 
 RULES: list[Rule] = [
-    handler_is_a_function_in_a_file,
+    handler_in_a_module,
+    name_of_the_service,
+    place_in_the_list_of_services,
     role_of_its_own,
     log_group_that_expires,
     release,
     rollback_alarm,
-    service_name,
     failure_destination,
     permission_to_send_failures,
     rule_with_retries_and_dlq,
-    rule_in_the_catalogue_of_rules,
+    rule_in_the_table_of_rules,
     fixture,
-    failure_alarm,
-    place_on_the_dashboard,
-    place_in_the_queries,
 ]
 
 

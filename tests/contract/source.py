@@ -6,6 +6,8 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
+from local.nested import inline
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -13,3 +15,13 @@ ROOT = Path(__file__).parents[2]
 def source(template: str = "template.yaml") -> dict[str, Any]:
     """A template, by its path in the repository."""
     return dict(yaml_parse((ROOT / template).read_text()))  # type: ignore[no-untyped-call]
+
+
+@cache
+def application() -> dict[str, Any]:
+    """template.yaml with the resources of infrastructure/integrations.yaml and alerting.yaml in it."""
+    return inline(source(), ROOT, _read, lambda kind: kind == "AWS::SNS::Topic")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return source(str(path.relative_to(ROOT)))

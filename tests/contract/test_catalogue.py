@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from orderflow.contracts import DETAILS
-from tests.contract.source import source
+from tests.contract.source import application
 from tests.contract.test_rules import RULES
 from tools.catalogue import PAGE, STORED_BY, Rule, conditions, current, fields, main, replays, rules
 
 ROOT = Path(__file__).parents[2]
-FOUND = {rule.name: rule for rule in rules(source())}
+FOUND = {rule.name: rule for rule in rules(application())}
 TEXT = current(ROOT)
 DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
 
@@ -31,7 +31,7 @@ def test_the_committed_page_is_what_models_samples_and_template_say() -> None:
 
 
 def test_the_page_is_written_where_it_is_committed(tmp_path: Path) -> None:
-    for name in ("events", "template.yaml"):
+    for name in ("events", "infrastructure", "template.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / PAGE).parent.mkdir()
     assert main(tmp_path) == 0
@@ -48,7 +48,7 @@ def test_an_event_has_a_section_with_its_source_and_who_stores_it(source: str, d
 
 
 def test_events_are_stored_by_functions_of_the_template() -> None:
-    functions = {name for name, resource in source()["Resources"].items() if "Handler" in resource["Properties"]}
+    functions = {name for name, resource in application()["Resources"].items() if "Handler" in resource["Properties"]}
     assert set(STORED_BY.values()) <= functions
     assert set(STORED_BY) == {detail_type for _, detail_type in DETAILS}
 

@@ -1,4 +1,4 @@
-"""Dashboard, alarms and saved queries watch what there is, under the names that our code and AWS give it."""
+"""Dashboard, alarms and saved queries cover every function, queue and rule, by the names that our code and AWS use."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools import Logger
 
-from dlq_processor.retries import DELAYS
+from dlq_processor.domain import RETRY_DELAYS
 from tests.contract.source import source
 from tests.contract.test_template import functions, mappings, of_type
 
@@ -19,20 +19,33 @@ ROOT = Path(__file__).parents[2]
 CODE = [path for folder in ("functions", "layers/orderflow") for path in sorted((ROOT / folder).rglob("*.py"))]
 MEASURING = {"count", "amount", "duration"}
 
-# A metric: its namespace, its name and its dimensions, where what template.yaml names is a logical id in braces.
+# A metric: its namespace, its name and its dimensions, with references as names in braces.
 Metric = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 @pytest.fixture(scope="module")
-def observability() -> dict[str, Any]:
-    """The nested template."""
-    return source("infrastructure/observability.yaml")
+def given(template: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that template.yaml passes to the nested template."""
+    return dict(template["Resources"]["Observability"]["Properties"]["Parameters"])
 
 
 @pytest.fixture(scope="module")
-def given(template: dict[str, Any]) -> dict[str, Any]:
-    """What template.yaml gives to the parameters."""
-    return dict(template["Resources"]["Observability"]["Properties"]["Parameters"])
+def observability(given: dict[str, Any]) -> dict[str, Any]:
+    """The nested template, with Fn::ForEach expanded."""
+    template = source("infrastructure/observability.yaml")
+    resources: dict[str, Any] = {}
+    for name, resource in template["Resources"].items():
+        resources |= expanded(resource, given) if name.startswith("Fn::ForEach::") else {name: resource}
+    return {**template, "Resources": resources}
+
+
+def expanded(loop: list[Any], given: dict[str, Any]) -> dict[str, Any]:
+    identifier, collection, fragment = loop
+    resources: dict[str, Any] = {}
+    for value in text_of(collection, given).split(","):
+        text = json.dumps(fragment).replace(f"${{{identifier}}}", value)
+        resources |= json.loads(text.replace(f"&{{{identifier}}}", re.sub(r"\W", "", value)))
+    return resources
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +56,24 @@ def alarms(observability: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def widgets(observability: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
     (dashboard,) = of_type(observability, "AWS::CloudWatch::Dashboard").values()
-    text, variables = dashboard["DashboardBody"]["Fn::Sub"]
-    for name, value in variables.items():
-        text = text.replace(f"${{{name}}}", value["Fn::Sub"])
-    return list(json.loads(re.sub(r"\$\{(\w+)\}", lambda match: named(given, match[1]), text))["widgets"])
+    return list(json.loads(text_of(dashboard["DashboardBody"], given))["widgets"])
 
 
-def named(given: dict[str, Any], parameter: str) -> str:
-    """What a parameter stands for: the logical id of a resource in braces, or a text."""
-    match given.get(parameter):
-        case {"Ref": logical_id} | {"Fn::GetAtt": [logical_id, _]}:
-            return f"{{{logical_id}}}"
-        case {"Fn::Sub": str() as text} | (str() as text):
-            return text
-    return f"{{{parameter}}}"
+def text_of(value: Any, given: dict[str, Any]) -> str:
+    """Returns the text of an expression. A resource, and a parameter that is not given, is its name in braces."""
+    match value:
+        case {"Ref": str(name)} if name in given:
+            return text_of(given[name], {})
+        case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), _]}:
+            return f"{{{name}}}"
+        case {"Fn::Sub": [str(text), dict(variables)]}:
+            known = given | {name: text_of(variable, given) for name, variable in variables.items()}
+            return text_of({"Fn::Sub": text}, known)
+        case {"Fn::Sub": str(text)}:
+            return re.sub(r"\$\{([\w:.]+)\}", lambda match: text_of({"Ref": match[1]}, given), text)
+        case {"Fn::Join": [str(delimiter), texts]}:
+            return delimiter.join(text_of(texts, given).split(","))
+    return str(value)
 
 
 def watched(alarm: dict[str, Any], given: dict[str, Any]) -> list[Metric]:
@@ -71,10 +88,6 @@ def watched(alarm: dict[str, Any], given: dict[str, Any]) -> list[Metric]:
         for metric in (queries or [alarm])
         if "MetricName" in metric
     ]
-
-
-def text_of(value: Any, given: dict[str, Any]) -> str:
-    return value if isinstance(value, str) else named(given, value["Ref"])
 
 
 def shown(widgets: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -113,9 +126,9 @@ def metrics(alarms: dict[str, Any], widgets: list[dict[str, Any]], given: dict[s
 def test_a_rate_of_failures_is_one_of_three_or_more_and_of_a_twentieth_of_the_calls(
     alarms: dict[str, Any], errors: int | None, throttles: int | None, calls: int | None, alarmed: bool
 ) -> None:
-    for alarm in (alarms["InventoryFails"], alarms["OrderApiFails"]):
+    for alarm in (alarms["inventoryFailures"], alarms["orderapiFailures"]):
         expressions = {query["Id"]: query["Expression"] for query in alarm["Metrics"] if "Expression" in query}
-        values: dict[str, Any] = {"errors": errors, "throttles": throttles, "calls": calls}
+        values: dict[str, Any] = {"errors": errors, "throttles": throttles, "invocations": calls}
         values["FILL"] = lambda value, filling: filling if value is None else value
         values["IF"] = lambda condition, then, otherwise: then if condition else otherwise
         values["failed"] = eval(expressions["failed"], values)  # noqa: S307 - our own text
@@ -136,20 +149,55 @@ def test_every_queue_is_on_the_dashboard_and_has_an_alarm(
 
 
 def test_the_rules_of_our_bus_are_on_the_dashboard(widgets: list[dict[str, Any]]) -> None:
-    rows = [row for widget in widgets for row in widget["properties"].get("metrics", [])]
-    searches = [row[0]["expression"] for row in rows if isinstance(row[0], dict)]
     for metric in ("Invocations", "FailedInvocations", "InvocationsFailedToBeSentToDlq"):
         wanted = f'{{AWS/Events,EventBusName,RuleName}} EventBusName="{{EventBusName}}" MetricName="{metric}"'
-        assert f"SEARCH('{wanted}', 'Sum', 300)" in searches
+        assert f"SEARCH('{wanted}', 'Sum', 300)" in searches(widgets)
+
+
+def searches(widgets: list[dict[str, Any]]) -> list[str]:
+    """The search expressions of the dashboard."""
+    rows = [row for widget in widgets for row in widget["properties"].get("metrics", [])]
+    return [row[0]["expression"] for row in rows if isinstance(row[0], dict)]
 
 
 def test_every_alarm_that_each_stage_has_is_on_the_dashboard(
-    observability: dict[str, Any], alarms: dict[str, Any], widgets: list[dict[str, Any]]
+    observability: dict[str, Any], alarms: dict[str, Any], widgets: list[dict[str, Any]], given: dict[str, Any]
 ) -> None:
     (arns,) = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
-    everywhere = {name for name in alarms if "Condition" not in observability["Resources"][name]}
-    assert set(arns) == {f"${{{name}.Arn}}" for name in everywhere}
-    assert set(alarms) - everywhere == {"OrderDrop"}
+    everywhere = {name: alarm for name, alarm in alarms.items() if "Condition" not in observability["Resources"][name]}
+    account = "arn:{AWS::Partition}:cloudwatch:{AWS::Region}:{AWS::AccountId}:alarm:"
+    assert set(arns) == {
+        account + text_of(alarm["AlarmName"], given) if "AlarmName" in alarm else f"{{{name}.Arn}}"
+        for name, alarm in everywhere.items()
+    }
+    assert set(alarms) - set(everywhere) == {"OrderDrop"}
+
+
+def test_every_function_has_an_alarm_for_failures_and_is_on_the_dashboard_and_in_the_queries(
+    template: dict[str, Any],
+    observability: dict[str, Any],
+    alarms: dict[str, Any],
+    widgets: list[dict[str, Any]],
+    given: dict[str, Any],
+) -> None:
+    names = {text_of(function["FunctionName"], {}) for function in functions(template).values()}
+    wanted = {"Errors", "Throttles", "Invocations"}
+    alarmed = [sorted(watched(alarm, given)) for alarm in alarms.values()]
+    for name in names:
+        assert [("AWS/Lambda", metric, (("FunctionName", name),)) for metric in sorted(wanted)] in alarmed, name
+    expressions = searches(widgets)
+    for metric in ("Errors", "Throttles", "Duration", "DestinationDeliveryFailures"):
+        (found,) = [each for each in expressions if f'MetricName="{metric}"' in each and "AWS/Lambda" in each]
+        assert set(re.search(r'FunctionName=\("(.*)"\)', found)[1].split('" OR "')) == names  # type: ignore[index]
+        assert len(found) < 1024  # CloudWatch's limit
+    groups = of_type(template, "AWS::Logs::LogGroup")
+    logged = [
+        text_of(groups[each["LoggingConfig"]["LogGroup"]["Ref"]]["LogGroupName"], {})
+        for each in functions(template).values()
+    ]
+    queries = of_type(observability, "AWS::Logs::QueryDefinition")
+    assert sorted(text_of(queries["SlowestInvocationsQuery"]["LogGroupNames"], given).split(",")) == sorted(logged)
+    assert text_of(queries["FailuresByConsumerQuery"]["LogGroupNames"][0], given) in logged
 
 
 # --------------------------------------------------------------------------------------------- right names
@@ -165,28 +213,46 @@ def test_business_metrics_are_looked_for_where_the_functions_put_them(
 def test_every_business_metric_that_is_looked_at_comes_from_its_service(
     template: dict[str, Any], metrics: set[Metric], given: dict[str, Any]
 ) -> None:
-    sources = {}
+    sources: dict[str, set[Any]] = {}
     for function in functions(template).values():
-        module = function["Handler"].rpartition(".")[0].replace(".", "/")
-        sources[function["Environment"]["Variables"].get("POWERTOOLS_SERVICE_NAME")] = ROOT / f"functions/{module}.py"
+        folder = function["Handler"].partition(".")[0]
+        used = set().union(*(texts(path) for each in (folder, *imported(folder)) for path in modules(each)))
+        sources[function["Environment"]["Variables"].get("POWERTOOLS_SERVICE_NAME")] = used
     business = [
-        (name, dict(rest)) for namespace, name, rest in metrics if namespace == named(given, "MetricsNamespace")
+        (name, dict(rest)) for namespace, name, rest in metrics if namespace == text_of(given["MetricsNamespace"], {})
     ]
     assert business
     for name, dimensions in business:
         assert set(dimensions) == {"service"}, name
-        assert name in texts(sources[dimensions["service"]]), name
+        assert name in sources[dimensions["service"]], name
 
 
 def test_every_business_metric_is_on_the_dashboard(widgets: list[dict[str, Any]]) -> None:
-    emitted = {
-        call.args[0].value
-        for path in CODE
-        for call in calls(path)
-        if isinstance(call.func, ast.Name) and call.func.id in MEASURING and isinstance(call.args[0], ast.Constant)
-    }
+    emitted = {name for path in CODE for call in calls(path) for name in metric_names(call)}
     assert emitted
     assert emitted <= {name for _, name, _ in shown(widgets)}
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / "functions" / folder).glob("*.py"))
+
+
+def imported(folder: str) -> set[str]:
+    """The folders of functions/ from which a folder's modules import."""
+    nodes = [node for path in modules(folder) for node in ast.walk(ast.parse(path.read_text()))]
+    return {node.module.partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def metric_names(call: ast.Call) -> list[Any]:
+    """The metric that a call adds: `metrics.add_metric(name="OrdersPlaced", …)` or `count("OrdersPlaced")`."""
+    match call:
+        case ast.Call(func=ast.Attribute(attr="add_metric"), keywords=keywords):
+            return [
+                each.value.value for each in keywords if each.arg == "name" and isinstance(each.value, ast.Constant)
+            ]
+        case ast.Call(func=ast.Name(id=function), args=[ast.Constant(value), *_]) if function in MEASURING:
+            return [value]
+    return []
 
 
 def texts(path: Path) -> set[Any]:
@@ -250,7 +316,7 @@ def test_only_a_drop_of_orders_is_seen_by_missing_data(alarms: dict[str, Any]) -
 def test_a_drop_of_orders_is_looked_for_on_demand_and_in_no_stage_before(
     template: dict[str, Any], observability: dict[str, Any]
 ) -> None:
-    assert observability["Resources"]["OrderDrop"]["Condition"] == "WithOrderDrop"
+    assert observability["Resources"]["OrderDrop"]["Condition"] == "UseOrderDropAlarm"
     assert template["Parameters"]["DetectOrderDrop"]["Default"] == "false"
     stages = tomllib.loads((ROOT / "samconfig.toml").read_text())
     for name in ("default", "staging", "prod"):
@@ -261,7 +327,7 @@ def test_ages_are_no_alarm_while_everything_goes_its_usual_way(
     template: dict[str, Any], alarms: dict[str, Any]
 ) -> None:
     queues = of_type(template, "AWS::SQS::Queue")
-    one_more_attempt = queues["OrderEventsDlq"]["VisibilityTimeout"] + max(DELAYS)
+    one_more_attempt = queues["OrderEventsDlq"]["VisibilityTimeout"] + max(RETRY_DELAYS)
     assert alarms["DlqAge"]["Threshold"] > one_more_attempt
     analytics = queues["AnalyticsQueue"]
     assert alarms["AnalyticsQueueAge"]["Threshold"] > (
@@ -289,8 +355,11 @@ def test_the_costs_page_counts_the_metrics_that_alarms_are_charged_for(
     everywhere = sum(charged(alarm) for name, alarm in alarms.items() if name != "OrderDrop")
     rollback = sum(charged(alarm) for alarm in of_type(template, "AWS::CloudWatch::Alarm").values())
     page = " ".join((ROOT / "docs/costs.md").read_text().split())
-    assert f"watch {everywhere} metrics in every stage" in page
-    assert f"add {rollback}, one for each function's rollback alarm: {everywhere + rollback}." in page
-    assert f"`DetectOrderDrop` adds {charged(alarms['OrderDrop'])}." in page
-    assert f"{everywhere} or {everywhere + rollback} alarm metrics" in page
-    assert f"{everywhere + rollback} alarm metrics × 0.10 (see" in page  # noqa: RUF001 - as in the page
+    for text in (
+        f"watch {everywhere} metrics in every stage",
+        f"add {rollback}, one for each function's rollback alarm: {everywhere + rollback}.",
+        f"`DetectOrderDrop` adds {charged(alarms['OrderDrop'])}.",
+        f"{everywhere} or {everywhere + rollback} alarm metrics",
+        f"{everywhere + rollback} alarm metrics × 0.10 (see",  # noqa: RUF001 - as in the page
+    ):
+        assert text in page, f"docs/costs.md: write `{text}`"

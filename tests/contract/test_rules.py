@@ -11,10 +11,10 @@ import pytest
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
 from orders.domain import MAX_TOTAL
-from tests.contract.source import source
+from tests.contract.source import application
 
 ROOT = Path(__file__).parents[2]
-RESOURCES = source()["Resources"]
+RESOURCES = application()["Resources"]
 # Of high value and with a promotion, so that every rule that wants its event wants this one.
 DETAIL = json.loads((ROOT / "events/email/high_value_order_placed.json").read_text())["detail"]
 DETAIL["metadata"]["promotionCode"] = "SPRING10"
@@ -78,10 +78,10 @@ RULES = {
         REDRIVES,
         "FulfilmentWebhook",
         ONE_DAY,
-        "TellsFulfilment",
+        "HasFulfilmentWebhook",
     ),
-    "partner-bus": Wanted(ORDERS, REDRIVES, "PartnerEventBusArn", None, "TellsPartner"),
-    "replay-to-staging": Wanted(ORDERS, STAGING_ONLY, "StagingEventBusArn", None, "ReplaysToStaging"),
+    "partner-bus": Wanted(ORDERS, REDRIVES, "PartnerEventBusArn", None, "HasPartnerBus"),
+    "replay-to-staging": Wanted(ORDERS, STAGING_ONLY, "StagingEventBusArn", None, "HasStagingBus"),
     "all-events-log": Wanted(SAMPLES, NO, "EventLogGroup", None),
 }
 
@@ -111,7 +111,7 @@ def _explicit() -> dict[str, Rule]:
         (target,) = rule["Targets"]
         (named,) = [
             name
-            for name in (*RESOURCES, *source()["Parameters"])
+            for name in (*RESOURCES, *application()["Parameters"])
             if target["Arn"] in ({"Fn::GetAtt": [name, "Arn"]}, {"Ref": name}) or f"${{{name}}}" in str(target["Arn"])
         ]
         found[rule["Name"]] = Rule(
@@ -186,7 +186,7 @@ def test_a_rule_retries_as_often_as_it_should_and_then_gives_up_to_the_dlq(name:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_is_there_only_if_there_is_somebody_to_tell(name: str) -> None:
+def test_a_rule_has_the_condition_of_its_target(name: str) -> None:
     assert rules()[name].condition == RULES[name].condition
 
 

@@ -17,12 +17,12 @@ from tools.deploy import release
 
 # Statements whose actions or resources are open, and why. Roles are looked at in test_template.py.
 OPEN = {
-    "OnlyOverTls": "a refusal is meant for everybody",
-    "AccountDecidesByIam": "in a key's policy: without it IAM could allow nobody anything",
+    "OnlyOverTls": "denies requests without TLS to every principal",
+    "AccountUsesIam": "in a key policy: without it, IAM policies could not grant access to the key",
 }
 # Statements for a service that name no source, and why.
 UNLIMITED = {
-    ("AlertKey", "FateOfMails"): "SES may send KMS no source; the topic that the key encrypts limits SES to ours",
+    ("AlertKey", "EmailEvents"): "SES may send KMS no source; the topic that the key encrypts limits SES to ours",
 }
 # What anybody knows but for its owner: keys of AWS, of GitHub and of Slack, private keys, tokens with a signature.
 SECRETS = re.compile(
@@ -116,7 +116,7 @@ def test_a_new_version_that_fails_is_taken_back() -> None:
         assert "Canary10Percent5Minutes" in str(group["DeploymentConfigName"])
         for entry in group.get("AlarmConfiguration", {}).get("Alarms", []):
             condition, alarm, _ = entry["Name"]["Fn::If"]
-            assert template["Resources"][alarm["Ref"]]["Condition"] == condition == "DeployInSteps"
+            assert template["Resources"][alarm["Ref"]]["Condition"] == condition == "UseCanary"
             watched = {part["Name"]: part["Value"] for part in alarms[alarm["Ref"]]["Dimensions"]}
             version = watched["ExecutedVersion"]["Fn::GetAtt"][0]
             assert template["Resources"][version]["Properties"]["FunctionName"] == {"Ref": name}

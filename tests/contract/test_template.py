@@ -1,4 +1,4 @@
-"""House rules for the template, checked on what SAM makes of it: nothing fails unseen, nobody may more than needed."""
+"""The template after SAM's transform: every failure reaches the DLQ, and roles have the permissions they need only."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlq_processor.redrive import ALIAS, ANSWER_SECONDS
+from dlq_processor.lambda_invoke import ALIAS, ANSWER_SECONDS
 from dlq_processor.repository import ATTRIBUTES
 from local.patterns import EventPattern
 from orderflow.contracts import DETAILS
@@ -17,10 +17,10 @@ DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
 
 # Actions that IAM grants on "*" only, and why.
 WITHOUT_RESOURCES = {
-    "xray:PutTraceSegments": "X-Ray has no resources to name",
-    "xray:PutTelemetryRecords": "X-Ray has no resources to name",
-    "cloudwatch:DescribeAlarms": "CodeDeploy asks for the alarms' states all at once",
-    "dynamodb:ListStreams": "event source mappings and pipes want it, and it names no table",
+    "xray:PutTraceSegments": "does not support resource-level permissions",
+    "xray:PutTelemetryRecords": "does not support resource-level permissions",
+    "cloudwatch:DescribeAlarms": "CodeDeploy reads the state of all alarms in one call",
+    "dynamodb:ListStreams": "does not support resource-level permissions; event source mappings and pipes call it",
 }
 
 
@@ -57,11 +57,15 @@ def mappings(template: dict[str, Any], service: str) -> dict[str, Any]:
 
 
 def granted(template: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """What the roles may do: role, action, statement."""
+    """Returns role, action and statement of every permission."""
+    managed = of_type(template, "AWS::IAM::ManagedPolicy")
     return [
         (role, action, statement)
         for role, properties in of_type(template, "AWS::IAM::Role").items()
-        for policy in properties.get("Policies", [])
+        for policy in (
+            *properties.get("Policies", []),
+            *(managed[arn["Ref"]] for arn in properties.get("ManagedPolicyArns", [])),
+        )
         for statement in policy["PolicyDocument"]["Statement"]
         for action in as_list(statement["Action"])
     ]
@@ -121,11 +125,10 @@ def test_every_function_that_a_rule_invokes_says_what_happens_when_it_keeps_fail
     invoked = {function_of(arn) for arn in arns if function_of(arn)}
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     by_function = {configuration["FunctionName"]["Ref"]: configuration for configuration in configurations}
-    ages = {"InventoryFunction": 7200, "OrderStatusFunction": 7200, "EmailFunction": 3600}
-    assert invoked == set(ages)
+    assert invoked
     for name in invoked:
         assert by_function[name]["MaximumRetryAttempts"] == 2
-        assert by_function[name]["MaximumEventAgeInSeconds"] == ages[name]
+        assert by_function[name]["MaximumEventAgeInSeconds"] == (3600 if name == "EmailFunction" else 7200)
         assert by_function[name]["DestinationConfig"] == {"OnFailure": {"Destination": DLQ}}
 
 
@@ -192,7 +195,7 @@ def test_nobody_from_outside_may_put_events_but_the_trusted_account_and_never_in
     template: dict[str, Any],
 ) -> None:
     (name,) = of_type(template, "AWS::Events::EventBusPolicy")
-    assert template["Resources"][name]["Condition"] == "TrustsAnAccount"
+    assert template["Resources"][name]["Condition"] == "HasTrustedAccount"
     policy = template["Resources"][name]["Properties"]
     assert policy["EventBusName"] == {"Fn::GetAtt": ["OrdersEventBus", "Name"]}
     statement = policy["Statement"]
@@ -226,7 +229,7 @@ def test_a_rules_role_may_reach_its_target_and_nothing_else(template: dict[str, 
 
 
 def test_only_rules_of_our_bus_may_take_on_their_roles(template: dict[str, Any]) -> None:
-    source = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/${EventBusName}/*"
+    source = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/${OrdersEventBus.Name}/*"
     for name in trusting(template, "events.amazonaws.com"):
         (trust,) = of_type(template, "AWS::IAM::Role")[name]["AssumeRolePolicyDocument"]["Statement"]
         assert trust["Condition"] == {
@@ -242,12 +245,12 @@ def test_the_webhooks_key_is_shown_to_nobody(template: dict[str, Any]) -> None:
     assert key == {"Fn::Sub": "${FulfilmentWebhookApiKey}"}
 
 
-def test_a_neighbour_without_an_address_is_left_out(template: dict[str, Any]) -> None:
+def test_an_integration_without_an_address_is_left_out(template: dict[str, Any]) -> None:
     addresses = {
-        "TellsFulfilment": "FulfilmentWebhookUrl",
-        "TellsPartner": "PartnerEventBusArn",
-        "ReplaysToStaging": "StagingEventBusArn",
-        "TrustsAnAccount": "TrustedAccountId",
+        "HasFulfilmentWebhook": "FulfilmentWebhookUrl",
+        "HasPartnerBus": "PartnerEventBusArn",
+        "HasStagingBus": "StagingEventBusArn",
+        "HasTrustedAccount": "TrustedAccountId",
     }
     for condition, parameter in addresses.items():
         assert template["Parameters"][parameter]["Default"] == ""
@@ -256,7 +259,7 @@ def test_a_neighbour_without_an_address_is_left_out(template: dict[str, Any]) ->
 
 def test_what_orders_have_said_can_be_replayed_for_90_days(template: dict[str, Any]) -> None:
     (archive,) = of_type(template, "AWS::Events::Archive").values()
-    assert archive["ArchiveName"] == {"Fn::If": ["OnDefaultBus", "orders-archive", {"Ref": "AWS::NoValue"}]}
+    assert archive["ArchiveName"] == {"Fn::If": ["IsDefaultBus", "orders-archive", {"Ref": "AWS::NoValue"}]}
     assert archive["SourceArn"] == {"Fn::GetAtt": ["OrdersEventBus", "Arn"]}
     assert archive["EventPattern"] == {"source": ["orders.service"]}
     assert archive["RetentionDays"] == 90
@@ -270,9 +273,9 @@ def test_mails_are_sent_by_the_email_function_and_in_the_senders_name_only(templ
 
 def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic_if_mails_are_sent(template: dict[str, Any]) -> None:
     ((name, destination),) = of_type(template, "AWS::SES::ConfigurationSetEventDestination").items()
-    assert template["Resources"][name]["Condition"] == "SendsEmail"
-    assert resolved(template, template["Conditions"]["SendsEmail"], SenderEmail="shop@example.com") is True
-    assert resolved(template, template["Conditions"]["SendsEmail"]) is False
+    assert template["Resources"][name]["Condition"] == "HasSenderEmail"
+    assert resolved(template, template["Conditions"]["HasSenderEmail"], SenderEmail="shop@example.com") is True
+    assert resolved(template, template["Conditions"]["HasSenderEmail"]) is False
     variables = functions(template)["EmailFunction"]["Environment"]["Variables"]
     assert destination["ConfigurationSetName"] == variables["CONFIGURATION_SET"]
     reported = destination["EventDestination"]
@@ -405,7 +408,7 @@ def test_the_alert_of_the_pipe_names_attributes_of_a_record_and_none_with_person
     (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
     named = re.findall(r"<([^>]*)>", pipe["TargetParameters"]["InputTemplate"])
     attributes = {path.removeprefix("$.dynamodb.NewImage.").removesuffix(".S") for path in named}
-    assert attributes == {"id", "consumer", "reason", "orderId", "mend"}
+    assert attributes == {"id", "consumer", "reason", "orderId", "remediation"}
     assert attributes <= set(ATTRIBUTES.values())
 
 
@@ -463,8 +466,17 @@ def test_no_role_may_do_something_to_everything(template: dict[str, Any]) -> Non
     assert on_all == set(WITHOUT_RESOURCES)
 
 
-def test_roles_have_no_managed_policies(template: dict[str, Any]) -> None:
-    assert not any("ManagedPolicyArns" in role for role in of_type(template, "AWS::IAM::Role").values())
+def test_functions_share_one_managed_policy_and_no_other_role_has_any(template: dict[str, Any]) -> None:
+    roles = of_type(template, "AWS::IAM::Role").items()
+    with_policies = {name: role["ManagedPolicyArns"] for name, role in roles if "ManagedPolicyArns" in role}
+    functions_roles = trusting(template, "lambda.amazonaws.com")
+    assert with_policies == {role: [{"Ref": "LogsAndTracesPolicy"}] for role in functions_roles}
+
+
+def test_a_function_may_write_to_the_log_groups_of_this_stack_only(template: dict[str, Any]) -> None:
+    resources = {str(each["Resource"]) for _, action, each in granted(template) if action.startswith("logs:")}
+    groups = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/lambda/${AWS::StackName}-*"
+    assert resources == {str({"Fn::Sub": groups})}
 
 
 def test_queues_keep_messages_encrypted_for_as_long_as_sqs_can(template: dict[str, Any]) -> None:
@@ -523,7 +535,31 @@ def test_the_dlq_processor_has_time_for_every_consumer_of_a_batch(template: dict
     assert batches[name] * ANSWER_SECONDS < functions(template)[name]["Timeout"]
 
 
-def test_whatever_may_end_in_the_dlq_can_be_redriven(template: dict[str, Any]) -> None:
+def test_every_function_of_the_stack_can_be_redriven_by_its_alias(template: dict[str, Any]) -> None:
+    arn = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${AWS::StackName}-*:live"
+    invoking = [
+        (role, each["Resource"]) for role, action, each in granted(template) if action == "lambda:InvokeFunction"
+    ]
+    assert [(role, resource) for role, resource in invoking if role != "SalesReportScheduleRole"] == [
+        ("DlqProcessorRole", {"Fn::Sub": arn}),
+        ("BackofficeApiRole", {"Fn::Sub": arn}),
+    ]
+    for name, function in functions(template).items():
+        service = function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+        assert function["FunctionName"] == {"Fn::Sub": f"${{AWS::StackName}}-{service}"}, name
+        assert function["Environment"]["Variables"]["STACK_NAME"] == {"Ref": "AWS::StackName"}, name
+
+
+def test_a_queue_that_feeds_a_function_has_the_functions_name(template: dict[str, Any]) -> None:
+    queues = of_type(template, "AWS::SQS::Queue")
+    for mapping in mappings(template, "sqs").values():
+        queue, function = mapping["EventSourceArn"]["Fn::GetAtt"][0], function_of(mapping["FunctionName"])
+        if queue != "OrderEventsDlq":
+            assert queues[queue]["QueueName"] == functions(template)[function]["FunctionName"]
+
+
+def redrivable(template: dict[str, Any]) -> set[str]:
+    """Returns the functions whose failed events end in the DLQ."""
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     invoked = {configuration["FunctionName"]["Ref"] for configuration in configurations}
     reading = {
@@ -531,20 +567,7 @@ def test_whatever_may_end_in_the_dlq_can_be_redriven(template: dict[str, Any]) -
         for service in ("dynamodb", "sqs")
         for mapping in mappings(template, service).values()
     }
-    assert redrivable(template) == (invoked | reading) - {"DlqProcessorFunction"}
-    variables = functions(template)["DlqProcessorFunction"]["Environment"]["Variables"]
-    named = {value["Ref"] for name, value in variables.items() if name.endswith("_FUNCTION")}
-    assert named == redrivable(template)
-
-
-def redrivable(template: dict[str, Any]) -> set[str]:
-    """The functions that the DLQ processor may invoke."""
-    return {
-        function_of(resource)
-        for role, action, statement in granted(template)
-        for resource in as_list(statement["Resource"])
-        if role == "DlqProcessorRole" and action == "lambda:InvokeFunction"
-    }
+    return (invoked | reading) - {"DlqProcessorFunction"}
 
 
 def test_tables_are_paid_by_use(template: dict[str, Any]) -> None:

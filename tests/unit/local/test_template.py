@@ -320,7 +320,90 @@ Resources:
 """
 
 
-def test_a_nested_stack_is_not_run_and_its_template_not_looked_for(store: Store, folder: Path) -> None:
+def test_a_nested_stack_whose_template_is_not_a_file_is_listed_as_not_run(store: Store, folder: Path) -> None:
+    stack = deployed(store, folder, with_a("AWS::CloudFormation::Stack", "{TemplateURL: nested.yaml}"))
+
+    assert not_run(stack) == ["A (AWS::CloudFormation::Stack)"]
+
+
+NESTED = """
+Parameters:
+  BusName: {Type: String}
+  Prefix: {Type: String, Default: ""}
+Conditions:
+  HasPrefix: !Not [!Equals [!Ref Prefix, ""]]
+Resources:
+  Rule:
+    Type: AWS::Events::Rule
+    Properties:
+      Name: !Sub ${BusName}-${Prefix}rule
+      EventBusName: !Ref BusName
+      EventPattern: {source: [shop]}
+      Targets: [{Id: queue, Arn: !GetAtt Queue.Arn}]
+  Queue:
+    Type: AWS::SQS::Queue
+  Optional:
+    Type: AWS::SQS::Queue
+    Condition: HasPrefix
+Outputs:
+  QueueName: {Value: !GetAtt Queue.QueueName}
+"""
+WITH_NESTED = with_a(
+    "AWS::CloudFormation::Stack",
+    "{TemplateURL: nested.yaml, Parameters: {BusName: !GetAtt Bus.Name}}",
+    """
+  Bus: {Type: AWS::Events::EventBus, Properties: {Name: bus}}
+  Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: !Sub "to-${A.Outputs.QueueName}"}}
+Outputs:
+  Queue: {Value: !GetAtt A.Outputs.QueueName}
+""",
+)
+
+
+def test_the_resources_of_a_nested_stack_are_the_stacks_own(store: Store, folder: Path) -> None:
+    (folder / "nested.yaml").write_text(NESTED)
+
+    stack = deployed(store, folder, WITH_NESTED)
+
+    queue = stack.outputs["Queue"]
+    assert queue.startswith("shop-Queue-")
+    assert properties(stack, "Topic")["TopicName"] == f"to-{queue}"
+    assert (properties(stack, "Rule")["Name"], properties(stack, "Rule")["EventBusName"]) == ("bus-rule", "bus")
+    assert stack.resources.keys() == {"Bus", "Topic", "Rule", "Queue"}
+    assert not_run(stack) == []
+
+
+@pytest.mark.parametrize(
+    ("nested", "template", "error"),
+    [
+        (
+            NESTED,
+            WITH_NESTED.replace("BusName:", "Name:"),
+            "A: its parameters do not match BusName, Name of its template",
+        ),
+        (NESTED.replace("Queue:", "Bus:"), WITH_NESTED, "A: nested.yaml defines Bus again"),
+        (
+            NESTED,
+            WITH_NESTED.replace("Properties: {Templ", "Condition: No, Properties: {Templ"),
+            "A: a nested stack with a",
+        ),
+        ("Resources: [", WITH_NESTED, "template.yaml: nested.yaml: line 2"),
+    ],
+)
+def test_a_nested_stack_that_cannot_be_deployed_is_named_with_the_reason(
+    store: Store, folder: Path, nested: str, template: str, error: str
+) -> None:
+    (folder / "nested.yaml").write_text(nested)
+
+    with pytest.raises(TemplateError, match=error):
+        deployed(store, folder, template)
+
+
+def test_a_nested_stack_with_nothing_to_run_is_listed_as_not_run(store: Store, folder: Path) -> None:
+    (folder / "nested.yaml").write_text(
+        "Resources: {Alarm: {Type: AWS::CloudWatch::Alarm}, Fn::ForEach::X: [Y, [], {}]}"
+    )
+
     stack = deployed(store, folder, with_a("AWS::CloudFormation::Stack", "{TemplateURL: nested.yaml}"))
 
     assert not_run(stack) == ["A (AWS::CloudFormation::Stack)"]

@@ -1,0 +1,97 @@
+"""Nested stacks: moves the resources of nested templates into the template that names them.
+
+Every nested resource keeps its logical id and gets a name that starts with the root stack's. In AWS, `AWS::StackName`
+would be the nested stack's name.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+STACK = "AWS::CloudFormation::Stack"
+
+Json = dict[str, Any]
+
+
+class NestedStackError(Exception):
+    """A nested stack that cannot be moved into its parent; the message names it."""
+
+
+def inline(template: Json, folder: Path, read: Callable[[Path], Json], wanted: Callable[[str], bool]) -> Json:
+    """Returns a template without nested stacks.
+
+    A nested stack stays if its TemplateURL is not a file, or if none of its resources is wanted.
+
+    Args:
+        template: its nested templates have no Mappings and no nested stacks.
+        folder: where TemplateURL starts.
+        read: reads a template.
+        wanted: decides by a resource type.
+
+    Raises:
+        NestedStackError: a nested stack has a condition, its parameters do not match its template's, or it defines a
+            name of the template.
+    """
+    found = {**template, "Resources": {}, "Conditions": dict(template.get("Conditions", {}))}
+    outputs: Json = {}
+    for logical_id, resource in template["Resources"].items():
+        path = folder / str(resource.get("Properties", {}).get("TemplateURL", ""))
+        nested = read(path) if resource.get("Type") == STACK and path.is_file() else {"Resources": {}}
+        if not any(wanted(each["Type"]) for each in nested["Resources"].values() if isinstance(each, dict)):
+            found["Resources"][logical_id] = resource
+            continue
+        nested = _replace(nested, _values(logical_id, resource, nested))
+        for section in ("Conditions", "Resources"):
+            for name, content in nested.get(section, {}).items():
+                if name in found[section] or name in template.get(section, {}):
+                    raise NestedStackError(f"{logical_id}: {path.name} defines {name} again")
+                found[section][name] = content
+        outputs |= {f"{logical_id}.Outputs.{name}": each["Value"] for name, each in nested.get("Outputs", {}).items()}
+    return dict(_replace(found, outputs))
+
+
+def _values(logical_id: str, resource: Json, nested: Json) -> Json:
+    """Returns the values of a nested template's parameters, by name."""
+    declared, given = nested.get("Parameters", {}), resource["Properties"].get("Parameters", {})
+    missing = {name for name, parameter in declared.items() if "Default" not in parameter} - given.keys()
+    if "Condition" in resource:
+        raise NestedStackError(f"{logical_id}: a nested stack with a condition is not supported")
+    if missing or given.keys() - declared.keys():
+        names = ", ".join(sorted(missing | given.keys() - declared.keys()))
+        raise NestedStackError(f"{logical_id}: its parameters do not match {names} of its template")
+    return {name: given.get(name, parameter.get("Default")) for name, parameter in declared.items()}
+
+
+def _replace(node: Any, values: Mapping[str, Any]) -> Any:
+    """Returns a copy in which references have values: parameters by name, outputs by `LogicalId.Outputs.Name`."""
+    match node:
+        case {"Ref": str(name)} if name in values:
+            return values[name]
+        case {"Fn::GetAtt": [str(name), str(attribute)]} if f"{name}.{attribute}" in values:
+            return values[f"{name}.{attribute}"]
+        case {"Fn::Sub": str(text)}:
+            return _substitute(text, {}, values)
+        case {"Fn::Sub": [str(text), dict(variables)]}:
+            return _substitute(text, _replace(variables, values), values)
+        case dict():
+            return {name: _replace(member, values) for name, member in node.items()}
+        case list():
+            return [_replace(member, values) for member in node]
+    return node
+
+
+def _substitute(text: str, variables: Json, values: Mapping[str, Any]) -> Json:
+    for name in set(re.findall(r"\$\{([\w.]+)\}", text)) & values.keys() - variables.keys():
+        match values[name]:
+            case str(value):
+                replacement = value
+            case {"Ref": str(value)}:
+                replacement = f"${{{value}}}"
+            case {"Fn::GetAtt": [str(logical_id), str(attribute)]}:
+                replacement = f"${{{logical_id}.{attribute}}}"
+            case value:
+                variable = name.replace(".", "")  # a variable's name has no dots
+                replacement, variables = f"${{{variable}}}", {**variables, variable: value}
+        text = text.replace(f"${{{name}}}", replacement)
+    return {"Fn::Sub": [text, variables] if variables else text}
