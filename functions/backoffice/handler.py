@@ -17,7 +17,16 @@ from pydantic.json_schema import SkipJsonSchema
 
 from analytics.repository import Analytics
 from backoffice import service
-from backoffice.domain import DateRange, MalformedRange, date_range
+from backoffice.domain import (
+    AlreadyResolved,
+    MalformedRange,
+    NotRedrivable,
+    RefusedRequest,
+    StaleCount,
+    UnknownFailedEvent,
+    UnknownProduct,
+    date_range,
+)
 from backoffice.models import (
     FailedEventResponse,
     FailedEventsResponse,
@@ -46,6 +55,7 @@ from orderflow.http_api import (
     answer,
     documented,
     new_app,
+    refuse,
 )
 from orderflow.observability import logger, metrics, tracer
 from orderflow.pagination import decode_cursor, encode_cursor
@@ -90,8 +100,15 @@ def staff_only(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> 
 
 app = new_app(staff_only)
 STAFF_ONLY = (SIGNED_IN, "403 staff-only")
-NO_ROUTE = "404 no-such-route"
-"""A path parameter can contain characters that match no route."""
+
+PROBLEMS: dict[type[RefusedRequest], tuple[HTTPStatus, str]] = {
+    MalformedRange: (HTTPStatus.BAD_REQUEST, "malformed-range"),
+    UnknownFailedEvent: (HTTPStatus.NOT_FOUND, "failed-event-not-found"),
+    AlreadyResolved: (HTTPStatus.CONFLICT, "already-resolved"),
+    NotRedrivable: (HTTPStatus.CONFLICT, "not-redrivable"),
+    UnknownProduct: (HTTPStatus.NOT_FOUND, "product-not-found"),
+    StaleCount: (HTTPStatus.CONFLICT, "stock-changed"),
+}
 
 FirstDay = Annotated[
     str | SkipJsonSchema[None],
@@ -111,6 +128,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return answer(app, event, context)
 
 
+@app.exception_handler(RefusedRequest)  # type: ignore[untyped-decorator]
+def on_refused_request(error: RefusedRequest) -> Response[str]:
+    """Returns the problem of a refused request."""
+    status, slug = PROBLEMS[type(error)]
+    return refuse(Problem(status, slug, str(error)))
+
+
 @app.get(
     "/admin/sales",
     responses=documented(HTTPStatus.OK, "The sales of the days.", *STAFF_ONLY, "400 malformed-range"),
@@ -118,7 +142,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 )
 def get_sales(first: FirstDay = None, last: LastDay = None) -> SalesResponse:
     """Returns confirmed and cancelled orders, per day and promotion code."""
-    return service.sales_by_day(analytics, _date_range(first, last))
+    return service.sales_by_day(analytics, date_range(first, last, _now().date()))
 
 
 @app.get(
@@ -128,14 +152,7 @@ def get_sales(first: FirstDay = None, last: LastDay = None) -> SalesResponse:
 )
 def get_promotions(first: FirstDay = None, last: LastDay = None) -> PromotionsResponse:
     """Returns placed, confirmed and cancelled orders, by promotion code."""
-    return service.sales_by_promotion(analytics, _date_range(first, last))
-
-
-def _date_range(first: str | None, last: str | None) -> DateRange:
-    try:
-        return date_range(first, last, _now().date())
-    except MalformedRange as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-range", str(error)) from error
+    return service.sales_by_promotion(analytics, date_range(first, last, _now().date()))
 
 
 @app.get(
@@ -175,7 +192,11 @@ def _has_time() -> bool:
     responses=documented(
         HTTPStatus.OK,
         "The failed event after its redrive.",
-        *(*STAFF_ONLY, NO_ROUTE, "404 failed-event-not-found", "409 already-resolved", "409 not-redrivable"),
+        *STAFF_ONLY,
+        "404 no-such-route",
+        "404 failed-event-not-found",
+        "409 already-resolved",
+        "409 not-redrivable",
     ),
     security=ID_TOKEN,
 )
@@ -189,7 +210,11 @@ def redrive_failed_event(failure_id: str) -> RedriveResponse:
     responses=documented(
         HTTPStatus.OK,
         "The parked event.",
-        *(*STAFF_ONLY, NO_ROUTE, "404 failed-event-not-found", "409 already-resolved", "409 busy"),
+        *STAFF_ONLY,
+        "404 no-such-route",
+        "404 failed-event-not-found",
+        "409 already-resolved",
+        "409 busy",
     ),
     security=ID_TOKEN,
 )
@@ -200,7 +225,7 @@ def park_failed_event(failure_id: str) -> FailedEventResponse:
 
 @app.get(
     "/admin/products/<product_id>/stock",
-    responses=documented(HTTPStatus.OK, "The stock.", *STAFF_ONLY, NO_ROUTE, "404 product-not-found"),
+    responses=documented(HTTPStatus.OK, "The stock.", *STAFF_ONLY, "404 no-such-route", "404 product-not-found"),
     security=ID_TOKEN,
 )
 def get_stock(product_id: str) -> StockResponse:
@@ -213,7 +238,12 @@ def get_stock(product_id: str) -> StockResponse:
     responses=documented(
         HTTPStatus.OK,
         "The stock after the change.",
-        *(*STAFF_ONLY, *BODY, NO_ROUTE, "404 product-not-found", "409 stock-changed", "409 busy"),
+        *STAFF_ONLY,
+        *BODY,
+        "404 no-such-route",
+        "404 product-not-found",
+        "409 stock-changed",
+        "409 busy",
     ),
     security=ID_TOKEN,
 )
