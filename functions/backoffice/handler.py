@@ -16,17 +16,8 @@ from botocore.config import Config
 from pydantic.json_schema import SkipJsonSchema
 
 from analytics.repository import Analytics
-from backoffice import service
-from backoffice.domain import (
-    AlreadyResolved,
-    MalformedRange,
-    NotRedrivable,
-    RefusedRequest,
-    StaleCount,
-    UnknownFailedEvent,
-    UnknownProduct,
-    date_range,
-)
+from backoffice import domain, service
+from backoffice.domain import RefusedRequest, date_range
 from backoffice.models import (
     FailedEventResponse,
     FailedEventsResponse,
@@ -102,12 +93,12 @@ app = new_app(staff_only)
 STAFF_ONLY = (SIGNED_IN, "403 staff-only")
 
 PROBLEMS: dict[type[RefusedRequest], tuple[HTTPStatus, str]] = {
-    MalformedRange: (HTTPStatus.BAD_REQUEST, "malformed-range"),
-    UnknownFailedEvent: (HTTPStatus.NOT_FOUND, "failed-event-not-found"),
-    AlreadyResolved: (HTTPStatus.CONFLICT, "already-resolved"),
-    NotRedrivable: (HTTPStatus.CONFLICT, "not-redrivable"),
-    UnknownProduct: (HTTPStatus.NOT_FOUND, "product-not-found"),
-    StaleCount: (HTTPStatus.CONFLICT, "stock-changed"),
+    domain.MalformedRange: (HTTPStatus.BAD_REQUEST, "malformed-range"),
+    domain.UnknownFailedEvent: (HTTPStatus.NOT_FOUND, "failed-event-not-found"),
+    domain.AlreadyResolved: (HTTPStatus.CONFLICT, "already-resolved"),
+    domain.NotRedrivable: (HTTPStatus.CONFLICT, "not-redrivable"),
+    domain.UnknownProduct: (HTTPStatus.NOT_FOUND, "product-not-found"),
+    domain.StaleCount: (HTTPStatus.CONFLICT, "stock-changed"),
 }
 
 FirstDay = Annotated[
