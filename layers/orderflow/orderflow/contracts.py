@@ -16,7 +16,7 @@ Text = Annotated[str, Field(min_length=1)]
 class ContractModel(BaseModel):
     """Fields in camelCase, none beyond the contract's."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, defer_build=True)
 
 
 class OrderLine(ContractModel):
