@@ -1,36 +1,38 @@
-"""Sends stored events again: of one order with its reservation, or of a span of time.
+"""Publishes stored events again: of one order with its reservation, or of a span of time.
 
-Only the event publisher may put events on the bus, so it is invoked with the stream records that it would have got.
+Only the event publisher may put events on the bus, so it is invoked with one request per order or reservation.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from tools.arguments import Parser, moment
 from tools.errors import CommandError, one_line_errors
 from tools.stack import Stack, find
 
-Image = dict[str, Any]
-"""An item in DynamoDB's own notation, as it stands in a stream record."""
+Item = dict[str, Any]
+"""An item in DynamoDB's own notation."""
+Request = dict[str, Any]
+"""A request that EventPublisherFunction takes: table, key and fromSequence."""
 
-MAX_RECORDS = 100
-MAX_BYTES = 5_000_000
-"""Of one invocation; Lambda takes 6 MB (Lambda quotas, synchronous invocation payload)."""
+WORKERS = 4
 RESERVATION = "RESERVATION#"
 
 
 class RepublishError(CommandError):
-    """Nothing, or not everything, was sent again; the message says what."""
+    """Not all events were published; the message says why."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """A span of time with both its ends in it: an event sent once too often does no harm, a missing one does."""
+    """A span of time that includes both its ends."""
 
     begin: datetime
     end: datetime
@@ -39,178 +41,83 @@ class Window:
 EVER = Window(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
-@dataclass(frozen=True)
-class Images:
-    """An item as it was before the events to send and after them."""
-
-    new: Image
-    old: Image | None
-
-
-def images(item: Image, window: Window) -> Images | None:
-    """The change of an item in a window.
-
-    Args:
-        item: an item that may hold events.
-        window: which of its events to send.
-
-    Returns:
-        The images, or None if the item has no event in the window.
-    """
-    times = [datetime.fromisoformat(event["M"]["time"]["S"]) for event in item.get("events", {"L": []})["L"]]
-    inside = [index for index, time in enumerate(times) if window.begin <= time <= window.end]
-    if not inside:
-        return None
-    first, last = inside[0], inside[-1] + 1
-    return Images(_with_events(item, last), _with_events(item, first) if first else None)
-
-
-def _with_events(item: Image, number: int) -> Image:
-    return {**item, "events": {"L": item["events"]["L"][:number]}}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that holds events."""
-
-    name: str
-    key: str
-    stream: str
-
-
-def record(table: Table, change: Images, number: int) -> dict[str, Any]:
-    """The stream record of a change, as the publisher reads it.
-
-    Args:
-        table: where the item is.
-        change: the images.
-        number: tells the records of one run apart.
-    """
-    old = {"OldImage": change.old} if change.old else {}
-    return {
-        "eventID": f"republish-{number}",
-        "eventName": "MODIFY" if change.old else "INSERT",
-        "eventSource": "aws:dynamodb",
-        "eventSourceARN": table.stream,
-        "dynamodb": {
-            "Keys": {table.key: change.new[table.key]},
-            "NewImage": change.new,
-            **old,
-            "SequenceNumber": str(number),
-            "StreamViewType": "NEW_AND_OLD_IMAGES",
-        },
-    }
-
-
-def batches(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The records in as few invocations as the limits allow."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for entry in records:
-        length = len(json.dumps(entry)) + 2  # and the comma that parts it from the next
-        if batch and (len(batch) == MAX_RECORDS or size + length > MAX_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(entry)
-        size += length
-    if batch:
-        yield batch
+def first_sequence(item: Item, window: Window) -> int | None:
+    """Returns the sequence of an item's first event in a window, or None if it has none."""
+    for sequence, event in enumerate(item.get("events", {"L": []})["L"], 1):
+        if window.begin <= datetime.fromisoformat(event["M"]["time"]["S"]) <= window.end:
+            return sequence
+    return None
 
 
 def republish(stack: Stack, order: str | None, window: Window) -> int:
-    """Send events again.
+    """Publishes events again.
+
+    Of each order and reservation with an event in the window, that event and all later ones are published: consumers
+    ignore events that they have handled.
 
     Args:
-        stack: whose.
-        order: only this order's and its reservation's; None for all.
-        window: only those of this span of time.
+        order: only this order and its reservation; None for all.
 
     Returns:
-        How many events were sent.
+        The number of events that were published.
 
     Raises:
-        RepublishError: there is no such order, or some events could not be sent. The others were.
+        RepublishError: there is no such order, or some events were not published. The others were.
     """
     dynamodb = stack.client("dynamodb")
-    orders, inventory = (_table(dynamodb, stack.outputs[name]) for name in ("OrdersTableName", "InventoryTableName"))
-    if order is None:
-        items: Iterable[tuple[Table, Image]] = (
-            (table, item) for table in (orders, inventory) for item in _scan(dynamodb, table)
-        )
-    else:
-        placed, reservation = _get(dynamodb, orders, order), _get(dynamodb, inventory, RESERVATION + order)
-        if placed is None:
-            raise RepublishError(f"there is no order {order}")
-        items = [(orders, placed), *([(inventory, reservation)] if reservation else [])]
-    changes = ((table, change) for table, item in items if (change := images(item, window)) is not None)
-    return _send_all(stack, (record(table, change, number) for number, (table, change) in enumerate(changes, 1)))
-
-
-def _send_all(stack: Stack, records: Iterable[dict[str, Any]]) -> int:
-    """Send every batch, also after one that failed."""
-    client, function = stack.client("lambda"), stack.outputs["EventPublisherFunctionName"]
-    sent, failed, reasons = 0, set[str](), set[str]()
-    for batch in batches(records):
-        failures = _send(client, function, batch)
-        for entry in batch:
-            reason = failures.get(entry["dynamodb"]["SequenceNumber"])
-            if reason is None:
-                sent += _events_in(entry)
-            else:
-                failed.add(_order_of(entry))
-                reasons.add(reason)
+    tables = [stack.outputs[name] for name in ("OrdersTableName", "InventoryTableName")]
+    requests = [request for table in tables for request in _requests(dynamodb, table, order, window)]
+    if order and not any("orderId" in request["key"] for request in requests):
+        raise RepublishError(f"there is no order {order}")
+    invoke = partial(_invoke, stack.client("lambda"), stack.outputs["EventPublisherFunctionName"])
+    with ThreadPoolExecutor(WORKERS) as workers:
+        answers = list(workers.map(invoke, requests))
+    published = sum(answer for answer in answers if isinstance(answer, int))
+    failed = {
+        next(iter(request["key"].values())).removeprefix(RESERVATION): answer
+        for request, answer in zip(requests, answers, strict=True)
+        if isinstance(answer, str)
+    }
     if failed:
-        raise RepublishError(
-            f"{sent} events sent, but not all of {', '.join(sorted(failed))}: {', '.join(sorted(reasons))}"
-        )
-    return sent
+        reasons = ", ".join(sorted(set(failed.values())))
+        raise RepublishError(f"{published} events published, but not all of {', '.join(sorted(failed))}: {reasons}")
+    return published
 
 
-def _send(client: Any, function: str, batch: list[dict[str, Any]]) -> dict[str, str]:
-    """Invoke the publisher: the sequence numbers of the records that failed, with the reason."""
-    answer = client.invoke(FunctionName=function, Payload=json.dumps({"Records": batch}))
+def _invoke(client: Any, function: str, request: Request) -> int | str:
+    """Returns the number of events that the publisher has published, or the reason of its failure."""
+    answer = client.invoke(FunctionName=function, Payload=json.dumps(request))
     result = json.loads(answer["Payload"].read())
     if "FunctionError" in answer:
-        reason = f"{result.get('errorType')}: {result.get('errorMessage')}"
-        return {entry["dynamodb"]["SequenceNumber"]: reason for entry in batch}
-    return {failure["itemIdentifier"]: "not published" for failure in result["batchItemFailures"]}
+        return f"{result.get('errorType')}: {result.get('errorMessage')}"
+    return int(result["published"])
 
 
-def _events_in(entry: Mapping[str, Any]) -> int:
-    change = entry["dynamodb"]
-    return len(change["NewImage"]["events"]["L"]) - len(change.get("OldImage", {"events": {"L": []}})["events"]["L"])
+def _requests(dynamodb: Any, table: str, order: str | None, window: Window) -> Iterator[Request]:
+    name = dynamodb.describe_table(TableName=table)["Table"]["KeySchema"][0]["AttributeName"]
+    for item in _items(dynamodb, table, name, order):
+        sequence = first_sequence(item, window)
+        if sequence is not None:
+            yield {"table": table, "key": {name: item[name]["S"]}, "fromSequence": sequence}
 
 
-def _order_of(entry: Mapping[str, Any]) -> str:
-    (key,) = entry["dynamodb"]["Keys"].values()
-    return str(key["S"]).removeprefix(RESERVATION)
-
-
-def _table(dynamodb: Any, name: str) -> Table:
-    found = dynamodb.describe_table(TableName=name)["Table"]
-    return Table(name, found["KeySchema"][0]["AttributeName"], found["LatestStreamArn"])
-
-
-def _scan(dynamodb: Any, table: Table) -> Iterator[Image]:
-    """The items that hold events."""
-    for page in dynamodb.get_paginator("scan").paginate(
-        TableName=table.name, FilterExpression="attribute_exists(events)", ConsistentRead=True
-    ):
-        yield from page["Items"]
-
-
-def _get(dynamodb: Any, table: Table, key: str) -> Image | None:
-    item: Image | None = dynamodb.get_item(TableName=table.name, Key={table.key: {"S": key}}, ConsistentRead=True).get(
-        "Item"
-    )
-    return item
+def _items(dynamodb: Any, table: str, name: str, order: str | None) -> Iterable[Item]:
+    """Returns the items that hold events, of all orders or of one."""
+    if order is None:
+        pages = dynamodb.get_paginator("scan").paginate(
+            TableName=table, FilterExpression="attribute_exists(events)", ConsistentRead=True
+        )
+        return (item for page in pages for item in page["Items"])
+    key = order if name == "orderId" else RESERVATION + order
+    found = dynamodb.get_item(TableName=table, Key={name: {"S": key}}, ConsistentRead=True).get("Item")
+    return [found] if found else []
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m tools.republish", description=__doc__)
     parser.add_argument("--order", metavar="ORD-…", help="all events of this order and of its reservation")
-    parser.add_argument("--from", dest="begin", type=moment, metavar="TIME", help="events from here on …")
-    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="… up to here, both included")
+    parser.add_argument("--from", dest="begin", type=moment, metavar="TIME", help="events from this time …")
+    parser.add_argument("--to", dest="end", type=moment, metavar="TIME", help="… to this time, both included")
     parser.add_stack()
     options = parser.parse_args(arguments)
     if bool(options.order) == bool(options.begin or options.end):
@@ -227,8 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m tools.republish (--order ORD-… | --from TIME --to TIME) [--stack NAME]`."""
     options = _options(arguments)
     window = EVER if options.order else Window(options.begin, options.end)
-    sent = republish(find(options.stack), options.order, window)
-    print(f"{sent} events sent again")
+    published = republish(find(options.stack), options.order, window)
+    print(f"{published} events published again")
     return 0
 
 

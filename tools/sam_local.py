@@ -61,7 +61,7 @@ FLOW = (
     "sales_report/daily",
     # What the back office acts on
     "dlq_processor/failed_invocation",
-    "dlq_processor/set_aside_by_email",
+    "dlq_processor/non_retryable_email",
     "dlq_processor/undelivered_to_a_log",
     "order_api/get_order",
     "order_api/get_order_events",
@@ -413,6 +413,7 @@ def _start_lambda(stack: Stack) -> Iterator[Any]:
     """A Lambda client of `sam local start-lambda`, whose functions work on a stack."""
     topics = {"ALERT_TOPIC_ARN": "AlertTopicArn", "SALES_REPORT_TOPIC_ARN": "SalesReportTopicArn"}
     parameters = {variable: stack.outputs[output] for variable, output in topics.items()}
+    parameters["STACK_NAME"] = "orderflow"  # SAM CLI's own is "local"; the fixtures name functions of this stack
     VARIABLES.write_text(json.dumps({"Parameters": parameters}))
     with _sam_server("start-lambda", BUILT) as url:
         yield boto3.client(

@@ -1,4 +1,4 @@
-"""Moves the messages of the parking queue back to the DLQ, once the DLQ processor can process them."""
+"""Moves all messages of the parking queue back to the DLQ, where the DLQ processor processes them again."""
 
 import sys
 from typing import Any
@@ -9,17 +9,17 @@ from tools.stack import Stack, find
 
 
 def unpark(stack: Stack) -> int:
-    """Move every message; one that is being moved twice at a time is processed twice, which does no harm.
+    """Moves all messages. A message that two calls move at the same time is processed twice, which does no harm.
 
     Returns:
-        How many there were.
+        The number of messages.
     """
     queue = stack.client("sqs")
     parking, dlq = stack.outputs["OrderEventsParkingUrl"], stack.outputs["OrderEventsDlqUrl"]
     moved = 0
     while messages := _receive(queue, parking):
         for message in messages:
-            # The attributes say why EventBridge or a function sent it
+            # The attributes contain the reason why EventBridge or a function sent the message
             attributes = message.get("MessageAttributes", {})
             queue.send_message(QueueUrl=dlq, MessageBody=message["Body"], MessageAttributes=attributes)
             queue.delete_message(QueueUrl=parking, ReceiptHandle=message["ReceiptHandle"])

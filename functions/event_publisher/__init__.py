@@ -1,1 +1,1 @@
-"""The event publisher: the only way onto the bus."""
+"""The event publisher: the only function that may put events on the bus."""

@@ -1,7 +1,7 @@
-"""What a stream record has to say: its new events as entries for PutEvents. No input, no output."""
+"""Which events of an item to publish, as entries for PutEvents. No input or output."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,89 +17,146 @@ MAX_ENTRIES = 10
 MAX_BYTES = 1024 * 1024
 """Bytes per PutEvents request, all entries together (EventBridge user guide, since January 2026; before, 256 KB)."""
 TIME_BYTES = 14
-"""What an entry's Time counts for (EventBridge user guide, "Calculating PutEvents event entry size")."""
+"""Size of an entry's Time (EventBridge user guide, "Calculating PutEvents event entry size")."""
 
 
 @dataclass(frozen=True)
-class Publisher:
-    """How one table's events are published.
+class EventSource:
+    """How the events of one table are published.
 
     Args:
-        source: the events' source.
-        compose: makes the detail from the stored item and the event.
+        name: the `source` of the events.
+        compose: returns an event's detail from the stored item and the event.
     """
 
-    source: str
+    name: str
     compose: Callable[[Mapping[str, Any], StoredEvent], dict[str, Any]]
 
 
+class InvalidRequest(Exception):
+    """An explicit request that cannot be read; the text says why."""
+
+
 @dataclass(frozen=True)
-class Outgoing:
-    """An event on its way out.
+class PublishRequest:
+    """Which events to publish: those of one aggregate, from a sequence on.
 
     Args:
-        record: the stream record's sequence number.
-        stream: the aggregate that it belongs to; its events go out in their order.
-        log: what log lines say of it.
-        entry: for PutEvents.
+        table: the table's name.
+        key: the item's key, such as `{"orderId": "ORD-…"}`.
+        from_sequence: the first event to publish, counted from 1.
     """
 
+    table: str
+    key: Mapping[str, str]
+    from_sequence: int
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any], tables: Collection[str]) -> "PublishRequest":
+        """Reads an explicit request.
+
+        Args:
+            tables: the names of the tables that hold events.
+
+        Raises:
+            InvalidRequest: a field is missing or wrong.
+        """
+        table, key, sequence = (payload.get(name) for name in ("table", "key", "fromSequence"))
+        if not isinstance(table, str) or table not in tables:
+            raise InvalidRequest(f"table is not one of {', '.join(sorted(tables))}")
+        if not isinstance(key, dict) or len(key) != 1 or not all(isinstance(value, str) for value in key.values()):
+            raise InvalidRequest('key is not an object with one string, such as {"orderId": "ORD-…"}')
+        if type(sequence) is not int or sequence < 1:
+            raise InvalidRequest("fromSequence is not an integer from 1")
+        return cls(table, key, sequence)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "PublishRequest":
+        """Returns the request for the events that a stream record has added to its item."""
+        change = record["dynamodb"]
+        known = change.get("OldImage", {}).get("events", {}).get("L", [])
+        return cls(record["eventSourceARN"].split("/")[1], from_image(change["Keys"]), len(known) + 1)
+
+    def to_payload(self) -> str:
+        """Returns the request as JSON, to invoke the publisher with."""
+        return to_json({"table": self.table, "key": self.key, "fromSequence": self.from_sequence})
+
+
+@dataclass(frozen=True)
+class EventEntry:
+    """An event and its entry for PutEvents.
+
+    Args:
+        request: publishes the aggregate's events from this one on.
+        record: sequence number of the stream record that added the event; empty for an explicit request.
+        event: the event as consumers receive it, without what EventBridge adds.
+        entry: the entry.
+    """
+
+    request: PublishRequest
     record: str
-    stream: str
-    log: Mapping[str, Any]
+    event: Mapping[str, Any]
     entry: "PutEventsRequestEntryTypeDef"
 
     @property
+    def aggregate(self) -> str:
+        """The item that the event belongs to."""
+        return f"{self.request.table} {to_json(self.request.key)}"
+
+    @property
     def size(self) -> int:
-        """What the entry counts for, in bytes of UTF-8."""
+        """The size that EventBridge counts, in bytes of UTF-8."""
         parts = (self.entry["Source"], self.entry["DetailType"], self.entry["Detail"])
         return TIME_BYTES + sum(len(part.encode()) for part in parts)
 
+    @property
+    def log(self) -> dict[str, Any]:
+        """Fields for log entries."""
+        detail = self.event["detail"]
+        return {
+            "event_id": detail["metadata"]["eventId"],
+            "order_id": detail["orderId"],
+            "correlation_id": detail["metadata"]["correlationId"],
+            "detail_type": self.event["detail-type"],
+        }
 
-def outgoing(record: Mapping[str, Any], publisher: Publisher, bus: str) -> list[Outgoing]:
-    """The events that the record's new image has and its old one has not.
+
+def build_entries(
+    request: PublishRequest, item: Mapping[str, Any], source: EventSource, bus: str, record: str = ""
+) -> list[EventEntry]:
+    """Returns the entries of the requested events.
 
     Args:
-        record: a record of a DynamoDB stream with both images.
-        publisher: of the record's table.
-        bus: the bus's name.
+        item: the stored item, in Python values.
+        record: sequence number of the stream record.
 
     Raises:
-        Exception: whatever reading an item that no service of ours can have written leads to.
+        Exception: any error, if the item was not written by one of the services.
     """
-    change = record["dynamodb"]
-    item = from_image(change.get("NewImage", {}))
-    known = len(from_image(change.get("OldImage", {})).get("events", []))
-    stream = f"{record['eventSourceARN']} {to_json(from_image(change['Keys']))}"
-    events = numbered(item.get("events", []))[known:]
-    return [_outgoing(change["SequenceNumber"], stream, item, event, publisher, bus) for event in events]
+    entries = []
+    for stored in numbered(item.get("events", []))[request.from_sequence - 1 :]:
+        detail = source.compose(item, stored)
+        event = {"source": source.name, "detail-type": stored.type, "time": stored.time, "detail": detail}
+        entry: PutEventsRequestEntryTypeDef = {
+            "EventBusName": bus,
+            "Source": source.name,
+            "DetailType": stored.type,
+            "Time": datetime.fromisoformat(stored.time),
+            "Detail": to_json(detail),
+        }
+        if stored.cause.trace_header:
+            entry["TraceHeader"] = stored.cause.trace_header
+        entries.append(EventEntry(replace(request, from_sequence=stored.sequence), record, event, entry))
+    return entries
 
 
-def _outgoing(
-    record: str, stream: str, item: Mapping[str, Any], event: StoredEvent, publisher: Publisher, bus: str
-) -> Outgoing:
-    detail = publisher.compose(item, event)
-    entry: PutEventsRequestEntryTypeDef = {
-        "EventBusName": bus,
-        "Source": publisher.source,
-        "DetailType": event.type,
-        "Time": datetime.fromisoformat(event.time),
-        "Detail": to_json(detail),
-    }
-    if event.cause.trace_header:
-        entry["TraceHeader"] = event.cause.trace_header
-    log = {
-        "event_id": event.event_id,
-        "order_id": detail["orderId"],
-        "correlation_id": event.cause.correlation_id,
-        "detail_type": event.type,
-    }
-    return Outgoing(record, stream, log, entry)
+def requests(entries: Iterable[EventEntry]) -> Iterator[list[EventEntry]]:
+    """Returns the entries in as few PutEvents requests as the limits allow, in their order.
 
-
-def requests(entries: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
-    """The entries in as few requests as the limits allow, in their order. Each fits a request by itself."""
-    request: list[Outgoing] = []
+    Args:
+        entries: each of MAX_BYTES at most.
+    """
+    request: list[EventEntry] = []
     size = 0
     for entry in entries:
         if request and (len(request) == MAX_ENTRIES or size + entry.size > MAX_BYTES):

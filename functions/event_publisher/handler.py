@@ -1,20 +1,21 @@
-"""EventPublisherFunction: puts the new events of the tables' streams on the bus."""
+"""EventPublisherFunction: puts the events that the tables' streams report on the bus."""
 
-import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from event_publisher.domain import MAX_BYTES, Outgoing, Publisher, outgoing
-from event_publisher.put_events import deliver
+from event_publisher.domain import EventEntry, EventSource, PublishRequest, build_entries
+from event_publisher.put_events import Outcome, deliver
 from inventory import domain as inventory
 from orderflow.dlq import send_to_dlq
-from orderflow.observability import count, logger, metrics, stack, tracer
+from orderflow.event_store import from_image
+from orderflow.observability import logger, metrics, stack, tracer
 from orderflow.serialization import to_json
 from orderflow.settings import from_environment
 from orders import domain as orders
@@ -27,73 +28,112 @@ class Settings:
     event_bus_name: str
     orders_table: str
     inventory_table: str
-    unpublishable_queue_url: str
+    dlq_url: str
 
 
 settings = from_environment(Settings)
 events = boto3.client("events")
 queue = boto3.client("sqs")
+dynamodb = boto3.client("dynamodb")
 
-PUBLISHERS = {
-    settings.orders_table: Publisher(orders.SOURCE, orders.compose),
-    settings.inventory_table: Publisher(inventory.SOURCE, inventory.compose),
+SOURCES = {
+    settings.orders_table: EventSource(orders.SOURCE, orders.compose),
+    settings.inventory_table: EventSource(inventory.SOURCE, inventory.compose),
 }
-"""Every table that holds events. Another service joins by its table here and its stream in the template."""
+"""The tables that hold events. A further service adds its table here and its stream in the template."""
+
+
+class NotPublished(Exception):
+    """Events of an explicit request were not published; the text says why and contains no personal data."""
 
 
 @logger.inject_lambda_context(clear_state=True)
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
-def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, list[dict[str, str]]]:
-    """Publish the new events of a batch of stream records.
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Publishes a batch of stream records, or the events of one item at an explicit request.
+
+    Args:
+        event: a DynamoDB stream event, or `{"table": …, "key": {"orderId": "ORD-…"}, "fromSequence": 1}` for the
+            events of that item from this sequence on.
 
     Returns:
-        The records with an event that could not be published yet; Lambda goes back to the earliest of them.
+        `batchItemFailures` for a stream event; Lambda retries from the earliest of them. For an explicit request
+        `{"published": 2}`.
+
+    Raises:
+        InvalidRequest: a field of an explicit request is missing or wrong.
+        NotPublished: not all events of an explicit request were published.
     """
-    entries = [entry for record in event["Records"] for entry in _read(record)]
-    outcome = deliver(events, entries, time.sleep, random.uniform)
+    if "Records" in event:
+        failed = _publish_records(event["Records"], context.invoked_function_arn)
+        return {"batchItemFailures": [{"itemIdentifier": record} for record in failed]}
+    return {"published": _publish_item(PublishRequest.from_payload(event, SOURCES.keys()))}
+
+
+def _publish_records(records: Iterable[Mapping[str, Any]], function_arn: str) -> list[str]:
+    """Publishes the new events of stream records, and sends to the DLQ what can never be published.
+
+    BatchProcessor would process each record by itself. This publishes a batch in as few requests as possible, in order.
+
+    Returns:
+        The sequence numbers of the records to retry.
+    """
+
+    def refuse(body: Any, request: PublishRequest, code: str, message: str) -> None:
+        """Sends a body to the DLQ. If that fails, so does the batch: no event is lost."""
+        payload = request.to_payload()
+        send_to_dlq(queue, settings.dlq_url, to_json(body), code, message, function_arn, payload)
+
+    entries: list[EventEntry] = []
+    for record in records:
+        request, change = PublishRequest.from_record(record), record["dynamodb"]
+        try:
+            item = from_image(change.get("NewImage", {}))
+            entries += _entries(request, item, change["SequenceNumber"])
+        except Exception as error:  # a retry of a corrupt record would block the shard
+            name = type(error).__name__
+            logger.error("stream record not readable", error=name, stack=stack(error), record_id=record["eventID"])
+            metrics.add_metric(name="PublishFailures", unit=MetricUnit.Count, value=1)
+            refuse(record, request, "UnreadableRecord", f"{name}: {error}")
+    outcome = _publish(entries)
     for entry, code, message in outcome.refused:
-        _set_aside(to_json(_as_event(entry)), entry.log, code, message)
+        refuse(entry.event, entry.request, code, message)
+    return list(dict.fromkeys(entry.record for entry in outcome.failed))
+
+
+def _publish_item(request: PublishRequest) -> int:
+    """Publishes the events that an explicit request names, and returns their number."""
+    key = {name: {"S": value} for name, value in request.key.items()}
+    image = dynamodb.get_item(TableName=request.table, Key=key, ConsistentRead=True).get("Item", {})
+    try:
+        item = from_image(image)
+        entries = _entries(request, item)
+    except Exception as error:
+        logger.error("item not readable", error=type(error).__name__, stack=stack(error))
+        # Lambda logs exceptions with their causes, and the text of this one may contain personal data
+        raise NotPublished(f"the events of the item cannot be read: {type(error).__name__}") from None
+    if not entries:
+        raise NotPublished(f"{len(item.get('events', []))} events are stored, fromSequence is {request.from_sequence}")
+    outcome = _publish(entries)
+    if len(outcome.published) < len(entries):
+        codes = sorted({code for _, code, _ in outcome.refused}) or ["EventBridge did not accept them at this time"]
+        raise NotPublished(f"{len(outcome.published)} of {len(entries)} events were published: {', '.join(codes)}")
+    return len(entries)
+
+
+def _entries(request: PublishRequest, item: Mapping[str, Any], record: str = "") -> list[EventEntry]:
+    return build_entries(request, item, SOURCES[request.table], settings.event_bus_name, record)
+
+
+def _publish(entries: Iterable[EventEntry]) -> Outcome:
+    outcome = deliver(events, entries, time.sleep, random.uniform)
     for entry in outcome.published:
         logger.info("event published", **entry.log)
+    for entry, code, _ in outcome.refused:
+        logger.error("event cannot be published", error=code, **entry.log)
     if outcome.published:
-        count("EventsPublished", len(outcome.published))
-    if outcome.failed:
-        count("PublishFailures", len(outcome.failed))
-    failed = dict.fromkeys(entry.record for entry in outcome.failed)
-    return {"batchItemFailures": [{"itemIdentifier": record} for record in failed]}
-
-
-def _read(record: dict[str, Any]) -> list[Outgoing]:
-    """A record's entries. What can never be published is set aside, whole, and does not hold up the shard."""
-    table = record["eventSourceARN"].split("/")[1]
-    try:
-        entries = outgoing(record, PUBLISHERS[table], settings.event_bus_name)
-    except Exception as error:  # whatever a corrupt item leads to; the same record would fail for ever
-        name, log = type(error).__name__, {"record_id": record["eventID"]}
-        logger.error("stream record without readable events", error=name, stack=stack(error), **log)
-        _set_aside(to_json(record), log, "UnreadableRecord", f"{name}: {error}")
-        return []
-    fitting = [entry for entry in entries if entry.size <= MAX_BYTES]
-    for entry in entries:
-        if entry not in fitting:
-            reason = f"{entry.size} bytes, where PutEvents takes {MAX_BYTES}"
-            _set_aside(to_json(_as_event(entry)), entry.log, "EventTooLarge", reason)
-    return fitting
-
-
-def _as_event(entry: Outgoing) -> dict[str, Any]:
-    """The event as a consumer would have seen it."""
-    return {
-        "source": entry.entry["Source"],
-        "detail-type": entry.entry["DetailType"],
-        "time": entry.entry["Time"].isoformat(),  # type: ignore[union-attr]  # we set it, as a datetime
-        "detail": json.loads(entry.entry["Detail"]),
-    }
-
-
-def _set_aside(body: str, log: Mapping[str, Any], code: str, message: str) -> None:
-    """Send what cannot be published to the DLQ. If that fails, so does the batch: nothing is dropped."""
-    logger.error("event can never be published", error=code, **log)
-    count("PublishFailures")
-    send_to_dlq(queue, settings.unpublishable_queue_url, body, code, message)
+        metrics.add_metric(name="EventsPublished", unit=MetricUnit.Count, value=len(outcome.published))
+    if failures := len(outcome.failed) + len(outcome.refused):
+        metrics.add_metric(name="PublishFailures", unit=MetricUnit.Count, value=failures)
+    return outcome

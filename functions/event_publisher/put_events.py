@@ -1,4 +1,4 @@
-"""Sends entries with PutEvents: only those that failed again, and no event of an aggregate before an earlier one."""
+"""Sends entries with PutEvents: retries only those that failed, and keeps the order of each aggregate's events."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from event_publisher.domain import Outgoing, requests
+from event_publisher import domain
+from event_publisher.domain import EventEntry
 from orderflow.observability import logger
 
 if TYPE_CHECKING:
@@ -15,58 +16,62 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 PAUSE = 0.1
-"""Seconds; the longest pause before retry n is 2^n times as long, 1.4 s for all of them."""
+"""Seconds. The longest pause before retry n is PAUSE * 2^n, 1.4 s in total."""
 
 PERMANENT = frozenset({"InvalidArgument", "MalformedDetail"})
-"""Error codes of an entry that no retry mends (EventBridge API reference, PutEventsResultEntry)."""
+"""Error codes of entries that a retry cannot publish (EventBridge API reference, PutEventsResultEntry)."""
 
 
 @dataclass
 class Outcome:
-    """What became of the entries."""
+    """The result for each entry.
 
-    published: list[Outgoing] = field(default_factory=list)
-    failed: list[Outgoing] = field(default_factory=list)
-    refused: list[tuple[Outgoing, str, str]] = field(default_factory=list)
-    """Never to be published: the entry, the error's code and message."""
+    Args:
+        failed: entries that failed at each attempt, and entries behind them.
+        refused: entries that can never be published, with error code and message.
+    """
+
+    published: list[EventEntry] = field(default_factory=list)
+    failed: list[EventEntry] = field(default_factory=list)
+    refused: list[tuple[EventEntry, str, str]] = field(default_factory=list)
 
 
 def deliver(
     events: "EventBridgeClient",
-    entries: Iterable[Outgoing],
+    entries: Iterable[EventEntry],
     pause: Callable[[float], None],
     jitter: Callable[[float, float], float],
 ) -> Outcome:
-    """Put entries on the bus.
+    """Puts entries on the bus.
 
     Args:
-        events: the EventBridge client.
-        entries: in the order of the stream.
-        pause: waits for so many seconds.
-        jitter: a random number between its arguments.
-
-    Returns:
-        What became of each. What failed has failed at every attempt, or stands behind one that has.
+        entries: in the order in which their events were stored.
+        pause: waits for a number of seconds.
+        jitter: returns a random number between its arguments.
     """
     outcome = Outcome()
-    lanes: dict[str, deque[Outgoing]] = defaultdict(deque)
+    pending: dict[str, deque[EventEntry]] = defaultdict(deque)
     for entry in entries:
-        lanes[entry.stream].append(entry)
+        if entry.size > domain.MAX_BYTES:
+            reason = f"the event has {entry.size} bytes, PutEvents accepts {domain.MAX_BYTES}"
+            outcome.refused.append((entry, "EventTooLarge", reason))
+        else:
+            pending[entry.aggregate].append(entry)
     for attempt in range(ATTEMPTS):
         if attempt:
             pause(jitter(0, PAUSE * 2**attempt))
-        _attempt(events, lanes, outcome)
-        if not any(lanes.values()):
+        _attempt(events, pending, outcome)
+        if not any(pending.values()):
             break
-    outcome.failed = [entry for lane in lanes.values() for entry in lane]
+    outcome.failed = [entry for queue in pending.values() for entry in queue]
     return outcome
 
 
-def _attempt(events: "EventBridgeClient", lanes: dict[str, deque[Outgoing]], outcome: Outcome) -> None:
-    """Send each lane's first entry, then its next, until the lane is empty or an entry of it has failed."""
-    open_lanes = {stream for stream, lane in lanes.items() if lane}
-    while open_lanes:
-        for request in requests([lanes[stream][0] for stream in lanes if stream in open_lanes]):
+def _attempt(events: "EventBridgeClient", pending: dict[str, deque[EventEntry]], outcome: Outcome) -> None:
+    """Sends the first entry of each aggregate, then the second, and so on. An aggregate stops at a failed entry."""
+    ready = {aggregate for aggregate, queue in pending.items() if queue}
+    while ready:
+        for request in domain.requests([pending[aggregate][0] for aggregate in pending if aggregate in ready]):
             for entry, (code, message) in zip(request, _put(events, request), strict=True):
                 if code is None:
                     outcome.published.append(entry)
@@ -74,14 +79,14 @@ def _attempt(events: "EventBridgeClient", lanes: dict[str, deque[Outgoing]], out
                     outcome.refused.append((entry, code, message))
                 else:
                     logger.warning("event not accepted", error=code, **entry.log)
-                    open_lanes.discard(entry.stream)
+                    ready.discard(entry.aggregate)
                     continue
-                lanes[entry.stream].popleft()
-        open_lanes = {stream for stream in open_lanes if lanes[stream]}
+                pending[entry.aggregate].popleft()
+        ready = {aggregate for aggregate in ready if pending[aggregate]}
 
 
-def _put(events: "EventBridgeClient", request: Sequence[Outgoing]) -> list[tuple[str | None, str]]:
-    """One PutEvents: an error code and message per entry; if the call fails, the same ones for all."""
+def _put(events: "EventBridgeClient", request: Sequence[EventEntry]) -> list[tuple[str | None, str]]:
+    """Returns an error code and message per entry. If the whole request fails, all entries have the same."""
     try:
         answer = events.put_events(Entries=[entry.entry for entry in request])
     except ClientError as error:

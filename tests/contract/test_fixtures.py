@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from analytics.domain import fact_of
-from event_publisher.domain import Outgoing, Publisher, outgoing
+from event_publisher.domain import EventEntry, EventSource, PublishRequest, build_entries
 from inventory import domain as inventory
 from orderflow.contracts import DETAILS
+from orderflow.event_store import from_image
 from orders import domain as orders
 from orders.domain import order_id_for_key
 from orders.models import PlaceOrderRequest
@@ -25,9 +26,9 @@ FIXTURES = sorted(
     f"{path.parent.name}/{path.stem}" for path in EVENTS.glob("*/*.json") if path.parent.name != "schemas"
 )
 APIS = ("order_api", "backoffice_api")
-PUBLISHERS = {
-    "OrdersTable": Publisher(orders.SOURCE, orders.compose),
-    "InventoryTable": Publisher(inventory.SOURCE, inventory.compose),
+SOURCES = {
+    "OrdersTable": EventSource(orders.SOURCE, orders.compose),
+    "InventoryTable": EventSource(inventory.SOURCE, inventory.compose),
 }
 
 
@@ -55,13 +56,15 @@ def messages(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def published(name: str) -> list[Outgoing]:
+def entries_of(record: dict[str, Any]) -> list[EventEntry]:
+    """What the publisher makes of a stream record."""
+    request = PublishRequest.from_record(record)
+    return build_entries(request, from_image(record["dynamodb"]["NewImage"]), SOURCES[request.table], "a-bus")
+
+
+def published(name: str) -> list[EventEntry]:
     """What the publisher makes of a stream fixture."""
-    return [
-        entry
-        for record in read(name)["Records"]
-        for entry in outgoing(record, PUBLISHERS[record["eventSourceARN"].split("/")[1]], "a-bus")
-    ]
+    return [entry for record in read(name)["Records"] for entry in entries_of(record)]
 
 
 def only_detail(name: str) -> dict[str, Any]:
@@ -239,7 +242,7 @@ class TestAnOrderCanBeFollowed:
             ("undelivered_to_a_queue", "email/order_confirmed"),
             ("undelivered_to_a_log", "email/order_confirmed"),
             ("received_too_often", "email/order_cancelled"),
-            ("set_aside_by_email", "email/order_rejected"),
+            ("non_retryable_email", "email/order_rejected"),
         ],
     )
     def test_from_the_bus_to_the_dlq(self, failure_name: str, event_name: str) -> None:
@@ -249,14 +252,14 @@ class TestAnOrderCanBeFollowed:
     def test_from_the_functions_to_the_dlq(self) -> None:
         by_lambda, by_publisher, record = (
             json.loads(messages(f"dlq_processor/{name}")[0]["body"])
-            for name in ("failed_invocation", "set_aside_by_publisher", "set_aside_record")
+            for name in ("failed_invocation", "non_retryable_event", "non_retryable_record")
         )
         assert by_lambda["requestPayload"] == read("email/order_confirmed")
         assert by_publisher["detail"] == only_detail("event_publisher/order_placed")
         (readable,) = read("event_publisher/order_confirmed")["Records"]
         assert record["dynamodb"]["Keys"] == readable["dynamodb"]["Keys"]
         with pytest.raises(KeyError, match="data"):
-            outgoing(record, PUBLISHERS["OrdersTable"], "a-bus")
+            entries_of(record)
 
     def test_from_the_schedule_to_the_dlq(self) -> None:
         (message,) = messages("dlq_processor/undelivered_by_schedule")

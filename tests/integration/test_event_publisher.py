@@ -1,6 +1,7 @@
 """EventPublisherFunction against moto: fed with the stream records that the services' own writes make."""
 
 import json
+import traceback
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from event_publisher import domain
 from orderflow.contracts import DETAILS
 from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event
 
@@ -27,6 +29,13 @@ def order_id(api: Api, aws: Aws) -> str:
 def publish(publisher: ModuleType, records: list[dict[str, Any]]) -> list[str]:
     answer = publisher.handler({"Records": records}, Context())
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def publish_from(publisher: ModuleType, aws: Aws, order_id: str, sequence: Any = 1) -> Any:
+    """Send an explicit request for an order's events."""
+    table = aws.stack.outputs["OrdersTableName"]
+    request = {"table": table, "key": {"orderId": order_id}, "fromSequence": sequence}
+    return publisher.handler(request, Context())
 
 
 def sequence_number(record: dict[str, Any]) -> str:
@@ -75,7 +84,7 @@ def test_every_record_of_a_batch_is_published_when_it_needs_several_requests(
     assert [json.loads(entry["Detail"])["orderId"] for entry in aws.published] == placed
 
 
-def test_a_later_record_of_an_order_waits_until_the_earlier_one_is_published(
+def test_a_later_record_of_an_order_is_published_after_the_earlier_one(
     aws: Aws, api: Api, publisher: ModuleType, order_id: str
 ) -> None:
     api.call("POST", f"/orders/{order_id}/cancellation")
@@ -85,7 +94,7 @@ def test_a_later_record_of_an_order_waits_until_the_earlier_one_is_published(
     assert [entry["DetailType"] for entry in aws.published] == ["Order Placed", "Order Cancelled"]
 
 
-def test_reservations_are_published_as_inventorys(aws: Aws, publisher: ModuleType, order_id: str) -> None:
+def test_events_of_reservations_have_the_source_of_inventory(aws: Aws, publisher: ModuleType, order_id: str) -> None:
     stock = module("inventory.handler")
     product = aws.add_product(stock=5)
     for detail_type in ("Order Placed", "Order Cancelled"):
@@ -98,7 +107,7 @@ def test_reservations_are_published_as_inventorys(aws: Aws, publisher: ModuleTyp
     assert json.loads(aws.published[1]["Detail"])["released"] == [{"productId": product, "quantity": 2}]
 
 
-def test_the_trace_of_the_request_goes_on_behind_the_stream(
+def test_an_event_has_the_trace_of_the_request_that_stored_it(
     aws: Aws, api: Api, publisher: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
@@ -108,7 +117,7 @@ def test_the_trace_of_the_request_goes_on_behind_the_stream(
     assert aws.published[0]["TraceHeader"] == trace
 
 
-def test_an_entry_that_the_bus_refuses_for_now_is_reported_and_its_neighbours_are_not(
+def test_only_the_records_whose_events_failed_are_reported(
     aws: Aws, api: Api, publisher: ModuleType, order_id: str
 ) -> None:
     other = api.place(line(aws.add_product())).body["orderId"]
@@ -124,7 +133,7 @@ def test_an_entry_that_the_bus_refuses_for_now_is_reported_and_its_neighbours_ar
     assert [json.loads(entry["Detail"])["orderId"] for entry in aws.published] == [other]
 
 
-def test_an_event_that_the_bus_will_never_take_goes_whole_to_the_dlq_and_is_counted(
+def test_an_event_that_the_bus_refuses_goes_whole_to_the_dlq_and_is_counted(
     aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
@@ -138,16 +147,33 @@ def test_an_event_that_the_bus_will_never_take_goes_whole_to_the_dlq_and_is_coun
     DETAILS["orders.service", "Order Placed"].model_validate(event["detail"])
 
 
+def test_a_message_in_the_dlq_names_the_function_and_the_request_that_publishes_its_event_later(
+    aws: Aws, api: Api, publisher: ModuleType, order_id: str
+) -> None:
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
+    publish(publisher, aws.records_of(order_id))
+    aws.answer = lambda _: {}
+    _, cancelled = aws.dlq()
+    attributes = {name: value["StringValue"] for name, value in cancelled["MessageAttributes"].items()}
+    assert attributes["TARGET_ARN"] == Context().invoked_function_arn
+    request = json.loads(attributes["REDRIVE_PAYLOAD"])
+    table = aws.stack.outputs["OrdersTableName"]
+    assert request == {"table": table, "key": {"orderId": order_id}, "fromSequence": 2}
+    assert publisher.handler(request, Context()) == {"published": 1}
+    assert json.loads(aws.published[0]["Detail"]) == json.loads(cancelled["Body"])["detail"]
+
+
 def test_an_event_that_is_too_large_goes_whole_to_the_dlq_and_the_batch_goes_on(
     aws: Aws, api: Api, publisher: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = api.place(*(line(aws.add_product()) for _ in range(20))).body["orderId"]
-    monkeypatch.setattr(publisher, "MAX_BYTES", 1500)
+    monkeypatch.setattr(domain, "MAX_BYTES", 1500)
     assert publish(publisher, aws.records_of(many) + aws.records_of(order_id)) == []
     assert [json.loads(entry["Detail"])["orderId"] for entry in aws.published] == [order_id]
     (message,) = aws.dlq()
     assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "EventTooLarge"
-    assert "where PutEvents takes 1500" in message["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
+    assert "PutEvents accepts 1500" in message["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
     assert json.loads(message["Body"])["detail"]["orderId"] == many
 
 
@@ -158,7 +184,7 @@ def test_an_event_of_exactly_the_largest_size_is_published(
     (entry,) = aws.published
     texts = (entry["Source"], entry["DetailType"], entry["Detail"])
     aws.published.clear()
-    monkeypatch.setattr(publisher, "MAX_BYTES", 14 + sum(len(text.encode()) for text in texts))
+    monkeypatch.setattr(domain, "MAX_BYTES", 14 + sum(len(text.encode()) for text in texts))
     assert publish(publisher, aws.records_of(order_id)) == []
     assert len(aws.published) == 1
     assert aws.dlq() == []
@@ -175,6 +201,9 @@ def test_a_record_that_no_service_can_have_written_goes_to_the_dlq_and_the_batch
     (message,) = aws.dlq()
     assert message["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "UnreadableRecord"
     assert json.loads(message["Body"]) == corrupt
+    request = json.loads(message["MessageAttributes"]["REDRIVE_PAYLOAD"]["StringValue"])
+    table = aws.stack.outputs["OrdersTableName"]
+    assert request == {"table": table, "key": {"orderId": order_id}, "fromSequence": 1}
 
 
 @pytest.mark.parametrize("cause", ["MalformedDetail", "EventTooLarge", "UnreadableRecord"])
@@ -185,7 +214,7 @@ def test_a_batch_is_not_acknowledged_when_its_unpublishable_event_does_not_reach
     if cause == "MalformedDetail":
         aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
     elif cause == "EventTooLarge":
-        monkeypatch.setattr(publisher, "MAX_BYTES", 100)
+        monkeypatch.setattr(domain, "MAX_BYTES", 100)
     else:
         record["dynamodb"]["NewImage"]["events"]["L"][0]["M"].pop("data")
 
@@ -207,17 +236,15 @@ def test_what_an_unreadable_record_contains_stays_out_of_the_log(
     record["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["time"]["S"] = "ada@example.com"  # which the error quotes
     assert publish(publisher, [record]) == []
     printed = output()
-    (logged,) = [
-        entry for entry in log_lines(printed) if entry.get("message") == "stream record without readable events"
-    ]
+    (logged,) = [entry for entry in log_lines(printed) if entry.get("message") == "stream record not readable"]
     assert (logged["record_id"], logged["error"]) == (record["eventID"], "ValueError")
-    assert "outbox.py" in logged["stack"]
+    assert "event_publisher" in logged["stack"]
     assert "ada@" not in printed
     (message,) = aws.dlq()
     assert "ada@example.com" in message["MessageAttributes"]["ERROR_MESSAGE"]["StringValue"]
 
 
-def test_a_record_without_events_has_nothing_to_say(aws: Aws, publisher: ModuleType) -> None:
+def test_a_record_without_events_publishes_nothing(aws: Aws, publisher: ModuleType) -> None:
     product = aws.add_product(stock=5)
     assert publish(publisher, aws.records_of(f"PRODUCT#{product}")) == []
     assert aws.published == []
@@ -239,3 +266,80 @@ def test_what_was_published_and_what_failed_is_counted(
     metadata = json.loads(aws.published[0]["Detail"])["metadata"]
     assert published["order_id"] == other
     assert (published["event_id"], published["correlation_id"]) == (metadata["eventId"], metadata["correlationId"])
+
+
+# ------------------------------------------------------------------------------------------ explicit requests
+
+
+@pytest.mark.parametrize(
+    ("sequence", "published"), [(1, ["Order Placed", "Order Cancelled"]), (2, ["Order Cancelled"])]
+)
+def test_a_request_publishes_the_stored_events_from_its_sequence_on(
+    aws: Aws, api: Api, publisher: ModuleType, order_id: str, sequence: int, published: list[str]
+) -> None:
+    api.call("POST", f"/orders/{order_id}/cancellation")
+    trail = api.call("GET", f"/orders/{order_id}/events").body["items"]
+    assert publish_from(publisher, aws, order_id, sequence) == {"published": len(published)}
+    assert [entry["DetailType"] for entry in aws.published] == published
+    assert [json.loads(entry["Detail"]) for entry in aws.published] == [event["detail"] for event in trail][
+        -len(published) :
+    ]
+
+
+def test_a_request_publishes_the_events_of_a_reservation(aws: Aws, publisher: ModuleType, order_id: str) -> None:
+    product = aws.add_product(stock=5)
+    module("inventory.handler").handler(order_event("Order Placed", order_id, [(product, 2)]), Context())
+    table, key = aws.stack.outputs["InventoryTableName"], {"pk": f"RESERVATION#{order_id}"}
+    assert publisher.handler({"table": table, "key": key, "fromSequence": 1}, Context()) == {"published": 1}
+    assert [entry["DetailType"] for entry in aws.published] == ["Inventory Reserved"]
+
+
+def test_a_request_reads_the_item_strongly_consistent(aws: Aws, publisher: ModuleType, order_id: str) -> None:
+    aws.requests.clear()
+    publish_from(publisher, aws, order_id)
+    assert [request["ConsistentRead"] for operation, request in aws.requests if operation == "GetItem"] == [True]
+
+
+@pytest.mark.parametrize(("stored", "sequence"), [(True, 2), (False, 1)])
+def test_a_request_for_events_that_are_not_stored_fails(
+    aws: Aws, publisher: ModuleType, order_id: str, stored: bool, sequence: int
+) -> None:
+    problem = f"^{int(stored)} events are stored, fromSequence is {sequence}$"
+    with pytest.raises(publisher.NotPublished, match=problem):
+        publish_from(publisher, aws, order_id if stored else "ORD-NONE", sequence)
+    assert aws.published == []
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [("MalformedDetail", "MalformedDetail"), ("ThrottlingException", "EventBridge did not accept them at this time")],
+)
+def test_a_request_whose_event_is_not_published_fails_and_nothing_goes_to_the_dlq(
+    aws: Aws, publisher: ModuleType, order_id: str, code: str, problem: str
+) -> None:
+    aws.answer = lambda _: {"ErrorCode": code, "ErrorMessage": "no"}
+    with pytest.raises(publisher.NotPublished, match=f"^0 of 1 events were published: {problem}$"):
+        publish_from(publisher, aws, order_id)
+    assert aws.dlq() == []
+
+
+def test_a_request_for_a_corrupt_item_fails_without_the_items_content(
+    aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
+) -> None:
+    aws.table("OrdersTableName").update_item(
+        Key={"orderId": order_id},
+        UpdateExpression="SET events[0].#time = :wrong",
+        ExpressionAttributeNames={"#time": "time"},
+        ExpressionAttributeValues={":wrong": "ada@example.com"},
+    )
+    output()
+    with pytest.raises(publisher.NotPublished) as failure:
+        publish_from(publisher, aws, order_id)
+    assert str(failure.value) == "the events of the item cannot be read: ValueError"
+    assert "ada@" not in "".join(traceback.format_exception(failure.value))
+    assert "ada@" not in output()
+
+
+def test_an_invalid_request_fails_with_the_field_that_is_wrong(aws: Aws, publisher: ModuleType, order_id: str) -> None:
+    with pytest.raises(domain.InvalidRequest, match="fromSequence is not an integer from 1"):
+        publish_from(publisher, aws, order_id, "1")

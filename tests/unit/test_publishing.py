@@ -1,5 +1,7 @@
-"""The publisher's parts that need no AWS: what is new in a record, the requests' limits, and what is sent again."""
+"""The event publisher without AWS: explicit requests, the limits of PutEvents, retries and order."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,19 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_publisher import domain
-from event_publisher.domain import MAX_BYTES, MAX_ENTRIES, Outgoing
+from event_publisher.domain import MAX_BYTES, MAX_ENTRIES, EventEntry, InvalidRequest, PublishRequest
 from event_publisher.put_events import ATTEMPTS, deliver
 
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
 Answer = dict[str, str]
 
 
-def entry(stream: str, number: int, detail: str = "{}") -> Outgoing:
-    return Outgoing(
-        record=f"{stream}{number}",
-        stream=stream,
-        log={"event_id": f"{stream}{number}"},
-        entry={"EventBusName": "bus", "Source": "s", "DetailType": f"{stream}{number}", "Time": NOW, "Detail": detail},
+def entry(aggregate: str, number: int, detail: str = "{}") -> EventEntry:
+    name = f"{aggregate}{number}"
+    metadata = {"eventId": name, "correlationId": "correlation-1"}
+    return EventEntry(
+        request=PublishRequest("OrdersTable", {"orderId": aggregate}, number),
+        record=name,
+        event={"detail-type": name, "detail": {"orderId": aggregate, "metadata": metadata}},
+        entry={"EventBusName": "bus", "Source": "s", "DetailType": name, "Time": NOW, "Detail": detail},
     )
 
 
@@ -49,12 +53,12 @@ class FakeEvents:
         return answer
 
 
-def send(events: Any, entries: list[Outgoing]) -> Any:
+def send(events: Any, entries: list[EventEntry]) -> Any:
     return deliver(events, entries, lambda _: None, lambda low, high: high)
 
 
-def names(entries: list[Outgoing]) -> list[str]:
-    return [sent.log["event_id"] for sent in entries]
+def names(entries: list[EventEntry]) -> list[str]:
+    return [sent.record for sent in entries]
 
 
 def test_only_the_entries_that_failed_are_sent_again() -> None:
@@ -81,20 +85,28 @@ def test_each_retry_waits_up_to_twice_as_long_and_all_of_them_at_most_1_4_second
     assert names(outcome.published) == ["a1"]
 
 
-def test_what_is_accepted_at_once_waits_for_nothing() -> None:
+def test_entries_that_are_accepted_at_once_are_sent_without_a_pause() -> None:
     pauses: list[float] = []
     events: Any = FakeEvents(lambda *_: {})
     deliver(events, [entry("a", 1)], pauses.append, lambda _, longest: longest)
     assert pauses == []
 
 
-def test_an_entry_that_can_never_be_accepted_is_refused_and_holds_nothing_up() -> None:
+def test_an_entry_that_can_never_be_accepted_is_refused_and_does_not_block_later_ones() -> None:
     events = FakeEvents(lambda name, _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "bad"} if name == "a1" else {})
     outcome = send(events, [entry("a", 1), entry("a", 2)])
-    assert [(sent.log["event_id"], code, message) for sent, code, message in outcome.refused] == [
+    assert [(sent.record, code, message) for sent, code, message in outcome.refused] == [
         ("a1", "MalformedDetail", "bad")
     ]
     assert names(outcome.published) == ["a2"]
+
+
+def test_an_entry_larger_than_a_request_is_refused_without_being_sent() -> None:
+    events = FakeEvents(lambda *_: {})
+    fitting = "x" * (MAX_BYTES - entry("a", 1, "").size)
+    outcome = send(events, [entry("a", 1, fitting + "x"), entry("a", 2, fitting)])
+    assert [(sent.record, code) for sent, code, _ in outcome.refused] == [("a1", "EventTooLarge")]
+    assert events.accepted == ["a2"]
 
 
 def test_a_request_that_fails_as_a_whole_fails_each_of_its_entries() -> None:
@@ -120,14 +132,14 @@ def test_whatever_fails_each_aggregate_keeps_its_order_and_nothing_is_lost(
 ) -> None:
     counter: Counter[str] = Counter()
     entries = []
-    for stream, _ in plan:
-        entries.append(entry(stream, counter[stream]))
-        counter[stream] += 1
+    for aggregate, _ in plan:
+        entries.append(entry(aggregate, counter[aggregate]))
+        counter[aggregate] += 1
     events = FakeEvents(lambda name, _: {"ErrorCode": "InternalFailure"} if name in failing else {})
     outcome = send(events, entries)
-    for stream in counter:
-        sent = [name for name in events.accepted if name.startswith(stream)]
-        assert sent == [f"{stream}{number}" for number in range(len(sent))]
+    for aggregate in counter:
+        sent = [name for name in events.accepted if name.startswith(aggregate)]
+        assert sent == [f"{aggregate}{number}" for number in range(len(sent))]
     assert sorted(names(outcome.published) + names(outcome.failed)) == sorted(names(entries))
 
 
@@ -155,3 +167,39 @@ def test_a_request_takes_ten_entries(entries: int, requests: int) -> None:
 
 def test_sizes_are_bytes_and_not_characters() -> None:
     assert entry("a", 1, "é€").size == len("s") + len("a1") + 14 + 5
+
+
+TABLES = {"OrdersTable", "InventoryTable"}
+REQUEST = {"table": "OrdersTable", "key": {"orderId": "ORD-1"}, "fromSequence": 2}
+
+
+def test_a_request_and_its_payload_are_the_same() -> None:
+    request = PublishRequest.from_payload(REQUEST, TABLES)
+    assert request == PublishRequest("OrdersTable", {"orderId": "ORD-1"}, 2)
+    assert json.loads(request.to_payload()) == REQUEST
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"table": "ProductsTable"}, "table is not one of InventoryTable, OrdersTable"),
+        ({"table": None}, "table is not one of InventoryTable, OrdersTable"),
+        *(
+            ({"key": key}, 'key is not an object with one string, such as {"orderId": "ORD-…"}')
+            for key in (None, "ORD-1", {}, {"orderId": 1}, {"orderId": "ORD-1", "pk": "RESERVATION#ORD-1"})
+        ),
+        *(
+            ({"fromSequence": sequence}, "fromSequence is not an integer from 1")
+            for sequence in (None, 0, -1, "1", 1.5, True)
+        ),
+    ],
+)
+def test_an_invalid_request_is_rejected_with_the_field_that_is_wrong(wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{re.escape(problem)}$"):
+        PublishRequest.from_payload(REQUEST | wrong, TABLES)
+
+
+@pytest.mark.parametrize("table", [[], {}])
+def test_a_table_of_another_type_is_rejected(table: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        PublishRequest.from_payload(REQUEST | {"table": table}, TABLES)

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dlq_processor.domain import Failure, RetryRequest
+from dlq_processor.domain import RETRY_DELAYS, Failure, RetryRequest
 from dlq_processor.messages import (
     failed_invocation,
     non_retryable,
     queue_message,
-    retry_request,
     stream_batch,
     undelivered,
 )
@@ -32,7 +31,7 @@ def classify(message: Mapping[str, Any], stack_name: str) -> Failure | stream_ba
     attributes = {name: value.get("stringValue", "") for name, value in message["messageAttributes"].items()}
     source_queue = message["attributes"].get("DeadLetterQueueSourceArn")
     if "RETRY_OF" in attributes:
-        return retry_request.read(attributes)
+        return _retry_request(attributes)
     if source_queue:
         return queue_message.read(message, source_queue, stack_name)
     body = parse_json(message["body"])
@@ -49,3 +48,10 @@ def classify(message: Mapping[str, Any], stack_name: str) -> Failure | stream_ba
     if text_at(body, "detail-type") and at(body, "detail") is not None:
         return queue_message.read_moved(message, stack_name)
     raise Unclassified("the message has no known format")
+
+
+def _retry_request(attributes: Mapping[str, str]) -> RetryRequest:
+    attempt = attributes.get("ATTEMPT", "")
+    if attempt not in map(str, range(1, len(RETRY_DELAYS) + 1)):
+        raise Unclassified(f"ATTEMPT is not a number from 1 to {len(RETRY_DELAYS)}")
+    return RetryRequest(attributes["RETRY_OF"], int(attempt))

@@ -1,10 +1,12 @@
 """Reads events that EventBridge, or EventBridge Scheduler, could not deliver to a target."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from dlq_processor.domain import Failure, FailureKind, as_message, as_reason
+from dlq_processor.messages import non_retryable
 from dlq_processor.messages.queue_message import as_batch
 from dlq_processor.messages.reading import (
     about_event,
@@ -55,12 +57,5 @@ def _remediation(rule: str, target: str, event: Any, event_id: str) -> str:
 
 
 def read_schedule(message: Mapping[str, Any], attributes: Mapping[str, str], body: Any, stack_name: str) -> Failure:
-    """Reads an invocation that EventBridge Scheduler could not start. The body is the input of the schedule."""
-    return storable(
-        consumer=consumer_of(required_attribute(attributes, "TARGET_ARN"), stack_name),
-        kind=FailureKind.UNDELIVERED,
-        reason=as_reason(required_attribute(attributes, "ERROR_CODE")),
-        message=as_message(attributes.get("ERROR_MESSAGE", "")),
-        payload=message["body"],
-        **about_event(body, message["messageId"]),
-    )
+    """Reads an invocation that EventBridge Scheduler could not start. The body is the schedule's input."""
+    return replace(non_retryable.read(message, attributes, body, stack_name), kind=FailureKind.UNDELIVERED)

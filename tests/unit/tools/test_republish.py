@@ -1,83 +1,126 @@
-"""What is sent again, and how: from stored items to stream records and batches."""
+"""Which events are published again, and how a failure of the event publisher is reported."""
 
+import io
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tools import republish
-from tools.republish import EVER, MAX_BYTES, Images, Table, Window, batches, images, main, record
+from tools.republish import EVER, RepublishError, Window, first_sequence, main
 
-TABLE = Table("orders", "orderId", "arn:aws:dynamodb:us-east-1:123456789012:table/orders/stream/1")
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+Item = dict[str, Any]
 
 
-def item(*minutes: int) -> dict[str, Any]:
-    """An item with an event so many minutes after noon each."""
+def item(*minutes: int, **key: str) -> Item:
+    """An item with one event at each of these minutes after noon."""
     times = [(NOON + timedelta(minutes=minute)).isoformat().replace("+00:00", "Z") for minute in minutes]
     events = [{"M": {"eventId": {"S": f"event-{time}"}, "time": {"S": time}}} for time in times]
-    return {"orderId": {"S": "ORD-1"}, "status": {"S": "CONFIRMED"}, "events": {"L": events}}
+    return {name: {"S": value} for name, value in (key or {"orderId": "ORD-1"}).items()} | {"events": {"L": events}}
 
 
 def after_noon(begin: int, end: int) -> Window:
     return Window(NOON + timedelta(minutes=begin), NOON + timedelta(minutes=end))
 
 
-def test_without_a_window_all_events_are_new() -> None:
-    assert images(item(1, 2, 3), EVER) == Images(new=item(1, 2, 3), old=None)
+@pytest.mark.parametrize(
+    ("window", "sequence"),
+    [(EVER, 1), (after_noon(2, 3), 2), (after_noon(1, 1), 1), (after_noon(4, 9), None), (after_noon(-9, 0), None)],
+)
+def test_an_item_is_published_from_its_first_event_in_the_window_on(window: Window, sequence: int | None) -> None:
+    assert first_sequence(item(1, 2, 3), window) == sequence
 
 
-def test_events_before_the_window_are_in_the_old_image_and_later_ones_in_neither() -> None:
-    assert images(item(1, 2, 3, 4), after_noon(2, 3)) == Images(new=item(1, 2, 3), old=item(1))
+def test_an_item_without_events_is_not_published() -> None:
+    assert first_sequence({"pk": {"S": "PRODUCT#PEN"}}, EVER) is None
 
 
-def test_the_ends_of_the_window_belong_to_it() -> None:
-    assert images(item(1), after_noon(1, 1)) == Images(new=item(1), old=None)
+class FakeStack:
+    """The two tables, and an event publisher that answers as the test decides."""
 
-
-@pytest.mark.parametrize("window", [after_noon(3, 9), after_noon(-9, 0)])
-def test_an_item_without_an_event_in_the_window_is_left_out(window: Window) -> None:
-    assert images(item(1, 2), window) is None
-
-
-def test_an_item_that_holds_no_events_is_left_out() -> None:
-    assert images({"pk": {"S": "PRODUCT#PEN"}}, EVER) is None
-
-
-def test_a_record_reads_like_one_of_the_tables_stream() -> None:
-    made = record(TABLE, Images(new=item(1, 2), old=item(1)), 7)
-
-    assert made["eventName"] == "MODIFY"
-    assert made["eventSourceARN"] == TABLE.stream
-    assert made["dynamodb"] == {
-        "Keys": {"orderId": {"S": "ORD-1"}},
-        "NewImage": item(1, 2),
-        "OldImage": item(1),
-        "SequenceNumber": "7",
-        "StreamViewType": "NEW_AND_OLD_IMAGES",
+    outputs = {  # noqa: RUF012
+        "OrdersTableName": "orders",
+        "InventoryTableName": "inventory",
+        "EventPublisherFunctionName": "publisher",
     }
 
+    def __init__(self, items: dict[str, list[Item]], answer: Callable[[Any], Any] = lambda _: {"published": 1}) -> None:
+        self.requests: list[Any] = []
+        self._items = items
+        self._answer = answer
 
-def test_a_record_of_all_events_is_an_insertion() -> None:
-    made = record(TABLE, Images(new=item(1), old=None), 1)
+    def client(self, _service: str) -> Any:
+        return self
 
-    assert made["eventName"] == "INSERT"
-    assert "OldImage" not in made["dynamodb"]
+    def describe_table(self, TableName: str) -> Any:  # noqa: N803 - boto3's name
+        return {"Table": {"KeySchema": [{"AttributeName": "orderId" if TableName == "orders" else "pk"}]}}
+
+    def get_item(self, TableName: str, Key: Any, ConsistentRead: bool) -> Any:  # noqa: N803
+        assert ConsistentRead
+        ((name, value),) = Key.items()
+        found = [item for item in self._items.get(TableName, []) if item[name] == value]
+        return {"Item": found[0]} if found else {}
+
+    def get_paginator(self, _operation: str) -> Any:
+        return SimpleNamespace(paginate=lambda TableName, **_: [{"Items": self._items.get(TableName, [])}])  # noqa: N803
+
+    def invoke(self, FunctionName: str, Payload: str) -> Any:  # noqa: N803
+        assert FunctionName == "publisher"
+        request = json.loads(Payload)
+        self.requests.append(request)
+        result = self._answer(request)
+        failed = {} if "published" in result else {"FunctionError": "Unhandled"}
+        return {"Payload": io.BytesIO(json.dumps(result).encode()), **failed}
 
 
-def test_a_batch_has_a_hundred_records_at_most() -> None:
-    records = [record(TABLE, Images(item(1), None), number) for number in range(250)]
-
-    made = list(batches(records))
-
-    assert [len(batch) for batch in made] == [100, 100, 50]
-    assert [entry for batch in made for entry in batch] == records
+def run(stack: Any, order: str | None = None, window: Window = EVER) -> int:
+    return republish.republish(stack, order, window)
 
 
-def test_a_batch_fits_an_invocation() -> None:
-    large = {"padding": "x" * (MAX_BYTES // 2)}
+def test_an_order_is_published_with_its_reservation() -> None:
+    items = {
+        "orders": [item(1, 2), item(1, orderId="ORD-2")],
+        "inventory": [item(1, pk="RESERVATION#ORD-1"), item(1, pk="RESERVATION#ORD-2")],
+    }
+    stack = FakeStack(items, lambda request: {"published": 2 if request["table"] == "orders" else 1})
+    assert run(stack, "ORD-1") == 3
+    assert sorted(stack.requests, key=lambda request: str(request["table"])) == [
+        {"table": "inventory", "key": {"pk": "RESERVATION#ORD-1"}, "fromSequence": 1},
+        {"table": "orders", "key": {"orderId": "ORD-1"}, "fromSequence": 1},
+    ]
 
-    assert [len(batch) for batch in batches([large, large, large])] == [1, 1, 1]
+
+def test_a_span_of_time_is_published_of_every_item_with_an_event_in_it() -> None:
+    items = {"orders": [item(1, 2), item(9, orderId="ORD-2")], "inventory": [item(2, pk="RESERVATION#ORD-1")]}
+    stack = FakeStack(items)
+    assert run(stack, window=after_noon(2, 3)) == 2
+    assert sorted(stack.requests, key=lambda request: str(request["table"])) == [
+        {"table": "inventory", "key": {"pk": "RESERVATION#ORD-1"}, "fromSequence": 1},
+        {"table": "orders", "key": {"orderId": "ORD-1"}, "fromSequence": 2},
+    ]
+
+
+def test_an_order_that_does_not_exist_is_reported() -> None:
+    stack = FakeStack({"inventory": [item(1, pk="RESERVATION#ORD-1")]})
+    with pytest.raises(RepublishError, match="there is no order ORD-1"):
+        run(stack, "ORD-1")
+    assert stack.requests == []
+
+
+def test_a_failure_names_the_orders_and_reasons_after_all_others_were_published() -> None:
+    def answer(request: Any) -> Any:
+        if request["key"] == {"orderId": "ORD-1"}:
+            return {"errorType": "NotPublished", "errorMessage": "0 of 1 events were published"}
+        return {"published": 1}
+
+    stack = FakeStack({"orders": [item(1), item(1, orderId="ORD-2"), item(1, orderId="ORD-3")]}, answer)
+    problem = "^2 events published, but not all of ORD-1: NotPublished: 0 of 1 events were published$"
+    with pytest.raises(RepublishError, match=problem):
+        run(stack)
 
 
 @pytest.mark.parametrize(
