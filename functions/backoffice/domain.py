@@ -1,4 +1,4 @@
-"""The rules of the sales figures: the days of a report, and which figures are sales."""
+"""The rules of the back office: the days of a report, which figures are sales, and why a request is refused."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +10,32 @@ MAX_DAYS = 366
 DEFAULT_DAYS = 7
 
 
-class MalformedRange(Exception):
+class RefusedRequest(Exception):
+    """A request that cannot be served. The text says why."""
+
+
+class MalformedRange(RefusedRequest):
     """The query parameters `from` and `to` are not a valid range of days."""
+
+
+class UnknownFailedEvent(RefusedRequest):
+    """There is no failed event with this id."""
+
+
+class AlreadyResolved(RefusedRequest):
+    """The consumer of the failed event has succeeded."""
+
+
+class NotRedrivable(RefusedRequest):
+    """The failed event has no payload, but a command to run instead."""
+
+
+class UnknownProduct(RefusedRequest):
+    """The catalogue has no valid product with this id."""
+
+
+class StaleCount(RefusedRequest):
+    """The stock has changed since it was counted."""
 
 
 @dataclass(frozen=True)

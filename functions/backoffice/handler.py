@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 import boto3
+from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.logging import correlation_paths
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
@@ -15,8 +16,8 @@ from botocore.config import Config
 from pydantic.json_schema import SkipJsonSchema
 
 from analytics.repository import Analytics
-from backoffice import service
-from backoffice.domain import DateRange, MalformedRange, date_range
+from backoffice import domain, service
+from backoffice.domain import RefusedRequest, date_range
 from backoffice.models import (
     FailedEventResponse,
     FailedEventsResponse,
@@ -45,6 +46,7 @@ from orderflow.http_api import (
     answer,
     documented,
     new_app,
+    refuse,
 )
 from orderflow.observability import logger, metrics, tracer
 from orderflow.pagination import decode_cursor, encode_cursor
@@ -76,12 +78,17 @@ products = Products(dynamodb, settings.products_table)
 inventory = Inventory(dynamodb, settings.inventory_table)
 lambda_client = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=CONSUMER_SECONDS)))
 redriver = Redriver(lambda_client, settings.stack_name)
-
-
 app = new_app()
 STAFF_ONLY = (SIGNED_IN, "403 staff-only")
-NO_ROUTE = "404 no-such-route"
-"""A path parameter can contain characters that match no route."""
+
+PROBLEMS: dict[type[RefusedRequest], tuple[HTTPStatus, str]] = {
+    domain.MalformedRange: (HTTPStatus.BAD_REQUEST, "malformed-range"),
+    domain.UnknownFailedEvent: (HTTPStatus.NOT_FOUND, "failed-event-not-found"),
+    domain.AlreadyResolved: (HTTPStatus.CONFLICT, "already-resolved"),
+    domain.NotRedrivable: (HTTPStatus.CONFLICT, "not-redrivable"),
+    domain.UnknownProduct: (HTTPStatus.NOT_FOUND, "product-not-found"),
+    domain.StaleCount: (HTTPStatus.CONFLICT, "stock-changed"),
+}
 
 FirstDay = Annotated[
     str | SkipJsonSchema[None],
@@ -109,6 +116,13 @@ def staff_only(request: APIGatewayProxyEventV2) -> None:
     logger.append_keys(staff_id=caller.subject)
 
 
+@app.exception_handler(RefusedRequest)  # type: ignore[untyped-decorator]
+def on_refused_request(error: RefusedRequest) -> Response[str]:
+    """Returns the problem of a refused request."""
+    status, slug = PROBLEMS[type(error)]
+    return refuse(Problem(status, slug, str(error)))
+
+
 @app.get(
     "/admin/sales",
     responses=documented(HTTPStatus.OK, "The sales of the days.", *STAFF_ONLY, "400 malformed-range"),
@@ -116,7 +130,7 @@ def staff_only(request: APIGatewayProxyEventV2) -> None:
 )
 def get_sales(first: FirstDay = None, last: LastDay = None) -> SalesResponse:
     """Returns confirmed and cancelled orders, per day and promotion code."""
-    return service.sales_by_day(analytics, _date_range(first, last))
+    return service.sales_by_day(analytics, date_range(first, last, _now().date()))
 
 
 @app.get(
@@ -126,14 +140,7 @@ def get_sales(first: FirstDay = None, last: LastDay = None) -> SalesResponse:
 )
 def get_promotions(first: FirstDay = None, last: LastDay = None) -> PromotionsResponse:
     """Returns placed, confirmed and cancelled orders, by promotion code."""
-    return service.sales_by_promotion(analytics, _date_range(first, last))
-
-
-def _date_range(first: str | None, last: str | None) -> DateRange:
-    try:
-        return date_range(first, last, _now().date())
-    except MalformedRange as error:
-        raise Problem(HTTPStatus.BAD_REQUEST, "malformed-range", str(error)) from error
+    return service.sales_by_promotion(analytics, date_range(first, last, _now().date()))
 
 
 @app.get(
@@ -173,7 +180,11 @@ def _has_time() -> bool:
     responses=documented(
         HTTPStatus.OK,
         "The failed event after its redrive.",
-        *(*STAFF_ONLY, NO_ROUTE, "404 failed-event-not-found", "409 already-resolved", "409 not-redrivable"),
+        *STAFF_ONLY,
+        "404 no-such-route",
+        "404 failed-event-not-found",
+        "409 already-resolved",
+        "409 not-redrivable",
     ),
     security=ID_TOKEN,
 )
@@ -187,7 +198,11 @@ def redrive_failed_event(failure_id: str) -> RedriveResponse:
     responses=documented(
         HTTPStatus.OK,
         "The parked event.",
-        *(*STAFF_ONLY, NO_ROUTE, "404 failed-event-not-found", "409 already-resolved", "409 busy"),
+        *STAFF_ONLY,
+        "404 no-such-route",
+        "404 failed-event-not-found",
+        "409 already-resolved",
+        "409 busy",
     ),
     security=ID_TOKEN,
 )
@@ -198,7 +213,7 @@ def park_failed_event(failure_id: str) -> FailedEventResponse:
 
 @app.get(
     "/admin/products/<product_id>/stock",
-    responses=documented(HTTPStatus.OK, "The stock.", *STAFF_ONLY, NO_ROUTE, "404 product-not-found"),
+    responses=documented(HTTPStatus.OK, "The stock.", *STAFF_ONLY, "404 no-such-route", "404 product-not-found"),
     security=ID_TOKEN,
 )
 def get_stock(product_id: str) -> StockResponse:
@@ -211,7 +226,12 @@ def get_stock(product_id: str) -> StockResponse:
     responses=documented(
         HTTPStatus.OK,
         "The stock after the change.",
-        *(*STAFF_ONLY, *BODY, NO_ROUTE, "404 product-not-found", "409 stock-changed", "409 busy"),
+        *STAFF_ONLY,
+        *BODY,
+        "404 no-such-route",
+        "404 product-not-found",
+        "409 stock-changed",
+        "409 busy",
     ),
     security=ID_TOKEN,
 )

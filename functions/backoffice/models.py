@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 
 from dlq_processor.domain import FailedEventStatus, FailureKind
-from orderflow.http_api import PlainText, RequestModel
+from orderflow.http_api import NextCursor, PlainText, RequestModel
 from orderflow.serialization import json_number
 
 MAX_AVAILABLE = 1_000_000
@@ -57,9 +57,6 @@ Day = Annotated[
     date,
     PlainSerializer(date.isoformat),
     WithJsonSchema({"description": "In UTC.", "type": "string", "format": "date"}),
-]
-NextCursor = Annotated[
-    str | SkipJsonSchema[None], Field(description="`cursor` of the next page; absent at the end of the list.")
 ]
 
 

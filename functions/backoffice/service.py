@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from http import HTTPStatus
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -11,7 +10,15 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from analytics.domain import by_promotion, total
 from analytics.repository import Analytics
-from backoffice.domain import DateRange, sales
+from backoffice.domain import (
+    AlreadyResolved,
+    DateRange,
+    NotRedrivable,
+    StaleCount,
+    UnknownFailedEvent,
+    UnknownProduct,
+    sales,
+)
 from backoffice.models import (
     FailedEventResponse,
     PromotionsResponse,
@@ -28,7 +35,7 @@ from dlq_processor.repository import FailedEvents
 from dlq_processor.service import settle
 from inventory.repository import Contention, Inventory, Stock, StockChanged
 from orderflow.dynamodb import ConcurrentUpdate
-from orderflow.http_api import Problem, is_id
+from orderflow.http_api import is_id
 from orderflow.observability import logger, metrics
 from orderflow.serialization import timestamp
 from orders.repository import Products
@@ -55,14 +62,10 @@ def sales_by_promotion(analytics: Analytics, days: DateRange) -> PromotionsRespo
 def redrive(
     failed_events: FailedEvents, redriver: Redriver, failure_id: str, now: Callable[[], datetime]
 ) -> RedriveResponse:
-    """Invokes the consumer of a failed event again, and stores the outcome.
-
-    Raises:
-        Problem: 404 or 409.
-    """
+    """Invokes the consumer of a failed event again, and stores the outcome."""
     record = _unresolved(failed_events.get(failure_id) if is_id(failure_id) else None)
     if not record.redrivable:
-        raise Problem(HTTPStatus.CONFLICT, "not-redrivable", f"a redrive cannot help; run: {record.remediation}")
+        raise NotRedrivable(f"a redrive cannot help; run: {record.remediation}")
     settled, outcome = settle(failed_events, record, redriver.redrive(record), now())
     logger.info("failed event redriven", failed_event=record.id, status=settled.status, outcome=outcome.reason)
     metrics.add_metric(name="FailedEventsResolved", unit=MetricUnit.Count, value=int(outcome.succeeded))
@@ -120,15 +123,8 @@ def _matching(
 
 
 def park(failed_events: FailedEvents, failure_id: str) -> FailedEventResponse:
-    """Marks a failed event as PARKED. Does nothing if it is parked already.
-
-    Raises:
-        Problem: 404 or 409.
-    """
-    try:
-        record, change = failed_events.update(failure_id, parked) if is_id(failure_id) else (None, None)
-    except ConcurrentUpdate as error:
-        raise Problem(HTTPStatus.CONFLICT, "busy", "the failed event is changing right now; try again") from error
+    """Marks a failed event as PARKED. Does nothing if it is parked already."""
+    record, change = failed_events.update(failure_id, parked) if is_id(failure_id) else (None, None)
     record = _unresolved(record)
     if change:
         logger.info("failed event parked", failed_event=record.id)
@@ -137,18 +133,14 @@ def park(failed_events: FailedEvents, failure_id: str) -> FailedEventResponse:
 
 def _unresolved(record: FailedEvent | None) -> FailedEvent:
     if record is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "failed-event-not-found", "there is no failed event with this id")
+        raise UnknownFailedEvent("there is no failed event with this id")
     if record.status is FailedEventStatus.RESOLVED:
-        raise Problem(HTTPStatus.CONFLICT, "already-resolved", "the consumer has already processed the event")
+        raise AlreadyResolved("the consumer has already processed the event")
     return record
 
 
 def read_stock(products: Products, inventory: Inventory, product_id: str) -> StockResponse:
-    """Returns the stock of a product, with its last changes by staff.
-
-    Raises:
-        Problem: 404.
-    """
+    """Returns the stock of a product, with its last changes by staff."""
     return _to_response(inventory, _stock(products, inventory, product_id))
 
 
@@ -159,9 +151,6 @@ def set_stock(
 
     Args:
         by: the subject of the staff member's token.
-
-    Raises:
-        Problem: 404 or 409.
     """
     stock = _stock(products, inventory, product_id)
     try:
@@ -169,17 +158,16 @@ def set_stock(
             raise StockChanged(product_id, stock.version)
         changed = inventory.set_available(stock, request.available, by, request.note, timestamp(now))
     except StockChanged as error:
-        detail = f"the stock has changed and is now at version {error.version}; read it again"
-        raise Problem(HTTPStatus.CONFLICT, "stock-changed", detail) from error
+        raise StaleCount(f"the stock has changed and is now at version {error.version}; read it again") from error
     except Contention as error:
-        raise Problem(HTTPStatus.CONFLICT, "busy", "the stock is changing right now; try again") from error
+        raise ConcurrentUpdate(product_id) from error
     logger.info("stock set", product_id=product_id, version=changed.version)
     return _to_response(inventory, changed)
 
 
 def _stock(products: Products, inventory: Inventory, product_id: str) -> Stock:
     if not (is_id(product_id) and products.get([product_id])):
-        raise Problem(HTTPStatus.NOT_FOUND, "product-not-found", "the catalogue has no valid product with this id")
+        raise UnknownProduct("the catalogue has no valid product with this id")
     return inventory.stock(product_id)
 
 

@@ -1,4 +1,4 @@
-"""Templates as they are written, each read once: it takes half a second. Nobody changes what this gives."""
+"""Reads the templates, without SAM's transform. Each is read once, which takes half a second."""
 
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def source(template: str = "template.yaml") -> dict[str, Any]:
-    """A template, by its path in the repository."""
+    """Returns a template, which callers must not change.
+
+    Args:
+        template: the path in the repository.
+    """
     return dict(yaml_parse((ROOT / template).read_text()))  # type: ignore[no-untyped-call]
 
 

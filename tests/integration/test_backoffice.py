@@ -238,6 +238,12 @@ def test_the_list_of_failed_events_omits_payload_and_message_ids(office: Api, aw
     assert not {"payload", "messageIds"} & set(entry)
 
 
+def test_a_failed_event_without_payload_is_listed_with_the_command_to_run(office: Api, aws: Aws, consumer: str) -> None:
+    add_failed_event(aws, consumer, "PARKED", kind="NON_RETRYABLE", payload=None, remediation="make replay NAME=r-1")
+    (entry,) = office.call("GET", "/admin/failed-events", query={"consumer": consumer}).body["items"]
+    assert (entry["kind"], entry["remediation"]) == ("NON_RETRYABLE", "make replay NAME=r-1")
+
+
 def test_failed_events_are_listed_by_status_and_consumer_in_pages(office: Api, aws: Aws, consumer: str) -> None:
     parked = [add_failed_event(aws, consumer, "PARKED", minute=minute) for minute in range(3)]
     new = add_failed_event(aws, consumer)

@@ -1,4 +1,4 @@
-"""Who calls the API, as the claims say."""
+"""The caller of an API, from a token's claims."""
 
 import pytest
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2

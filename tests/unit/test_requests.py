@@ -1,4 +1,4 @@
-"""What may be posted as an order."""
+"""The validation of `POST /orders`."""
 
 import json
 from decimal import Decimal

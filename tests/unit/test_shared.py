@@ -126,6 +126,11 @@ def test_a_cursor_leads_back_to_its_position() -> None:
     assert pagination.decode_cursor(cursor, ("orders", "ada"), is_position, last_moment) == {"orderId": "ORD-1"}
 
 
+def test_the_beginning_and_the_end_of_a_list_have_no_cursor() -> None:
+    assert pagination.encode_cursor(None, ("orders", "ada"), NOW) is None
+    assert pagination.decode_cursor(None, ("orders", "ada"), is_position, NOW) is None
+
+
 def test_a_cursor_of_another_list_is_refused() -> None:
     cursor = pagination.encode_cursor({"orderId": "ORD-1"}, ("orders", "ada"), NOW)
     with pytest.raises(pagination.InvalidCursor, match="not one of this list"):
@@ -152,7 +157,7 @@ def test_no_text_breaks_the_reading_of_a_cursor(text: str) -> None:
     ],
 )
 def test_a_forged_position_that_dynamodb_would_refuse_is_refused(position: str) -> None:
-    genuine = pagination.encode_cursor({}, ("orders", "ada"), NOW)
+    genuine = pagination.encode_cursor({}, ("orders", "ada"), NOW) or ""
     content = base64.urlsafe_b64decode(genuine + "=" * (-len(genuine) % 4)).decode().replace("{}", position, 1)
     with pytest.raises(pagination.InvalidCursor, match="not one of this list"):
         pagination.decode_cursor(

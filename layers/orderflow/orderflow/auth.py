@@ -1,4 +1,4 @@
-"""Who calls the API: the claims of the ID token that API Gateway verified."""
+"""The caller of an API, from the claims of the ID token that API Gateway verified."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,7 +16,7 @@ class Caller:
 
     Args:
         subject: the token's subject, which is the customer's id.
-        email: the verified address, or None.
+        email: the e-mail address; None if it is not verified.
         is_staff: whether the caller is in the group `staff`.
     """
 
@@ -26,14 +26,14 @@ class Caller:
 
 
 def caller_of(event: APIGatewayProxyEventV2) -> Caller:
-    """The caller of a request.
+    """Returns the caller of a request.
 
-    API Gateway's authorizer also lets access tokens through, which name neither address nor audience: `token_use`
-    tells them apart.
+    API Gateway's authorizer also accepts access tokens, which contain no e-mail address. The claim `token_use`
+    distinguishes them from ID tokens.
 
     Raises:
-        Problem: 401, if the request comes without verified claims of an ID token. A route whose authorizer was
-            forgotten thus stays closed.
+        Problem: 401, if the request has no verified claims of an ID token. A route without an authorizer thus stays
+            closed.
     """
     claims = _claims(event)
     if not claims.get("sub") or claims.get("token_use") != "id":
@@ -44,10 +44,10 @@ def caller_of(event: APIGatewayProxyEventV2) -> Caller:
 
 
 def _groups(claim: str) -> list[str]:
-    """The names in a list claim, which API Gateway passes on as the text `[a b]`.
+    """Returns the names in a list claim, which API Gateway passes on as the text `[a b]`.
 
     The name of a group may contain brackets, but no space (Cognito API reference, CreateGroup): the group `[staff]`
-    arrives as `[[staff]]`. Cognito always issues a list, so a claim without brackets names no group.
+    arrives as `[[staff]]`. Cognito always issues a list, so a claim without brackets is not a list of groups.
     """
     if not (claim.startswith("[") and claim.endswith("]")):
         return []

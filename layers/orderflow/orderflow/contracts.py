@@ -30,7 +30,7 @@ Text = Annotated[str, Field(min_length=1)]
 class ContractModel(BaseModel):
     """The base of all models: camelCase names, and no fields beyond the contract's."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, defer_build=True)
 
 
 class OrderLine(ContractModel):

@@ -102,7 +102,12 @@ class RequestModel(BaseModel):
     """A body. Fields are in camelCase; unknown fields are refused, because they may be misspelt."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", frozen=True, str_strip_whitespace=True, strict=True
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        str_strip_whitespace=True,
+        strict=True,
+        defer_build=True,
     )
 
 

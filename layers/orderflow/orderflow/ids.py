@@ -1,4 +1,4 @@
-"""Identifiers: ULIDs, which sort by the time they were made."""
+"""ULIDs: identifiers that sort by their time of creation."""
 
 import hashlib
 import secrets
@@ -8,23 +8,20 @@ from ulid import ULID
 
 
 def new_ulid(now: datetime) -> str:
-    """A ULID of this millisecond and 80 random bits.
+    """Returns a ULID of this millisecond and 80 random bits.
 
-    The bits are the operating system's each time: a generator that keeps state in the process would repeat itself
-    in every copy of a restored snapshot.
-
-    Args:
-        now: an aware time.
+    The operating system provides the bits each time: a generator with state in the process would repeat itself in
+    every environment that SnapStart restores from the same snapshot.
     """
     milliseconds = int(now.timestamp() * 1000)
     return str(ULID.from_bytes(milliseconds.to_bytes(6, "big") + secrets.token_bytes(10)))
 
 
 def derived_ulid(*parts: str) -> str:
-    """The same ULID for the same parts, always. It carries no time.
+    """Returns a ULID that depends on nothing but its parts. It contains no time.
 
     Args:
-        parts: what the identifier stands for; ("a", "bc") and ("ab", "c") give different ones.
+        parts: the boundaries count; ("a", "bc") and ("ab", "c") give different ULIDs.
     """
     digest = hashlib.sha256()
     for part in parts:
