@@ -486,6 +486,26 @@ def test_a_wrong_parameter_is_refused(api: Api, query: dict[str, str], problem: 
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
 
 
+@pytest.mark.parametrize(("name", "values"), [("limit", "1,2"), ("status", "PENDING,CANCELLED"), ("cursor", "a,b")])
+def test_a_repeated_parameter_is_refused(api: Api, name: str, values: str) -> None:
+    event = {
+        "version": "2.0",
+        "rawPath": "/orders",
+        "rawQueryString": "&".join(f"{name}={value}" for value in values.split(",")),
+        "queryStringParameters": {name: values},
+        "headers": {},
+        "requestContext": {
+            "http": {"method": "GET", "path": "/orders"},
+            "requestId": "request-1",
+            "stage": "$default",
+            "authorizer": {"jwt": {"claims": api.claims}},
+        },
+        "isBase64Encoded": False,
+    }
+    answer = api.module.handler(event, Context())
+    assert (answer["statusCode"], json.loads(answer["body"])["type"]) == (400, f"/problems/malformed-{name}")
+
+
 def test_a_page_has_1_to_100_entries_and_20_by_default(api: Api, aws: Aws) -> None:
     customer, product = api.as_(f"customer-{uuid.uuid4()}"), aws.add_product(stock=None)
     for _ in range(101):
