@@ -13,7 +13,6 @@ from orderflow.contracts import (
     Money,
     OrderCancelledDetail,
     OrderConfirmedDetail,
-    OrderDetail,
     OrderLine,
     OrderPlacedDetail,
     OrderRejectedDetail,
@@ -175,46 +174,17 @@ class PublishedEvent(ContractModel):
     """An event of an order as it was published."""
 
     source: Literal["orders.service"]
-    detail_type: Annotated[str, Field(alias="detail-type")]
+    detail_type: Annotated[
+        Literal["Order Placed", "Order Confirmed", "Order Rejected", "Order Cancelled"], Field(alias="detail-type")
+    ]
     time: Timestamp
-    detail: OrderDetail
-
-
-class OrderPlacedEvent(PublishedEvent):
-    """The order was placed."""
-
-    detail_type: Annotated[Literal["Order Placed"], Field(alias="detail-type")]
-    detail: OrderPlacedDetail
-
-
-class OrderConfirmedEvent(PublishedEvent):
-    """The stock is reserved."""
-
-    detail_type: Annotated[Literal["Order Confirmed"], Field(alias="detail-type")]
-    detail: OrderConfirmedDetail
-
-
-class OrderRejectedEvent(PublishedEvent):
-    """The order cannot be fulfilled."""
-
-    detail_type: Annotated[Literal["Order Rejected"], Field(alias="detail-type")]
-    detail: OrderRejectedDetail
-
-
-class OrderCancelledEvent(PublishedEvent):
-    """The order was cancelled."""
-
-    detail_type: Annotated[Literal["Order Cancelled"], Field(alias="detail-type")]
-    detail: OrderCancelledDetail
+    detail: OrderPlacedDetail | OrderConfirmedDetail | OrderRejectedDetail | OrderCancelledDetail
 
 
 class OrderEvents(ContractModel):
     """The events of an order, oldest first."""
 
-    items: Annotated[
-        tuple[OrderPlacedEvent | OrderConfirmedEvent | OrderRejectedEvent | OrderCancelledEvent, ...],
-        Field(min_length=1),
-    ]
+    items: Annotated[tuple[PublishedEvent, ...], Field(min_length=1)]
 
 
 class ProductResponse(ContractModel):

@@ -272,8 +272,13 @@ def test_each_wrong_field_is_named(api: Api) -> None:
     assert {error["field"] for error in answer.body["errors"]} == {"items.0.quantity", "colour"}
 
 
-def test_a_body_that_is_wrong_as_a_whole_is_named_body(api: Api) -> None:
-    assert [error["field"] for error in api.call("POST", "/orders", "[]").body["errors"]] == ["body"]
+@pytest.mark.parametrize("wrap", [lambda order: [order], lambda order: json.dumps(order), lambda order: None])
+def test_a_body_that_is_not_an_object_is_refused(api: Api, aws: Aws, wrap: Callable[[Any], Any]) -> None:
+    order = {"items": [line(aws.add_product())], "shippingAddress": ADDRESS}
+    answer = api.call("POST", "/orders", json.dumps(wrap(order)))
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body")
+    assert answer.body["errors"] == [{"field": "body", "message": "Input should be an object"}]
+    assert orders_of(aws, api) == []
 
 
 def test_a_text_with_a_control_character_is_refused_by_its_field(api: Api, aws: Aws) -> None:
@@ -374,6 +379,7 @@ def test_somebody_elses_order_is_not_found(api: Api, aws: Aws, path: str) -> Non
     nobody = api.call(method, f"/orders/ORD-0{path}")
     assert (stranger.status, slug(stranger)) == (nobody.status, slug(nobody)) == (404, "order-not-found")
     assert stranger.body["detail"].replace(order_id, "ORD-0") == nobody.body["detail"]
+    assert api.call("GET", f"/orders/{order_id}").body["version"] == 1
 
 
 def test_the_events_of_an_order_are_shown_as_published(api: Api, aws: Aws) -> None:
@@ -478,6 +484,26 @@ def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(api: Api, aws: Aws) 
 def test_a_wrong_parameter_is_refused(api: Api, query: dict[str, str], problem: str) -> None:
     answer = api.call("GET", "/orders", query=query)
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, problem)
+
+
+@pytest.mark.parametrize(("name", "values"), [("limit", "1,2"), ("status", "PENDING,CANCELLED"), ("cursor", "a,b")])
+def test_a_repeated_parameter_is_refused(api: Api, name: str, values: str) -> None:
+    event = {
+        "version": "2.0",
+        "rawPath": "/orders",
+        "rawQueryString": "&".join(f"{name}={value}" for value in values.split(",")),
+        "queryStringParameters": {name: values},
+        "headers": {},
+        "requestContext": {
+            "http": {"method": "GET", "path": "/orders"},
+            "requestId": "request-1",
+            "stage": "$default",
+            "authorizer": {"jwt": {"claims": api.claims}},
+        },
+        "isBase64Encoded": False,
+    }
+    answer = api.module.handler(event, Context())
+    assert (answer["statusCode"], json.loads(answer["body"])["type"]) == (400, f"/problems/malformed-{name}")
 
 
 def test_a_page_has_1_to_100_entries_and_20_by_default(api: Api, aws: Aws) -> None:

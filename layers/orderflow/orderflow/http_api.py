@@ -1,5 +1,6 @@
 """What every HTTP API needs: problems (RFC 9457), validated requests, JSON responses, and the API's documentation."""
 
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -66,10 +67,10 @@ def _plain(text: str) -> str:
     return text
 
 
-def _decimal_digits(text: str) -> str:
-    if not (text.isascii() and text.isdecimal()) or text.startswith("0"):
+def _decimal_digits(value: str | list[str]) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[1-9][0-9]*", value):  # a repeated parameter is a list
         raise ValueError(f"write a number from 1 to {MAX_LIMIT}")
-    return text
+    return value
 
 
 PlainText = Annotated[
