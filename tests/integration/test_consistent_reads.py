@@ -90,7 +90,7 @@ def process(aws: Aws, processor: ModuleType, event: dict[str, Any]) -> None:
 
 def test_a_failure_is_counted_on_a_consistent_read_of_its_record(aws: Aws, processor: ModuleType) -> None:
     process(aws, processor, order_event("Order Placed", "ORD-1", [("PROD-1", 1)]))
-    assert reads(aws, "FailedEventsTableName") == [True]
+    assert set(reads(aws, "FailedEventsTableName")) == {True}
 
 
 def test_an_event_is_redriven_on_a_consistent_read_of_its_record(
@@ -102,4 +102,4 @@ def test_an_event_is_redriven_on_a_consistent_read_of_its_record(
     aws.requests.clear()
     path = f"/admin/failed-events/email:{event['detail']['metadata']['eventId']}/redrive"
     assert Api(module("backoffice.handler"), STAFF).call("POST", path).body["outcome"] == "RESOLVED"
-    assert reads(aws, "FailedEventsTableName") == [True]
+    assert set(reads(aws, "FailedEventsTableName")) == {True}

@@ -203,11 +203,14 @@ def _check_body(request: APIGatewayProxyEventV2) -> None:
 
 
 def _parse_json(body: str) -> Any:
-    """Returns the parsed body. `json.loads` would fail with a RecursionError on a deeply nested one."""
+    """Returns the object in a body. `json.loads` would fail with a RecursionError on a deeply nested one."""
     try:
-        return from_json(body)
+        found = from_json(body)
     except ValueError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is not valid JSON: {error}") from error
+    if not isinstance(found, dict):  # the validation would accept an array of one object
+        raise _invalid_body([{"field": "body", "message": "Input should be an object"}])
+    return found
 
 
 def _problem_of(error: RequestValidationError) -> Problem:
