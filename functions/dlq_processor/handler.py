@@ -18,7 +18,7 @@ from dlq_processor.messages.stream_batch import StreamBatch, failures_of
 from dlq_processor.repository import FailedEvents
 from dlq_processor.service import DlqProcessor
 from orderflow import idempotency
-from orderflow.observability import logger, metrics, stack, tracer
+from orderflow.observability import logger, metrics, safe_traceback, tracer
 from orderflow.settings import from_environment
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ once_per_hour = IdempotencyConfig(
 
 @idempotent_function(  # type: ignore[untyped-decorator]
     data_keyword_argument="alert",
-    persistence_store=idempotency.persistence(settings.idempotency_table, boto3.client("dynamodb")),
+    persistence_store=idempotency.persistence_layer(settings.idempotency_table, boto3.client("dynamodb")),
     config=once_per_hour,
     key_prefix="alert",
 )
@@ -104,7 +104,9 @@ def process_message(record: SQSRecord) -> None:
                 for failure in failures_of(batch, read_records(streams, batch)):
                     processor.record_failure(failure, record.message_id)
     except Exception as error:
-        logger.error("message not processed", message_id=record.message_id, error=_name_of(error), stack=stack(error))
+        logger.error(
+            "message not processed", message_id=record.message_id, error=_name_of(error), stack=safe_traceback(error)
+        )
         raise
 
 

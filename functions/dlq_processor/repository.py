@@ -36,11 +36,6 @@ ATTRIBUTES = {field.name: _attribute(field.name) for field in fields(FailedEvent
 HIDDEN = {"payload", "messageIds", "version", "expiration"}
 
 
-def to_response(record: FailedEvent) -> dict[str, Any]:
-    """Returns the record as the API shows it. Absent values are left out."""
-    return _visible(_to_item(record))
-
-
 class FailedEvents:
     """The failed-events table.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orderflow.event_store import from_image
+from orderflow.dynamodb import deserialize
 from orderflow.events import StoredEvent, numbered
 from orderflow.serialization import to_json
 
@@ -75,7 +75,7 @@ class PublishRequest:
         """Returns the request for the events that a stream record has added to its item."""
         change = record["dynamodb"]
         known = change.get("OldImage", {}).get("events", {}).get("L", [])
-        return cls(record["eventSourceARN"].split("/")[1], from_image(change["Keys"]), len(known) + 1)
+        return cls(record["eventSourceARN"].split("/")[1], deserialize(change["Keys"]), len(known) + 1)
 
     def to_payload(self) -> str:
         """Returns the request as JSON, to invoke the publisher with."""

@@ -14,8 +14,8 @@ from event_publisher.domain import EventEntry, EventSource, PublishRequest, buil
 from event_publisher.put_events import Outcome, deliver
 from inventory import domain as inventory
 from orderflow.dlq import send_to_dlq
-from orderflow.event_store import from_image
-from orderflow.observability import logger, metrics, stack, tracer
+from orderflow.dynamodb import deserialize
+from orderflow.observability import logger, metrics, safe_traceback, tracer
 from orderflow.serialization import to_json
 from orderflow.settings import from_environment
 from orders import domain as orders
@@ -89,11 +89,13 @@ def _publish_records(records: Iterable[Mapping[str, Any]], function_arn: str) ->
     for record in records:
         request, change = PublishRequest.from_record(record), record["dynamodb"]
         try:
-            item = from_image(change.get("NewImage", {}))
+            item = deserialize(change.get("NewImage", {}))
             entries += _entries(request, item, change["SequenceNumber"])
         except Exception as error:  # a retry of a corrupt record would block the shard
             name = type(error).__name__
-            logger.error("stream record not readable", error=name, stack=stack(error), record_id=record["eventID"])
+            logger.error(
+                "stream record not readable", error=name, stack=safe_traceback(error), record_id=record["eventID"]
+            )
             metrics.add_metric(name="PublishFailures", unit=MetricUnit.Count, value=1)
             refuse(record, request, "UnreadableRecord", f"{name}: {error}")
     outcome = _publish(entries)
@@ -107,10 +109,10 @@ def _publish_item(request: PublishRequest) -> int:
     key = {name: {"S": value} for name, value in request.key.items()}
     image = dynamodb.get_item(TableName=request.table, Key=key, ConsistentRead=True).get("Item", {})
     try:
-        item = from_image(image)
+        item = deserialize(image)
         entries = _entries(request, item)
     except Exception as error:
-        logger.error("item not readable", error=type(error).__name__, stack=stack(error))
+        logger.error("item not readable", error=type(error).__name__, stack=safe_traceback(error))
         # Lambda logs exceptions with their causes, and the text of this one may contain personal data
         raise NotPublished(f"the events of the item cannot be read: {type(error).__name__}") from None
     if not entries:

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict
 
-from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, detail_of, folded, new_event
+from orderflow.events import Cause, CorruptStream, OrderContent, StoredEvent, compose_detail, folded, new_event
 
 SOURCE = "inventory.service"
 RESERVED = "Inventory Reserved"
@@ -116,4 +116,4 @@ def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
         item: the reservation as it is stored.
         event: one of its events, with its sequence.
     """
-    return detail_of(item, event, "shortages", "released")
+    return compose_detail(item, event, "shortages", "released")

@@ -380,5 +380,4 @@ def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
         item: the order as it is stored.
         event: one of its events, with its sequence.
     """
-    more = {"reason": event.data["reason"]} if "reason" in event.data else {}
-    return compose_detail(item["events"][0]["data"]["order"], event, **more)
+    return compose_detail(item, event, "reason")

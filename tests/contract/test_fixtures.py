@@ -14,7 +14,7 @@ from analytics.domain import fact_of
 from event_publisher.domain import EventEntry, EventSource, PublishRequest, build_entries
 from inventory import domain as inventory
 from orderflow.contracts import DETAILS
-from orderflow.event_store import from_image
+from orderflow.dynamodb import deserialize
 from orders import domain as orders
 from orders.domain import order_id_for_key
 from orders.models import PlaceOrderRequest
@@ -70,7 +70,7 @@ def messages(name: str) -> list[dict[str, Any]]:
 def entries_of(record: dict[str, Any]) -> list[EventEntry]:
     """What the publisher makes of a stream record."""
     request = PublishRequest.from_record(record)
-    return build_entries(request, from_image(record["dynamodb"]["NewImage"]), SOURCES[request.table], "a-bus")
+    return build_entries(request, deserialize(record["dynamodb"]["NewImage"]), SOURCES[request.table], "a-bus")
 
 
 def published(name: str) -> list[EventEntry]:

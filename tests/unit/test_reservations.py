@@ -70,5 +70,5 @@ def test_events_in_an_order_that_the_rules_do_not_allow_are_refused(types: list[
 
 def test_the_order_in_a_detail_is_read_without_the_fields_of_the_event() -> None:
     event = new_event("Order Cancelled", {"reason": "CANCELLED_BY_CUSTOMER"}, CAUSE, NOW)
-    detail = compose_detail(ORDER, event, reason="CANCELLED_BY_CUSTOMER")
+    detail = compose_detail({"events": [{"data": {"order": ORDER}}]}, event, "reason")
     assert order_content({**detail, "added": "by a later minor version"}) == ORDER

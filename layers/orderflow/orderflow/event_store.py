@@ -12,8 +12,6 @@ from orderflow.events import StoredEvent, numbered
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-from_image = deserialize  # the former name, until the event publisher uses the new one
-
 
 @dataclass(frozen=True)
 class Stream:

@@ -145,14 +145,15 @@ def folded(
     return reduce(apply, following, start(first))
 
 
-def compose_detail(order: OrderContent, event: StoredEvent, **more: Any) -> dict[str, Any]:
+def compose_detail(item: Mapping[str, Any], event: StoredEvent, *own_fields: str) -> dict[str, Any]:
     """Returns the self-contained detail of a published event.
 
     Args:
-        order: the order that the event is about.
-        event: the event, with its sequence.
-        more: the fields that only this type of event has.
+        item: the stored aggregate, whose first event contains the order.
+        event: one of its events, with its sequence.
+        own_fields: the fields of the detail that only some types of event have, such as `reason`.
     """
+    order: OrderContent = item["events"][0]["data"]["order"]
     metadata: EventMetadata = {
         **order["metadata"],
         "eventId": event.event_id,
@@ -161,19 +162,8 @@ def compose_detail(order: OrderContent, event: StoredEvent, **more: Any) -> dict
         "causationId": event.cause.causation_id,
         "timestamp": event.time,
     }
-    return {"version": SCHEMA_VERSION, **order, **more, "metadata": metadata}
-
-
-def detail_of(item: Mapping[str, Any], event: StoredEvent, *own_fields: str) -> dict[str, Any]:
-    """Returns the detail of one event of an aggregate whose first event holds the order.
-
-    Args:
-        item: the aggregate as it is stored.
-        event: one of its events, with its sequence.
-        own_fields: the fields to take from the event's data, if it has them.
-    """
-    more = {name: event.data[name] for name in own_fields if name in event.data}
-    return compose_detail(item["events"][0]["data"]["order"], event, **more)
+    own = {name: event.data[name] for name in own_fields if name in event.data}
+    return {"version": SCHEMA_VERSION, **order, **own, "metadata": metadata}
 
 
 def order_content(detail: Mapping[str, Any]) -> OrderContent:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer, IdempotencyConfig
-from aws_lambda_powertools.utilities.typing import LambdaContext
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -35,20 +34,3 @@ def idempotency_config(key: str = "", retention_seconds: int = RETENTION_SECONDS
     return IdempotencyConfig(
         event_key_jmespath=key, expires_after_seconds=retention_seconds, raise_on_no_idempotency_key=True
     )
-
-
-# Kept until their last callers use the functions above.
-KEEP_SECONDS = RETENTION_SECONDS
-persistence = persistence_layer
-
-
-def configuration(key: str, payload: str, seconds: int, context: LambdaContext) -> IdempotencyConfig:
-    """Returns a configuration with a registered context."""
-    config = IdempotencyConfig(
-        event_key_jmespath=key,
-        payload_validation_jmespath=payload,
-        expires_after_seconds=seconds,
-        raise_on_no_idempotency_key=True,
-    )
-    config.register_lambda_context(context)
-    return config
