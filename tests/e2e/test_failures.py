@@ -213,7 +213,7 @@ def test_a_poison_stream_record_between_good_ones(failing: Failing) -> None:
     product, neighbour = failing.product("POISON"), failing.product()
     before, order, after = failing.order(neighbour), failing.order(product), failing.order(neighbour)
     record = failing.record("event-publisher", order, "NEW")
-    assert (record["kind"], record["reason"]) == ("SET_ASIDE", "UnreadableRecord")
+    assert (record["kind"], record["reason"]) == ("NON_RETRYABLE", "UnreadableRecord")
     assert {failing.shop.outcome(good)["status"] for good in (before, after)} == {"CONFIRMED"}
     failing.bugs.fix("POISON")
     assert failing.redrive(record) == "RESOLVED"
@@ -225,7 +225,7 @@ def test_an_event_that_is_too_large(failing: Failing) -> None:
     product = failing.product("LARGE")
     order = failing.order(product)
     record = failing.record("event-publisher", order, "NEW")
-    assert (record["kind"], record["reason"]) == ("SET_ASIDE", "EventTooLarge")
+    assert (record["kind"], record["reason"]) == ("NON_RETRYABLE", "EventTooLarge")
     failing.bugs.fix("LARGE")
     assert failing.redrive(record) == "RESOLVED"
     failing.assert_confirmed_once(order, product)

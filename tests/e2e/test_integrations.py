@@ -128,8 +128,8 @@ def test_an_event_that_the_warehouse_refuses_becomes_a_failed_event_with_the_com
     (record,) = eventually(failed)
     assert (record["kind"], record["reason"]) == ("UNDELIVERED", "SDK_CLIENT_ERROR")
     assert record["detailType"] == "Order Confirmed"
-    assert record["mend"].startswith("make replay FROM=")
-    assert "RULE=fulfilment-webhook NAME=redrive-" in record["mend"]
+    assert record["remediation"].startswith("make replay FROM=")
+    assert "RULE=fulfilment-webhook NAME=redrive-" in record["remediation"]
     assert len(integrations.sent_to_the_warehouse(order)) == 1  # a refusal is not retried
 
 

@@ -445,11 +445,11 @@ def test_fewer_faults_than_failures_do_not_explain_them(found: Snapshot) -> None
 def test_a_kind_of_failure_that_no_fault_leads_to_is_found(found: Snapshot) -> None:
     run = replace(
         found,
-        failed_events=[failed("email", "MessageRejected", kind="SET_ASIDE")],
+        failed_events=[failed("email", "MessageRejected", kind="NON_RETRYABLE")],
         faults=strikes("error", 9, call="sesv2.SendEmail", by="EmailFunction", tags={}, effect=False),
     )
 
-    assert check(run) == ["failed event email:1: no fault explains SET_ASIDE because of MessageRejected"]
+    assert check(run) == ["failed event email:1: no fault explains NON_RETRYABLE because of MessageRejected"]
 
 
 def test_messages_that_were_received_too_often_take_three_faults_whatever_their_number(found: Snapshot) -> None:
