@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +98,8 @@ CHANGING = (  # values that differ from run to run, and their placeholders
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)"), "<time>"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
 )
+STACK_NAME = "orderflow"
+"""The name that local/ gives its stack, and that the fixtures contain."""
 SECONDS_TO_START = 60
 SECONDS_TO_SETTLE = 10
 
@@ -138,7 +140,7 @@ def _compare() -> int:
             _image(of_sam, host or "host.docker.internal"),
             _start_lambda(of_sam) as sam,
         ):
-            through_sam, through_local = _invoker(sam), _invoker(of_local.client("lambda"))
+            through_sam, through_local = _invoker(sam, {}), _invoker(of_local.client("lambda"), _function_names())
             print(f"{'fixture':<52}{'response':<28}same as local")
             alike = [_same_fixture(name, through_sam, through_local) for name in fixtures()]
             print("\nevents of sam local generate-event")
@@ -309,11 +311,26 @@ def _fixture(name: str) -> Path:
     return EVENTS / f"{name}.json"
 
 
-def _invoker(client: Any) -> Invoke:
-    """Returns a function that invokes through Lambda's API, which both the SAM CLI and local/ provide."""
+def _function_names() -> dict[str, str]:
+    """Returns the functions' names in the stack of local/, by logical id. The SAM CLI uses the logical ids."""
+    resources = yaml_parse(TEMPLATE.read_text())["Resources"]  # type: ignore[no-untyped-call]
+    return {
+        logical_id: resource["Properties"]["FunctionName"]["Fn::Sub"].replace("${AWS::StackName}", STACK_NAME)
+        for logical_id, resource in resources.items()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+
+
+def _invoker(client: Any, names: Mapping[str, str]) -> Invoke:
+    """Returns a function that invokes through Lambda's API, which both the SAM CLI and local/ provide.
+
+    Args:
+        client: the Lambda client of one side.
+        names: the functions' names on this side by logical id, where they differ from it.
+    """
 
     def invoke(function: str, payload: bytes) -> Answer:
-        answer = client.invoke(FunctionName=function, Payload=payload)
+        answer = client.invoke(FunctionName=names.get(function, function), Payload=payload)
         return _parsed(answer["Payload"].read().decode())
 
     return invoke
@@ -415,7 +432,7 @@ def _start_lambda(stack: Stack) -> Iterator[Any]:
     """Provides a Lambda client for `sam local start-lambda`, whose functions use a stack."""
     topics = {"ALERT_TOPIC_ARN": "AlertTopicArn", "SALES_REPORT_TOPIC_ARN": "SalesReportTopicArn"}
     parameters = {variable: stack.outputs[output] for variable, output in topics.items()}
-    parameters["STACK_NAME"] = "orderflow"  # SAM CLI's own is "local"; the fixtures name functions of this stack
+    parameters["STACK_NAME"] = STACK_NAME  # the SAM CLI's own is "local"
     VARIABLES.write_text(json.dumps({"Parameters": parameters}))
     with _sam_server("start-lambda", BUILT) as url:
         yield boto3.client(
