@@ -8,7 +8,7 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from analytics.domain import by_promotion, total
+from analytics.domain import Sales, by_promotion
 from analytics.repository import Analytics
 from backoffice.domain import (
     AlreadyResolved,
@@ -49,13 +49,13 @@ UNRESOLVED = (FailedEventStatus.NEW, FailedEventStatus.RETRYING, FailedEventStat
 def sales_by_day(analytics: Analytics, days: DateRange) -> SalesResponse:
     """Returns confirmed and cancelled orders, per day and promotion code and in total."""
     sold = sales(analytics.figures(days.first, days.last))
-    return SalesResponse.model_validate({**vars(days), "totals": total(sold), "items": sold})
+    return SalesResponse.model_validate({**vars(days), "totals": sum(sold, Sales()), "items": sold})
 
 
 def sales_by_promotion(analytics: Analytics, days: DateRange) -> PromotionsResponse:
     """Returns placed, confirmed and cancelled orders, sorted by promotion code."""
-    tallies = by_promotion(analytics.figures(days.first, days.last))
-    items = [{"promotion_code": code, **of_code} for code, of_code in tallies.items()]
+    sums = by_promotion(analytics.figures(days.first, days.last))
+    items = [{"promotion_code": code, **vars(of_code)} for code, of_code in sums.items()]
     return PromotionsResponse.model_validate({**vars(days), "items": items})
 
 

@@ -27,11 +27,11 @@ tallies = st.builds(Tally, st.integers(0, 50), st.integers(0, 500), st.decimals(
 many_figures = st.lists(
     st.builds(
         Figures,
-        st.dates(date(2026, 11, 1), date(2026, 11, 5)),
-        st.sampled_from([None, "SPRING10", "AUTUMN5"]),
         tallies,
         tallies,
         tallies,
+        day=st.dates(date(2026, 11, 1), date(2026, 11, 5)),
+        promotion=st.sampled_from([None, "SPRING10", "AUTUMN5"]),
     ),
     max_size=10,
 )
@@ -71,10 +71,9 @@ def test_an_invalid_range_is_refused_with_the_reason(first: str | None, last: st
 
 
 def test_only_days_with_confirmed_or_cancelled_orders_have_sales() -> None:
-    first, second, third = date(2026, 11, 1), date(2026, 11, 2), date(2026, 11, 3)
-    confirmed = Figures(first, "SPRING10", tally(2, 9, "90.00"), tally(2, 5, "50.50"), tally(1, 2, "20.25"))
-    placed = Figures(second, "SPRING10", tally(4, 4, "40.00"), NONE, NONE)
-    cancelled = Figures(third, None, NONE, NONE, tally(1, 1, "9.99"))
+    confirmed = Figures(confirmed=tally(2, 5, "50.50"), day=date(2026, 11, 1), promotion="SPRING10")
+    placed = Figures(placed=tally(4, 4, "40.00"), day=date(2026, 11, 2), promotion="SPRING10")
+    cancelled = Figures(cancelled=tally(1, 1, "9.99"), day=date(2026, 11, 3), promotion=None)
 
     assert sales([confirmed, placed, cancelled]) == [confirmed, cancelled]
 
