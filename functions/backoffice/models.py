@@ -53,11 +53,7 @@ Money = Annotated[
 ]
 Number = Annotated[int, Field(ge=0)]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-Day = Annotated[
-    date,
-    PlainSerializer(date.isoformat),
-    WithJsonSchema({"description": "In UTC.", "type": "string", "format": "date"}),
-]
+Day = Annotated[date, Field(description="In UTC.")]
 
 
 class TallyResponse(ResponseModel):

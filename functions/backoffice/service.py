@@ -10,25 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from analytics.domain import Sales, by_promotion
 from analytics.repository import Analytics
-from backoffice.domain import (
-    AlreadyResolved,
-    DateRange,
-    NotRedrivable,
-    StaleCount,
-    UnknownFailedEvent,
-    UnknownProduct,
-    sales,
-)
-from backoffice.models import (
-    FailedEventResponse,
-    PromotionsResponse,
-    RedriveAllResponse,
-    RedriveRequest,
-    RedriveResponse,
-    SalesResponse,
-    SetStockRequest,
-    StockResponse,
-)
+from backoffice import domain, models
 from dlq_processor.domain import FailedEvent, FailedEventStatus, parked
 from dlq_processor.lambda_invoke import Redriver
 from dlq_processor.repository import FailedEvents
@@ -46,39 +28,42 @@ ENTRIES_PER_PAGE = 100
 UNRESOLVED = (FailedEventStatus.NEW, FailedEventStatus.RETRYING, FailedEventStatus.PARKED)
 
 
-def sales_by_day(analytics: Analytics, days: DateRange) -> SalesResponse:
+def sales_by_day(analytics: Analytics, days: domain.DateRange) -> models.SalesResponse:
     """Returns confirmed and cancelled orders, per day and promotion code and in total."""
-    sold = sales(analytics.figures(days.first, days.last))
-    return SalesResponse.model_validate({**vars(days), "totals": sum(sold, Sales()), "items": sold})
+    # Orders that were only placed are not sales
+    sold = [day for day in analytics.figures(days.first, days.last) if day.confirmed.orders or day.cancelled.orders]
+    return models.SalesResponse.model_validate({**vars(days), "totals": sum(sold, Sales()), "items": sold})
 
 
-def sales_by_promotion(analytics: Analytics, days: DateRange) -> PromotionsResponse:
+def sales_by_promotion(analytics: Analytics, days: domain.DateRange) -> models.PromotionsResponse:
     """Returns placed, confirmed and cancelled orders, sorted by promotion code."""
     sums = by_promotion(analytics.figures(days.first, days.last))
     items = [{"promotion_code": code, **vars(of_code)} for code, of_code in sums.items()]
-    return PromotionsResponse.model_validate({**vars(days), "items": items})
+    return models.PromotionsResponse.model_validate({**vars(days), "items": items})
 
 
 def redrive(
     failed_events: FailedEvents, redriver: Redriver, failure_id: str, now: Callable[[], datetime]
-) -> RedriveResponse:
+) -> models.RedriveResponse:
     """Invokes the consumer of a failed event again, and stores the outcome."""
     record = _unresolved(failed_events.get(failure_id) if is_id(failure_id) else None)
     if not record.redrivable:
-        raise NotRedrivable(f"a redrive cannot help; run: {record.remediation}")
+        raise domain.NotRedrivable(f"a redrive cannot help; run: {record.remediation}")
     settled, outcome = settle(failed_events, record, redriver.redrive(record), now())
     logger.info("failed event redriven", failed_event=record.id, status=settled.status, outcome=outcome.reason)
     metrics.add_metric(name="FailedEventsResolved", unit=MetricUnit.Count, value=int(outcome.succeeded))
-    return RedriveResponse.model_validate({**vars(settled), "outcome": "RESOLVED" if outcome.succeeded else "FAILED"})
+    return models.RedriveResponse.model_validate(
+        {**vars(settled), "outcome": "RESOLVED" if outcome.succeeded else "FAILED"}
+    )
 
 
 def redrive_all(
     failed_events: FailedEvents,
     redriver: Redriver,
-    request: RedriveRequest,
+    request: models.RedriveRequest,
     has_time: Callable[[], bool],
     now: Callable[[], datetime],
-) -> RedriveAllResponse:
+) -> models.RedriveAllResponse:
     """Redrives the matching failed events, each once.
 
     Those that failed longest ago come first. A redrive that fails makes an event the newest, so the next request
@@ -106,11 +91,13 @@ def redrive_all(
             failed += 1
     logger.info("failed events redriven", resolved=resolved, failed=failed)
     metrics.add_metric(name="FailedEventsResolved", unit=MetricUnit.Count, value=resolved)
-    return RedriveAllResponse(resolved=resolved, failed=failed, not_redrivable=not_redrivable, remaining=remaining)
+    return models.RedriveAllResponse(
+        resolved=resolved, failed=failed, not_redrivable=not_redrivable, remaining=remaining
+    )
 
 
 def _matching(
-    failed_events: FailedEvents, request: RedriveRequest, has_time: Callable[[], bool]
+    failed_events: FailedEvents, request: models.RedriveRequest, has_time: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
     for status in [FailedEventStatus(request.status)] if request.status else UNRESOLVED:
         start: dict[str, str] | None = None
@@ -122,31 +109,31 @@ def _matching(
                 break
 
 
-def park(failed_events: FailedEvents, failure_id: str) -> FailedEventResponse:
+def park(failed_events: FailedEvents, failure_id: str) -> models.FailedEventResponse:
     """Marks a failed event as PARKED. Does nothing if it is parked already."""
     record, change = failed_events.update(failure_id, parked) if is_id(failure_id) else (None, None)
     record = _unresolved(record)
     if change:
         logger.info("failed event parked", failed_event=record.id)
-    return FailedEventResponse.model_validate(record)
+    return models.FailedEventResponse.model_validate(record)
 
 
 def _unresolved(record: FailedEvent | None) -> FailedEvent:
     if record is None:
-        raise UnknownFailedEvent("there is no failed event with this id")
+        raise domain.UnknownFailedEvent("there is no failed event with this id")
     if record.status is FailedEventStatus.RESOLVED:
-        raise AlreadyResolved("the consumer has already processed the event")
+        raise domain.AlreadyResolved("the consumer has already processed the event")
     return record
 
 
-def read_stock(products: Products, inventory: Inventory, product_id: str) -> StockResponse:
+def read_stock(products: Products, inventory: Inventory, product_id: str) -> models.StockResponse:
     """Returns the stock of a product, with its last changes by staff."""
     return _to_response(inventory, _stock(products, inventory, product_id))
 
 
 def set_stock(
-    products: Products, inventory: Inventory, product_id: str, request: SetStockRequest, by: str, now: datetime
-) -> StockResponse:
+    products: Products, inventory: Inventory, product_id: str, request: models.SetStockRequest, by: str, now: datetime
+) -> models.StockResponse:
     """Sets the available pieces of a product, unless its stock has changed since they were counted.
 
     Args:
@@ -158,7 +145,9 @@ def set_stock(
             raise StockChanged(product_id, stock.version)
         changed = inventory.set_available(stock, request.available, by, request.note, timestamp(now))
     except StockChanged as error:
-        raise StaleCount(f"the stock has changed and is now at version {error.version}; read it again") from error
+        raise domain.StaleCount(
+            f"the stock has changed and is now at version {error.version}; read it again"
+        ) from error
     except Contention as error:
         raise ConcurrentUpdate(product_id) from error
     logger.info("stock set", product_id=product_id, version=changed.version)
@@ -167,10 +156,10 @@ def set_stock(
 
 def _stock(products: Products, inventory: Inventory, product_id: str) -> Stock:
     if not (is_id(product_id) and products.get([product_id])):
-        raise UnknownProduct("the catalogue has no valid product with this id")
+        raise domain.UnknownProduct("the catalogue has no valid product with this id")
     return inventory.stock(product_id)
 
 
-def _to_response(inventory: Inventory, stock: Stock) -> StockResponse:
+def _to_response(inventory: Inventory, stock: Stock) -> models.StockResponse:
     changes = [{**vars(change), "available": change} for change in inventory.changes(stock)]
-    return StockResponse.model_validate({**vars(stock), "changes": changes})
+    return models.StockResponse.model_validate({**vars(stock), "changes": changes})

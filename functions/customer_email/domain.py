@@ -65,7 +65,7 @@ def mail_for(event: OrderEvent, sales_email: str) -> Mail:
     subject = subject.format(order_id=event.order_id, total=_money(order["totalAmount"], order["currency"]))
     to = sales_email if kind == HIGH_VALUE else order["customerEmail"]
     text, html = (_render(kind, subject, event, form) for form in (TEXT, HTML))
-    return Mail(event.event_id, kind, to, subject, text, html)
+    return Mail(event.event_id, kind, to, subject, text=text, html=html)
 
 
 def _render(kind: str, headline: str, event: OrderEvent, form: Format) -> str:

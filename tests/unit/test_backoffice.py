@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from analytics.domain import Figures, Tally
 from analytics.repository import Analytics
-from backoffice.domain import MAX_DAYS, DateRange, MalformedRange, date_range, sales
+from backoffice.domain import MAX_DAYS, DateRange, MalformedRange, date_range
 from backoffice.models import MAX_AVAILABLE, RedriveRequest, SetStockRequest
-from backoffice.service import sales_by_promotion
+from backoffice.service import sales_by_day, sales_by_promotion
 
 TODAY = date(2026, 11, 21)
 NONE = Tally()
@@ -70,14 +70,6 @@ def test_an_invalid_range_is_refused_with_the_reason(first: str | None, last: st
         date_range(first, last, TODAY)
 
 
-def test_only_days_with_confirmed_or_cancelled_orders_have_sales() -> None:
-    confirmed = Figures(confirmed=tally(2, 5, "50.50"), day=date(2026, 11, 1), promotion="SPRING10")
-    placed = Figures(placed=tally(4, 4, "40.00"), day=date(2026, 11, 2), promotion="SPRING10")
-    cancelled = Figures(cancelled=tally(1, 1, "9.99"), day=date(2026, 11, 3), promotion=None)
-
-    assert sales([confirmed, placed, cancelled]) == [confirmed, cancelled]
-
-
 class FakeAnalytics(Analytics):
     """An analytics table with given figures."""
 
@@ -86,6 +78,16 @@ class FakeAnalytics(Analytics):
 
     def figures(self, first: date, last: date) -> Iterator[Figures]:
         return iter(self._figures)
+
+
+def test_only_days_with_confirmed_or_cancelled_orders_have_sales() -> None:
+    confirmed = Figures(confirmed=tally(2, 5, "50.50"), day=date(2026, 11, 1), promotion="SPRING10")
+    placed = Figures(placed=tally(4, 4, "40.00"), day=date(2026, 11, 2), promotion="SPRING10")
+    cancelled = Figures(cancelled=tally(1, 1, "9.99"), day=date(2026, 11, 3), promotion=None)
+
+    report = sales_by_day(FakeAnalytics([confirmed, placed, cancelled]), DateRange(TODAY, TODAY))
+
+    assert [entry.day for entry in report.items] == [confirmed.day, cancelled.day]
 
 
 @given(many_figures)
