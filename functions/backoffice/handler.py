@@ -17,14 +17,12 @@ from pydantic.json_schema import SkipJsonSchema
 
 from analytics.repository import Analytics
 from backoffice import domain, models, service
-from backoffice.domain import RefusedRequest, date_range
 from dlq_processor.domain import FailedEventStatus
 from dlq_processor.lambda_invoke import CLIENT, Redriver
 from dlq_processor.repository import FailedEvents, is_position
 from inventory.repository import Inventory
 from orderflow import http_api
 from orderflow.auth import caller_of
-from orderflow.http_api import BODY, PAGE, Problem
 from orderflow.observability import logger, metrics, tracer
 from orderflow.pagination import decode_cursor, encode_cursor
 from orderflow.settings import from_environment
@@ -57,7 +55,7 @@ lambda_client = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=C
 redriver = Redriver(lambda_client, settings.stack_name)
 app = http_api.new_app()
 
-PROBLEMS: dict[type[RefusedRequest], tuple[HTTPStatus, str]] = {
+PROBLEMS: dict[type[domain.RefusedRequest], tuple[HTTPStatus, str]] = {
     domain.MalformedRange: (HTTPStatus.BAD_REQUEST, "malformed-range"),
     domain.UnknownFailedEvent: (HTTPStatus.NOT_FOUND, "failed-event-not-found"),
     domain.AlreadyResolved: (HTTPStatus.CONFLICT, "already-resolved"),
@@ -88,19 +86,19 @@ def staff_only(request: APIGatewayProxyEventV2) -> None:
     """Rejects callers who are not staff. Adds the staff member's id to the logs."""
     caller = caller_of(request)
     if not caller.is_staff:
-        raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
+        raise http_api.Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
     logger.append_keys(staff_id=caller.subject)
 
 
-@app.exception_handler(RefusedRequest)  # type: ignore[untyped-decorator]
-def on_refused_request(error: RefusedRequest) -> Response[str]:
+@app.exception_handler(domain.RefusedRequest)  # type: ignore[untyped-decorator]
+def on_refused_request(error: domain.RefusedRequest) -> Response[str]:
     """Returns the problem of a refused request."""
     status, slug = PROBLEMS[type(error)]
-    return http_api.refuse(Problem(status, slug, str(error)))
+    return http_api.refuse(http_api.Problem(status, slug, str(error)))
 
 
-def documented(description: str, *problems: str) -> dict[str, Any]:
-    """Returns what the OpenAPI document needs of a route: staff only, the description of a success, the problems."""
+def for_staff(description: str, *problems: str) -> dict[str, Any]:
+    """Returns the documentation of a route for staff: the description of a success, and the problems."""
     responses = http_api.documented(HTTPStatus.OK, description, http_api.SIGNED_IN, "403 staff-only", *problems)
     return {"responses": responses, "security": http_api.ID_TOKEN}
 
@@ -109,19 +107,19 @@ NO_FAILED_EVENT = ("404 no-such-route", "404 failed-event-not-found", "409 alrea
 NO_PRODUCT = ("404 no-such-route", "404 product-not-found")
 
 
-@app.get("/admin/sales", **documented("The sales of the days.", "400 malformed-range"))
+@app.get("/admin/sales", **for_staff("The sales of the days.", "400 malformed-range"))
 def get_sales(first: FirstDay = None, last: LastDay = None) -> models.SalesResponse:
     """Returns confirmed and cancelled orders, per day and promotion code."""
-    return service.sales_by_day(analytics, date_range(first, last, _now().date()))
+    return service.sales_by_day(analytics, *domain.date_range(first, last, _now().date()))
 
 
-@app.get("/admin/promotions", **documented("The orders by promotion code.", "400 malformed-range"))
+@app.get("/admin/promotions", **for_staff("The orders by promotion code.", "400 malformed-range"))
 def get_promotions(first: FirstDay = None, last: LastDay = None) -> models.PromotionsResponse:
     """Returns placed, confirmed and cancelled orders, by promotion code."""
-    return service.sales_by_promotion(analytics, date_range(first, last, _now().date()))
+    return service.sales_by_promotion(analytics, *domain.date_range(first, last, _now().date()))
 
 
-@app.get("/admin/failed-events", **documented("A page of failed events.", *PAGE, "400 malformed-status"))
+@app.get("/admin/failed-events", **for_staff("A page of failed events.", *http_api.PAGE, "400 malformed-status"))
 def list_failed_events(
     status: Annotated[FailedEventStatus | SkipJsonSchema[None], Query()] = None,
     consumer: Annotated[str | SkipJsonSchema[None], Query(description="Such as `email` or `inventory`.")] = None,
@@ -135,7 +133,7 @@ def list_failed_events(
     return models.FailedEventsResponse.model_validate({"items": page.items, "next_cursor": next_cursor})
 
 
-@app.post("/admin/failed-events/redrive", **documented("The number of events by outcome.", *BODY))
+@app.post("/admin/failed-events/redrive", **for_staff("The number of events by outcome.", *http_api.BODY))
 def redrive_failed_events(request: models.RedriveRequest) -> models.RedriveAllResponse:
     """Redrives all matching failed events, or as many as time permits."""
     return service.redrive_all(failed_events, redriver, request, _has_time, _now)
@@ -147,20 +145,20 @@ def _has_time() -> bool:
 
 @app.post(
     "/admin/failed-events/<failure_id>/redrive",
-    **documented("The failed event after its redrive.", *NO_FAILED_EVENT, "409 not-redrivable"),
+    **for_staff("The failed event after its redrive.", *NO_FAILED_EVENT, "409 not-redrivable"),
 )
 def redrive_failed_event(failure_id: str) -> models.RedriveResponse:
     """Redrives a failed event to its consumer."""
     return service.redrive(failed_events, redriver, unquote(failure_id), _now)
 
 
-@app.post("/admin/failed-events/<failure_id>/park", **documented("The parked event.", *NO_FAILED_EVENT, "409 busy"))
+@app.post("/admin/failed-events/<failure_id>/park", **for_staff("The parked event.", *NO_FAILED_EVENT, "409 busy"))
 def park_failed_event(failure_id: str) -> models.FailedEventResponse:
     """Parks a failed event. Parking it again changes nothing."""
     return service.park(failed_events, unquote(failure_id))
 
 
-@app.get("/admin/products/<product_id>/stock", **documented("The stock.", *NO_PRODUCT))
+@app.get("/admin/products/<product_id>/stock", **for_staff("The stock.", *NO_PRODUCT))
 def get_stock(product_id: str) -> models.StockResponse:
     """Returns the stock of a product, with its last changes by staff."""
     return service.read_stock(products, inventory, product_id)
@@ -168,7 +166,7 @@ def get_stock(product_id: str) -> models.StockResponse:
 
 @app.put(
     "/admin/products/<product_id>/stock",
-    **documented("The stock after the change.", *BODY, *NO_PRODUCT, "409 stock-changed", "409 busy"),
+    **for_staff("The stock after the change.", *http_api.BODY, *NO_PRODUCT, "409 stock-changed", "409 busy"),
 )
 def set_stock(product_id: str, request: models.SetStockRequest) -> models.StockResponse:
     """Sets the available pieces of a product, unless its stock has changed since they were counted."""
