@@ -1,13 +1,12 @@
 """AnalyticsFunction: counts the events of the analytics queue, each once."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import boto3
-from aws_lambda_powertools.utilities.data_classes import SQSEvent, SQSRecord, event_source
+from aws_lambda_powertools.utilities.data_classes import SQSEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from analytics.domain import Fact, fact_of
@@ -41,27 +40,21 @@ def handler(event: SQSEvent, context: LambdaContext) -> dict[str, list[dict[str,
         The messages that cannot be read, and those whose event could not be counted. SQS delivers them again, and moves
         them to the DLQ after the last attempt.
     """
-    facts, failed = _read(event.records)
+    facts: dict[str, Fact] = {}  # by message id
+    failed: list[str] = []
+    for message in event.records:
+        try:
+            sales_event = json.loads(message.body, parse_float=Decimal)
+            fact = fact_of(sales_event)
+        except Exception as error:  # any error: one unreadable message must not fail the others
+            # The text and the traceback are not logged, because they can quote the message
+            logger.error("message cannot be read", message_id=message.message_id, error=type(error).__name__)
+            failed.append(message.message_id)
+            continue
+        if fact:
+            facts[message.message_id] = fact
+        else:
+            logger.info("nothing to count", message_id=message.message_id, detail_type=sales_event["detail-type"])
     not_counted = count_facts(facts.values(), analytics, datetime.now(UTC))
     failed += [message_id for message_id, fact in facts.items() if fact.event_id in not_counted]
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
-
-
-def _read(records: Iterable[SQSRecord]) -> tuple[dict[str, Fact], list[str]]:
-    """Returns the facts to count by message id, and the ids of the messages that cannot be read."""
-    facts: dict[str, Fact] = {}
-    unreadable: list[str] = []
-    for record in records:
-        try:
-            event = json.loads(record.body, parse_float=Decimal)
-            fact = fact_of(event)
-        except Exception as error:  # any error: one unreadable message must not fail the others
-            # The text and the traceback are not logged, because they can quote the message
-            logger.error("message cannot be read", message_id=record.message_id, error=type(error).__name__)
-            unreadable.append(record.message_id)
-            continue
-        if fact is None:
-            logger.info("nothing to count", message_id=record.message_id, detail_type=event["detail-type"])
-        else:
-            facts[record.message_id] = fact
-    return facts, unreadable

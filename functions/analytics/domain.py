@@ -50,16 +50,33 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Fact:
-    """What one event counts for.
+class Sales:
+    """Orders by what happened to them. Only orders that had been confirmed before count as cancelled."""
 
-    Args:
-        event_id: identifies the fact, which is counted once.
-        day: the day of the event, in UTC.
-        promotion: the promotion code of the order, if any.
-        kind: what happened to the order.
-        tally: one order, with its quantities and its total.
-    """
+    placed: Tally = Tally()
+    confirmed: Tally = Tally()
+    cancelled: Tally = Tally()
+
+    @property
+    def net(self) -> Tally:
+        """Confirmed minus cancelled."""
+        return self.confirmed - self.cancelled
+
+    def __add__(self, other: "Sales") -> "Sales":
+        return Sales(self.placed + other.placed, self.confirmed + other.confirmed, self.cancelled + other.cancelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures(Sales):
+    """The sales of one day and promotion code, or of the orders without a code."""
+
+    day: date
+    promotion: str | None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What one event counts for: one order, on a day in UTC, under the order's promotion code, if any."""
 
     event_id: str
     day: date
@@ -69,19 +86,8 @@ class Fact:
 
     @property
     def counter(self) -> Counter:
-        """The counter that it adds to."""
+        """The counter that the fact adds to."""
         return self.day, self.promotion
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The counter of one day and promotion."""
-
-    day: date
-    promotion: str | None
-    placed: Tally
-    confirmed: Tally
-    cancelled: Tally
 
 
 def fact_of(event: Mapping[str, Any]) -> Fact | None:
@@ -91,17 +97,13 @@ def fact_of(event: Mapping[str, Any]) -> Fact | None:
     confirmed, because it was never a sale.
 
     Args:
-        event: an EventBridge event, with Decimals.
-
-    Raises:
-        Exception: of any type, if the event does not follow the contract. DynamoDB would reject its values, and the
-            other facts in the same transaction with them.
+        event: an EventBridge event, with Decimals. If it does not follow the contract, any exception can be raised:
+            DynamoDB would reject its values, and the other facts in the same transaction with them.
     """
     kind = KINDS.get(event["detail-type"])
     if kind is None:
         return None
-    detail = event["detail"]
-    metadata = detail["metadata"]
+    detail, metadata = event["detail"], event["detail"]["metadata"]
     promotion = _text(metadata["promotionCode"]) if "promotionCode" in metadata else None
     if kind is Kind.PLACED and promotion is None:
         return None
@@ -160,69 +162,35 @@ def months(first: date, last: date) -> Iterator[str]:
         yield f"{number // 12:04}-{number % 12 + 1:02}"
 
 
-@dataclass(frozen=True)
-class Sales:
-    """Confirmed orders, and those of them that were cancelled."""
-
-    confirmed: Tally
-    cancelled: Tally
-
-    @property
-    def net(self) -> Tally:
-        """Confirmed minus cancelled."""
-        return self.confirmed - self.cancelled
-
-
-def total(figures: Iterable[Figures]) -> Sales:
-    """Returns the sales of all days and promotions together."""
-    entries = list(figures)
-    return Sales(
-        sum((entry.confirmed for entry in entries), Tally()),
-        sum((entry.cancelled for entry in entries), Tally()),
-    )
-
-
-def by_promotion(figures: Iterable[Figures]) -> dict[str, Mapping[Kind, Tally]]:
-    """Returns the sums of each promotion code, by kind, sorted by code."""
-    sums: dict[str, dict[Kind, Tally]] = defaultdict(lambda: dict.fromkeys(Kind, Tally()))
+def by_promotion(figures: Iterable[Figures]) -> dict[str, Sales]:
+    """Returns the sums of each promotion code, sorted by code."""
+    sums: dict[str, Sales] = defaultdict(Sales)
     for entry in figures:
         if entry.promotion is not None:
-            for kind in Kind:
-                sums[entry.promotion][kind] += getattr(entry, kind)
+            sums[entry.promotion] += entry
     return dict(sorted(sums.items()))
-
-
-def report_subject(day: date) -> str:
-    """Returns the subject of a day's report."""
-    return f"Sales report {day}"
 
 
 def report_text(day: date, figures: Iterable[Figures]) -> str:
     """Returns the text of a day's report. It contains no personal data."""
     entries = list(figures)
-    sales = total(entries)
-    promotions = [
-        f"  {code}: {', '.join(f'{tally.orders} {kind}' for kind, tally in tallies.items())}, net "
-        f"{_money(Sales(tallies[Kind.CONFIRMED], tallies[Kind.CANCELLED]).net)}"
-        for code, tallies in by_promotion(entries).items()
-    ]
-    return "\n".join(
-        (
-            f"Sales of {day}, in UTC",
-            "",
-            f"Confirmed: {_line(sales.confirmed)}",
-            f"Cancelled: {_line(sales.cancelled)}",
-            f"Net:       {_line(sales.net)}",
-            "",
-            "Promotions:",
-            *(promotions or ["  none"]),
-        )
-    )
+    total = sum(entries, Sales())
+    promotions = "\n".join(f"  {code}: {_by_kind(sales)}" for code, sales in by_promotion(entries).items())
+    return f"""\
+Sales of {day}, in UTC
+
+Confirmed: {_line(total.confirmed)}
+Cancelled: {_line(total.cancelled)}
+Net:       {_line(total.net)}
+
+Promotions:
+{promotions or "  none"}"""
+
+
+def _by_kind(sales: Sales) -> str:
+    numbers = f"{sales.placed.orders} placed, {sales.confirmed.orders} confirmed, {sales.cancelled.orders} cancelled"
+    return f"{numbers}, net {sales.net.revenue:,.2f}"
 
 
 def _line(tally: Tally) -> str:
-    return f"{tally.orders} orders, {tally.items} pieces, {_money(tally)}"
-
-
-def _money(tally: Tally) -> str:
-    return f"{tally.revenue:,.2f}"
+    return f"{tally.orders} orders, {tally.items} pieces, {tally.revenue:,.2f}"

@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from analytics.domain import report_subject, report_text
+from analytics.domain import report_text
 from analytics.repository import Analytics
 from orderflow.idempotency import idempotency_config, persistence_layer
 from orderflow.observability import logger, metrics, tracer
@@ -39,10 +39,8 @@ idempotency = idempotency_config()
 )
 def report_once(*, day: date) -> None:
     """Publishes the report of a day, unless it was published before."""
-    figures = analytics.figures(day, day)
-    sns.publish(
-        TopicArn=settings.sales_report_topic_arn, Subject=report_subject(day), Message=report_text(day, figures)
-    )
+    text = report_text(day, analytics.figures(day, day))
+    sns.publish(TopicArn=settings.sales_report_topic_arn, Subject=f"Sales report {day}", Message=text)
     logger.info("sales reported")
     metrics.add_metric(name="SalesReports", unit=MetricUnit.Count, value=1)
 
@@ -53,17 +51,11 @@ def report_once(*, day: date) -> None:
 def handler(event: Mapping[str, str], context: LambdaContext) -> None:
     """Reports the sales of the day before the scheduled time.
 
-    Args:
-        event: the schedule's input. Its `scheduledTime` is the same in a retry and in a redrive, so these report the
-            same day.
-        context: the Lambda context.
-
-    Raises:
-        IdempotencyAlreadyInProgressError: another invocation is reporting the day, or stopped while it did. Lambda
-            retries this invocation.
+    The schedule's input contains the same `scheduledTime` in a retry and in a redrive, so these report the same day.
+    IdempotencyAlreadyInProgressError means that another invocation is reporting the day, or stopped while it did.
+    Lambda retries this invocation.
     """
     idempotency.register_lambda_context(context)
-    scheduled = datetime.fromisoformat(event["scheduledTime"]).astimezone(UTC)
-    day = scheduled.date() - timedelta(days=1)
+    day = datetime.fromisoformat(event["scheduledTime"]).astimezone(UTC).date() - timedelta(days=1)
     logger.append_keys(day=day.isoformat())
     report_once(day=day)

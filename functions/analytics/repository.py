@@ -1,6 +1,6 @@
 """Stores facts and counters in DynamoDB: a fact and its counter change in the same transaction."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -21,37 +21,21 @@ class NotCounted(Exception):
 
 
 class Analytics:
-    """The analytics table.
+    """The analytics table."""
 
-    Args:
-        pause: waits before the next attempt; it receives the number of failed attempts.
-    """
-
-    def __init__(
-        self, dynamodb: "DynamoDBServiceResource", table: str, pause: Callable[[int], None] = pause_after
-    ) -> None:
+    def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
         self._client = dynamodb.meta.client
         self._table = table
-        self._pause = pause
 
     def count(self, facts: Sequence[Fact], now: datetime) -> int:
         """Counts the facts that have not been counted before, in one transaction, and returns how many these are.
 
         Args:
             facts: of different events, and within the limits of a transaction (`analytics.domain.chunks`).
-            now: the time of counting.
 
         Raises:
             NotCounted: it is safe to count the same facts again.
         """
-        try:
-            return self._count(facts, now)
-        except ClientError as error:
-            raise NotCounted(error.response["Error"]["Code"]) from error
-        except BotoCoreError as error:
-            raise NotCounted(type(error).__name__) from error
-
-    def _count(self, facts: Sequence[Fact], now: datetime) -> int:
         failures = 0
         while facts:
             try:
@@ -67,22 +51,18 @@ class Analytics:
                 failures += 1
                 if failures == ATTEMPTS or not is_retryable(codes):
                     raise NotCounted(", ".join(sorted(set(codes) - {NO_ERROR}))) from error
-                self._pause(failures)
+                pause_after(failures)
+            except ClientError as error:
+                raise NotCounted(error.response["Error"]["Code"]) from error
+            except BotoCoreError as error:
+                raise NotCounted(type(error).__name__) from error
         return 0
 
     def _writes(self, facts: Sequence[Fact], now: datetime) -> list[Any]:
         """Returns the writes of a transaction: the facts, in the same order, and then the counters."""
-        puts: list[Any] = [
-            {
-                "Put": {
-                    "TableName": self._table,
-                    "Item": _fact_item(fact, now),
-                    "ConditionExpression": "attribute_not_exists(pk)",
-                }
-            }
-            for fact in facts
-        ]
-        return puts + [{"Update": self._update(*sums)} for sums in sum_by_counter(facts).items()]
+        is_new = {"TableName": self._table, "ConditionExpression": "attribute_not_exists(pk)"}
+        puts = [{"Put": {**is_new, "Item": _fact_item(fact, now)}} for fact in facts]
+        return [*puts, *({"Update": self._update(*sums)} for sums in sum_by_counter(facts).items())]
 
     def _update(self, counter: Counter, sums: Mapping[Kind, Tally]) -> dict[str, Any]:
         values = {
@@ -91,7 +71,7 @@ class Analytics:
         day, promotion = counter
         return {
             "TableName": self._table,
-            "Key": {"pk": _month_key(day.isoformat()[:7]), "sk": f"{day}#{promotion or ''}"},
+            "Key": {"pk": f"SALES#{day.isoformat()[:7]}", "sk": f"{day}#{promotion or ''}"},
             "UpdateExpression": "ADD " + ", ".join(f"{name} :{name}" for name in values),
             "ExpressionAttributeValues": {f":{name}": value for name, value in values.items()},
         }
@@ -101,31 +81,21 @@ class Analytics:
         between = Key("sk").between(f"{first}#", f"{last}$")  # "$" is the character after "#"
         pages = self._client.get_paginator("query")
         for month in months(first, last):
-            condition: Any = Key("pk").eq(_month_key(month)) & between
+            condition: Any = Key("pk").eq(f"SALES#{month}") & between
             for page in pages.paginate(TableName=self._table, KeyConditionExpression=condition):
                 yield from map(_figures, page["Items"])
 
 
-def _month_key(month: str) -> str:
-    return f"SALES#{month}"
-
-
 def _fact_item(fact: Fact, now: datetime) -> dict[str, Any]:
-    promotion = {} if fact.promotion is None else {"promotion": fact.promotion}
-    return {
-        "pk": f"FACT#{fact.event_id}",
-        "sk": "FACT",
-        "day": fact.day.isoformat(),
-        **promotion,
-        "kind": fact.kind.value,
-        **vars(fact.tally),
-        "countedAt": timestamp(now),
-    }
+    promotion = {"promotion": fact.promotion} if fact.promotion else {}
+    counted = {"day": fact.day.isoformat(), **promotion, "kind": fact.kind.value, **vars(fact.tally)}
+    return {"pk": f"FACT#{fact.event_id}", "sk": "FACT", **counted, "countedAt": timestamp(now)}
 
 
 def _figures(item: Mapping[str, Any]) -> Figures:
     day, _, promotion = item["sk"].partition("#")
-    return Figures(date.fromisoformat(day), promotion or None, **{kind.value: _tally(item, kind) for kind in Kind})
+    sales = {kind.value: _tally(item, kind) for kind in Kind}
+    return Figures(day=date.fromisoformat(day), promotion=promotion or None, **sales)
 
 
 def _tally(item: Mapping[str, Any], kind: Kind) -> Tally:

@@ -11,13 +11,7 @@ from orderflow.observability import logger, metrics
 
 
 def count_facts(facts: Collection[Fact], analytics: Analytics, now: datetime) -> set[str]:
-    """Counts facts, and returns the event ids of those that could not be counted.
-
-    Args:
-        facts: several can be of the same event.
-        analytics: the repository.
-        now: the time of counting.
-    """
+    """Counts facts, several of which can be of one event, and returns the ids of the events that were not counted."""
     counted = 0
     failed: set[str] = set()
     for chunk in chunks({fact.event_id: fact for fact in facts}.values()):

@@ -1,10 +1,6 @@
-"""The rules of the back office: the days of a report, which figures are sales, and why a request is refused."""
+"""The rules of the back office: the days of a report, and why a request is refused."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date
-
-from analytics.domain import Figures
 
 MAX_DAYS = 366
 DEFAULT_DAYS = 7
@@ -38,25 +34,8 @@ class StaleCount(RefusedRequest):
     """The stock has changed since it was counted."""
 
 
-@dataclass(frozen=True)
-class DateRange:
-    """The days from `first` to `last`, both included."""
-
-    first: date
-    last: date
-
-
-def date_range(first: str | None, last: str | None, today: date) -> DateRange:
-    """Returns the days of a report.
-
-    Args:
-        first: `from`, as `2026-11-21`. The default is six days before `last`.
-        last: `to`, as `2026-11-21`. The default is today.
-        today: in UTC.
-
-    Raises:
-        MalformedRange: a day is not a date, `from` is after `to`, or the range has more than MAX_DAYS days.
-    """
+def date_range(first: str | None, last: str | None, today: date) -> tuple[date, date]:
+    """Returns the first and last day of a report, or raises MalformedRange. By default, it has seven days to today."""
     end = today if last is None else _day("to", last)
     # No date is earlier than day 1 of year 1
     begin = date.fromordinal(max(end.toordinal() - DEFAULT_DAYS + 1, 1)) if first is None else _day("from", first)
@@ -64,7 +43,7 @@ def date_range(first: str | None, last: str | None, today: date) -> DateRange:
         raise MalformedRange(f"from {begin} is after to {end}")
     if (end - begin).days >= MAX_DAYS:
         raise MalformedRange(f"from {begin} to {end} is more than {MAX_DAYS} days")
-    return DateRange(begin, end)
+    return begin, end
 
 
 def _day(name: str, text: str) -> date:
@@ -75,8 +54,3 @@ def _day(name: str, text: str) -> date:
     if day.isoformat() != text:  # fromisoformat also reads 20261121 and 2026-W47-6
         raise MalformedRange(f"{name} is not written as 2026-11-21")
     return day
-
-
-def sales(figures: Iterable[Figures]) -> list[Figures]:
-    """Returns the figures with confirmed or cancelled orders. Orders that were only placed are not sales."""
-    return [entry for entry in figures if entry.confirmed.orders or entry.cancelled.orders]

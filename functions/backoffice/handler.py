@@ -16,38 +16,13 @@ from botocore.config import Config
 from pydantic.json_schema import SkipJsonSchema
 
 from analytics.repository import Analytics
-from backoffice import domain, service
-from backoffice.domain import RefusedRequest, date_range
-from backoffice.models import (
-    FailedEventResponse,
-    FailedEventsResponse,
-    PromotionsResponse,
-    RedriveAllResponse,
-    RedriveRequest,
-    RedriveResponse,
-    SalesResponse,
-    SetStockRequest,
-    StockResponse,
-)
+from backoffice import domain, models, service
 from dlq_processor.domain import FailedEventStatus
 from dlq_processor.lambda_invoke import CLIENT, Redriver
 from dlq_processor.repository import FailedEvents, is_position
 from inventory.repository import Inventory
+from orderflow import http_api
 from orderflow.auth import caller_of
-from orderflow.http_api import (
-    BODY,
-    DEFAULT_LIMIT,
-    ID_TOKEN,
-    PAGE,
-    SIGNED_IN,
-    Cursor,
-    Limit,
-    Problem,
-    answer,
-    documented,
-    new_app,
-    refuse,
-)
 from orderflow.observability import logger, metrics, tracer
 from orderflow.pagination import decode_cursor, encode_cursor
 from orderflow.settings import from_environment
@@ -78,10 +53,9 @@ products = Products(dynamodb, settings.products_table)
 inventory = Inventory(dynamodb, settings.inventory_table)
 lambda_client = boto3.client("lambda", config=CLIENT.merge(Config(read_timeout=CONSUMER_SECONDS)))
 redriver = Redriver(lambda_client, settings.stack_name)
-app = new_app()
-STAFF_ONLY = (SIGNED_IN, "403 staff-only")
+app = http_api.new_app()
 
-PROBLEMS: dict[type[RefusedRequest], tuple[HTTPStatus, str]] = {
+PROBLEMS: dict[type[domain.RefusedRequest], tuple[HTTPStatus, str]] = {
     domain.MalformedRange: (HTTPStatus.BAD_REQUEST, "malformed-range"),
     domain.UnknownFailedEvent: (HTTPStatus.NOT_FOUND, "failed-event-not-found"),
     domain.AlreadyResolved: (HTTPStatus.CONFLICT, "already-resolved"),
@@ -105,68 +79,62 @@ LastDay = Annotated[
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Handles one HTTP request (payload format 2.0)."""
-    return answer(app, event, context, staff_only)
+    return http_api.answer(app, event, context, staff_only)
 
 
 def staff_only(request: APIGatewayProxyEventV2) -> None:
     """Rejects callers who are not staff. Adds the staff member's id to the logs."""
     caller = caller_of(request)
     if not caller.is_staff:
-        raise Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
+        raise http_api.Problem(HTTPStatus.FORBIDDEN, "staff-only", "this needs a user of the group staff")
     logger.append_keys(staff_id=caller.subject)
 
 
-@app.exception_handler(RefusedRequest)  # type: ignore[untyped-decorator]
-def on_refused_request(error: RefusedRequest) -> Response[str]:
+@app.exception_handler(domain.RefusedRequest)  # type: ignore[untyped-decorator]
+def on_refused_request(error: domain.RefusedRequest) -> Response[str]:
     """Returns the problem of a refused request."""
     status, slug = PROBLEMS[type(error)]
-    return refuse(Problem(status, slug, str(error)))
+    return http_api.refuse(http_api.Problem(status, slug, str(error)))
 
 
-@app.get(
-    "/admin/sales",
-    responses=documented(HTTPStatus.OK, "The sales of the days.", *STAFF_ONLY, "400 malformed-range"),
-    security=ID_TOKEN,
-)
-def get_sales(first: FirstDay = None, last: LastDay = None) -> SalesResponse:
+def for_staff(description: str, *problems: str) -> dict[str, Any]:
+    """Returns the documentation of a route for staff: the description of a success, and the problems."""
+    responses = http_api.documented(HTTPStatus.OK, description, http_api.SIGNED_IN, "403 staff-only", *problems)
+    return {"responses": responses, "security": http_api.ID_TOKEN}
+
+
+NO_FAILED_EVENT = ("404 no-such-route", "404 failed-event-not-found", "409 already-resolved")
+NO_PRODUCT = ("404 no-such-route", "404 product-not-found")
+
+
+@app.get("/admin/sales", **for_staff("The sales of the days.", "400 malformed-range"))
+def get_sales(first: FirstDay = None, last: LastDay = None) -> models.SalesResponse:
     """Returns confirmed and cancelled orders, per day and promotion code."""
-    return service.sales_by_day(analytics, date_range(first, last, _now().date()))
+    return service.sales_by_day(analytics, *domain.date_range(first, last, _now().date()))
 
 
-@app.get(
-    "/admin/promotions",
-    responses=documented(HTTPStatus.OK, "The orders by promotion code.", *STAFF_ONLY, "400 malformed-range"),
-    security=ID_TOKEN,
-)
-def get_promotions(first: FirstDay = None, last: LastDay = None) -> PromotionsResponse:
+@app.get("/admin/promotions", **for_staff("The orders by promotion code.", "400 malformed-range"))
+def get_promotions(first: FirstDay = None, last: LastDay = None) -> models.PromotionsResponse:
     """Returns placed, confirmed and cancelled orders, by promotion code."""
-    return service.sales_by_promotion(analytics, date_range(first, last, _now().date()))
+    return service.sales_by_promotion(analytics, *domain.date_range(first, last, _now().date()))
 
 
-@app.get(
-    "/admin/failed-events",
-    responses=documented(HTTPStatus.OK, "A page of failed events.", *STAFF_ONLY, *PAGE, "400 malformed-status"),
-    security=ID_TOKEN,
-)
+@app.get("/admin/failed-events", **for_staff("A page of failed events.", *http_api.PAGE, "400 malformed-status"))
 def list_failed_events(
     status: Annotated[FailedEventStatus | SkipJsonSchema[None], Query()] = None,
     consumer: Annotated[str | SkipJsonSchema[None], Query(description="Such as `email` or `inventory`.")] = None,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> FailedEventsResponse:
+    limit: http_api.Limit = http_api.DEFAULT_LIMIT,
+    cursor: http_api.Cursor = None,
+) -> models.FailedEventsResponse:
     """Lists failed events, newest first within a status."""
     of_list = ("failed-events", status or "", consumer or "")
     page = failed_events.page(status, consumer, limit, decode_cursor(cursor, of_list, is_position, _now()))
     next_cursor = encode_cursor(page.last, of_list, _now())
-    return FailedEventsResponse.model_validate({"items": page.items, "next_cursor": next_cursor})
+    return models.FailedEventsResponse.model_validate({"items": page.items, "next_cursor": next_cursor})
 
 
-@app.post(
-    "/admin/failed-events/redrive",
-    responses=documented(HTTPStatus.OK, "The number of events by outcome.", *STAFF_ONLY, *BODY),
-    security=ID_TOKEN,
-)
-def redrive_failed_events(request: RedriveRequest) -> RedriveAllResponse:
+@app.post("/admin/failed-events/redrive", **for_staff("The number of events by outcome.", *http_api.BODY))
+def redrive_failed_events(request: models.RedriveRequest) -> models.RedriveAllResponse:
     """Redrives all matching failed events, or as many as time permits."""
     return service.redrive_all(failed_events, redriver, request, _has_time, _now)
 
@@ -177,65 +145,30 @@ def _has_time() -> bool:
 
 @app.post(
     "/admin/failed-events/<failure_id>/redrive",
-    responses=documented(
-        HTTPStatus.OK,
-        "The failed event after its redrive.",
-        *STAFF_ONLY,
-        "404 no-such-route",
-        "404 failed-event-not-found",
-        "409 already-resolved",
-        "409 not-redrivable",
-    ),
-    security=ID_TOKEN,
+    **for_staff("The failed event after its redrive.", *NO_FAILED_EVENT, "409 not-redrivable"),
 )
-def redrive_failed_event(failure_id: str) -> RedriveResponse:
+def redrive_failed_event(failure_id: str) -> models.RedriveResponse:
     """Redrives a failed event to its consumer."""
     return service.redrive(failed_events, redriver, unquote(failure_id), _now)
 
 
-@app.post(
-    "/admin/failed-events/<failure_id>/park",
-    responses=documented(
-        HTTPStatus.OK,
-        "The parked event.",
-        *STAFF_ONLY,
-        "404 no-such-route",
-        "404 failed-event-not-found",
-        "409 already-resolved",
-        "409 busy",
-    ),
-    security=ID_TOKEN,
-)
-def park_failed_event(failure_id: str) -> FailedEventResponse:
+@app.post("/admin/failed-events/<failure_id>/park", **for_staff("The parked event.", *NO_FAILED_EVENT, "409 busy"))
+def park_failed_event(failure_id: str) -> models.FailedEventResponse:
     """Parks a failed event. Parking it again changes nothing."""
     return service.park(failed_events, unquote(failure_id))
 
 
-@app.get(
-    "/admin/products/<product_id>/stock",
-    responses=documented(HTTPStatus.OK, "The stock.", *STAFF_ONLY, "404 no-such-route", "404 product-not-found"),
-    security=ID_TOKEN,
-)
-def get_stock(product_id: str) -> StockResponse:
+@app.get("/admin/products/<product_id>/stock", **for_staff("The stock.", *NO_PRODUCT))
+def get_stock(product_id: str) -> models.StockResponse:
     """Returns the stock of a product, with its last changes by staff."""
     return service.read_stock(products, inventory, product_id)
 
 
 @app.put(
     "/admin/products/<product_id>/stock",
-    responses=documented(
-        HTTPStatus.OK,
-        "The stock after the change.",
-        *STAFF_ONLY,
-        *BODY,
-        "404 no-such-route",
-        "404 product-not-found",
-        "409 stock-changed",
-        "409 busy",
-    ),
-    security=ID_TOKEN,
+    **for_staff("The stock after the change.", *http_api.BODY, *NO_PRODUCT, "409 stock-changed", "409 busy"),
 )
-def set_stock(product_id: str, request: SetStockRequest) -> StockResponse:
+def set_stock(product_id: str, request: models.SetStockRequest) -> models.StockResponse:
     """Sets the available pieces of a product, unless its stock has changed since they were counted."""
     staff_id = caller_of(app.current_event).subject
     return service.set_stock(products, inventory, product_id, request, staff_id, _now())

@@ -41,9 +41,7 @@ class SetStockRequest(RequestModel):
 class ResponseModel(BaseModel):
     """A response body: fields in camelCase, read from the attributes of a dataclass."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, defer_build=True, frozen=True, from_attributes=True, populate_by_name=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, defer_build=True, from_attributes=True, populate_by_name=True)
 
 
 Money = Annotated[
@@ -51,13 +49,10 @@ Money = Annotated[
     PlainSerializer(json_number, when_used="json"),
     WithJsonSchema({"description": "Money, with at most two decimals.", "type": "number"}),
 ]
+OptionalText = str | SkipJsonSchema[None]
 Number = Annotated[int, Field(ge=0)]
 Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-Day = Annotated[
-    date,
-    PlainSerializer(date.isoformat),
-    WithJsonSchema({"description": "In UTC.", "type": "string", "format": "date"}),
-]
+Day = Annotated[date, Field(description="In UTC.")]
 
 
 class TallyResponse(ResponseModel):
@@ -80,7 +75,7 @@ class DaySales(ResponseModel):
     """The sales of one day under one promotion code, or without one."""
 
     day: Day
-    promotion: Annotated[str | SkipJsonSchema[None], Field(serialization_alias="promotionCode")] = None
+    promotion: Annotated[OptionalText, Field(serialization_alias="promotionCode")] = None
     confirmed: TallyResponse
     cancelled: TallyResponse
 
@@ -125,12 +120,10 @@ class FailedEventResponse(ResponseModel):
     last_failed_at: Timestamp
     failures: Annotated[int, Field(ge=1)]
     attempts: Annotated[Number, Field(description="Automatic retries so far.")]
-    order_id: str | SkipJsonSchema[None] = None
-    detail_type: str | SkipJsonSchema[None] = None
-    correlation_id: str | SkipJsonSchema[None] = None
-    remediation: Annotated[
-        str | SkipJsonSchema[None], Field(description="The command to run if a redrive cannot help.")
-    ] = None
+    order_id: OptionalText = None
+    detail_type: OptionalText = None
+    correlation_id: OptionalText = None
+    remediation: Annotated[OptionalText, Field(description="The command to run if a redrive cannot help.")] = None
     resolved_at: Timestamp | SkipJsonSchema[None] = None
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from orderflow.events import Item, OrderEvent
 
@@ -30,16 +31,7 @@ TEMPLATES = {path.name: Template(path.read_text()) for path in (Path(__file__).p
 
 @dataclass(frozen=True)
 class Mail:
-    """An e-mail, ready to be sent.
-
-    Args:
-        event_id: the event that requires it; at most one e-mail of a kind is sent for an event.
-        kind: a kind of KINDS.
-        to: the recipient, or "" if there is none.
-        subject: one line.
-        text: the body as plain text.
-        html: the body as HTML, with the same content.
-    """
+    """An e-mail, with the same content as plain text and as HTML. `to` is "" if there is no recipient."""
 
     event_id: str
     kind: str
@@ -49,15 +41,8 @@ class Mail:
     html: str
 
 
-@dataclass(frozen=True)
-class Format:
-    """A format of an e-mail's body.
-
-    Args:
-        suffix: the suffix of its templates.
-        escape: escapes a value.
-        line_break: separates the lines of an address.
-    """
+class Format(NamedTuple):
+    """A format of an e-mail's body: the suffix of its templates, how values are escaped, and how lines end."""
 
     suffix: str
     escape: Callable[[str], str]
@@ -78,23 +63,18 @@ def mail_for(event: OrderEvent, sales_email: str) -> Mail:
     order = event.order
     kind, subject = KINDS[event.detail_type]
     subject = subject.format(order_id=event.order_id, total=_money(order["totalAmount"], order["currency"]))
-    return Mail(
-        event_id=event.event_id,
-        kind=kind,
-        to=sales_email if kind == HIGH_VALUE else order["customerEmail"],
-        subject=subject,
-        text=_render(kind, subject, event, TEXT),
-        html=_render(kind, subject, event, HTML),
-    )
+    to = sales_email if kind == HIGH_VALUE else order["customerEmail"]
+    text, html = (_render(kind, subject, event, form) for form in (TEXT, HTML))
+    return Mail(event.event_id, kind, to, subject, text=text, html=html)
 
 
 def _render(kind: str, headline: str, event: OrderEvent, form: Format) -> str:
-    order = event.order
-    currency = order["currency"]
+    order, address = event.order, event.order["shippingAddress"]
+    city = f"{address['city']}, {address['state']} {address['zipCode']}"
     content = TEMPLATES[kind + form.suffix].substitute(
-        lines="".join(_line(item, currency, form) for item in order["items"]),
-        total=form.escape(_money(order["totalAmount"], currency)),
-        address=form.line_break.join(form.escape(line) for line in _address(order["shippingAddress"])),
+        lines="".join(_line(item, order["currency"], form) for item in order["items"]),
+        total=form.escape(_money(order["totalAmount"], order["currency"])),
+        address=form.line_break.join(form.escape(line) for line in (address["street"], city, address["country"])),
         # An unknown reason is left out: the e-mail is sent all the same
         reason=form.escape(REASONS.get(event.reason or "", "")),
     )
@@ -102,16 +82,10 @@ def _render(kind: str, headline: str, event: OrderEvent, form: Format) -> str:
 
 
 def _line(item: Item, currency: str, form: Format) -> str:
-    return TEMPLATES["line" + form.suffix].substitute(
-        quantity=item["quantity"],
-        name=form.escape(item["name"]),
-        price=form.escape(_money(item["price"], currency)),
-        amount=form.escape(_money(item["price"] * item["quantity"], currency)),
-    )
-
-
-def _address(address: Mapping[str, str]) -> list[str]:
-    return [address["street"], f"{address['city']}, {address['state']} {address['zipCode']}", address["country"]]
+    price, amount = _money(item["price"], currency), _money(item["price"] * item["quantity"], currency)
+    values = {"name": item["name"], "quantity": str(item["quantity"]), "price": price, "amount": amount}
+    escaped = {name: form.escape(value) for name, value in values.items()}
+    return TEMPLATES["line" + form.suffix].substitute(escaped)
 
 
 def _money(amount: Decimal, currency: str) -> str:

@@ -60,10 +60,8 @@ def send_once(*, mail: Mail) -> str:
 def handler(event: EventBridgeEvent, context: LambdaContext) -> None:
     """Sends the e-mail for one event: Order Placed, Order Confirmed, Order Rejected or Order Cancelled.
 
-    Raises:
-        NotAccepted: SES failed with an error that a retry can clear.
-        IdempotencyAlreadyInProgressError: another invocation is sending the e-mail, or stopped while it did. Lambda
-            retries this invocation.
+    Lambda retries the invocation after NotAccepted, and after IdempotencyAlreadyInProgressError: another invocation is
+    sending the e-mail, or stopped while it did.
     """
     idempotency.register_lambda_context(context)
     order_event = OrderEvent.from_envelope(event.detail_type, event.detail)

@@ -9,30 +9,27 @@ from customer_email.domain import Mail
 
 if TYPE_CHECKING:
     from mypy_boto3_sesv2.client import SESV2Client
-    from mypy_boto3_sesv2.type_defs import ContentTypeDef
+    from mypy_boto3_sesv2.type_defs import BodyTypeDef, ContentTypeDef
 
 CLIENT = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
 """One attempt: SendEmail has no idempotency token, so the SDK could send an e-mail twice if a response is lost. Lambda
 retries the invocation instead."""
 
-PERMANENT_ERRORS = frozenset(
-    {
-        "AccountSuspendedException",
-        "BadRequestException",
-        "MailFromDomainNotVerifiedException",
-        "MessageRejected",
-        "NotFoundException",
-    }
+PERMANENT_ERRORS = (
+    "AccountSuspendedException",
+    "BadRequestException",
+    "MailFromDomainNotVerifiedException",
+    "MessageRejected",
+    "NotFoundException",
 )
 """Error codes of SendEmail that a retry cannot clear (SES API v2 reference). SendingPausedException is not one of them:
 sending can resume while Lambda retries."""
 
 
 class Rejected(Exception):
-    """SES rejected the e-mail permanently.
+    """SES rejected the e-mail permanently. The text is SES's error code.
 
     Attributes:
-        code: SES's error code, which is also the exception's text.
         reason: SES's error message. It can contain addresses, so it must not be logged.
     """
 
@@ -47,11 +44,9 @@ class NotAccepted(Exception):
 
 
 class Mailer:
-    """Sends e-mails from one address.
+    """Sends e-mails from one address, by a client made with CLIENT.
 
     Args:
-        ses: a client made with CLIENT.
-        sender: the From address.
         configuration_set: publishes the sending events, such as bounces.
     """
 
@@ -61,22 +56,13 @@ class Mailer:
         self._configuration_set = configuration_set
 
     def send(self, mail: Mail) -> str:
-        """Sends an e-mail and returns SES's message id.
-
-        Raises:
-            Rejected: permanently.
-            NotAccepted: a retry can succeed.
-        """
+        """Sends an e-mail and returns SES's message id, or raises Rejected or NotAccepted."""
+        body: BodyTypeDef = {"Text": _utf8(mail.text), "Html": _utf8(mail.html)}
         try:
             response = self._ses.send_email(
                 FromEmailAddress=self._sender,
                 Destination={"ToAddresses": [mail.to]},
-                Content={
-                    "Simple": {
-                        "Subject": _utf8(mail.subject),
-                        "Body": {"Text": _utf8(mail.text), "Html": _utf8(mail.html)},
-                    }
-                },
+                Content={"Simple": {"Subject": _utf8(mail.subject), "Body": body}},
                 ConfigurationSetName=self._configuration_set,
                 EmailTags=[{"Name": "kind", "Value": mail.kind}, {"Name": "event_id", "Value": mail.event_id}],
             )

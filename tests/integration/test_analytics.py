@@ -120,7 +120,7 @@ def refuse(counting: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         pauses: list[int] = []
         client = Refusing(counting.analytics._client, list(errors), written=written)
         monkeypatch.setattr(counting.analytics, "_client", client)
-        monkeypatch.setattr(counting.analytics, "_pause", pauses.append)
+        monkeypatch.setattr(repository, "pause_after", pauses.append)
         return pauses
 
     return refusing
@@ -152,9 +152,9 @@ def test_orders_are_counted_by_day_promotion_and_outcome(counting: ModuleType, d
     ]
     assert deliver(counting, map(message, events)) == []
     assert list(counting.analytics.figures(day, day + timedelta(days=1))) == [
-        Figures(day, None, placed=NONE, confirmed=tally(2, 5), cancelled=tally(1, 4)),
-        Figures(day, "SPRING10", placed=tally(2, 5), confirmed=tally(1, 2), cancelled=NONE),
-        Figures(day + timedelta(days=1), "SPRING10", placed=NONE, confirmed=tally(1, 3), cancelled=NONE),
+        Figures(day=day, promotion=None, placed=NONE, confirmed=tally(2, 5), cancelled=tally(1, 4)),
+        Figures(day=day, promotion="SPRING10", placed=tally(2, 5), confirmed=tally(1, 2), cancelled=NONE),
+        Figures(day=day + timedelta(days=1), promotion="SPRING10", placed=NONE, confirmed=tally(1, 3), cancelled=NONE),
     ]
 
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from analytics.domain import Figures, Tally
 from analytics.repository import Analytics
-from backoffice.domain import MAX_DAYS, DateRange, MalformedRange, date_range, sales
+from backoffice.domain import MAX_DAYS, MalformedRange, date_range
 from backoffice.models import MAX_AVAILABLE, RedriveRequest, SetStockRequest
-from backoffice.service import sales_by_promotion
+from backoffice.service import sales_by_day, sales_by_promotion
 
 TODAY = date(2026, 11, 21)
 NONE = Tally()
@@ -27,11 +27,11 @@ tallies = st.builds(Tally, st.integers(0, 50), st.integers(0, 500), st.decimals(
 many_figures = st.lists(
     st.builds(
         Figures,
-        st.dates(date(2026, 11, 1), date(2026, 11, 5)),
-        st.sampled_from([None, "SPRING10", "AUTUMN5"]),
         tallies,
         tallies,
         tallies,
+        day=st.dates(date(2026, 11, 1), date(2026, 11, 5)),
+        promotion=st.sampled_from([None, "SPRING10", "AUTUMN5"]),
     ),
     max_size=10,
 )
@@ -40,15 +40,17 @@ many_figures = st.lists(
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
     [
-        (None, None, DateRange(date(2026, 11, 15), TODAY)),
-        (None, "2026-03-03", DateRange(date(2026, 2, 25), date(2026, 3, 3))),
-        ("2026-11-20", None, DateRange(date(2026, 11, 20), TODAY)),
-        ("2026-11-21", "2026-11-21", DateRange(TODAY, TODAY)),
-        ("2024-01-01", "2024-12-31", DateRange(date(2024, 1, 1), date(2024, 12, 31))),
-        (None, "0001-01-02", DateRange(date(1, 1, 1), date(1, 1, 2))),
+        (None, None, (date(2026, 11, 15), TODAY)),
+        (None, "2026-03-03", (date(2026, 2, 25), date(2026, 3, 3))),
+        ("2026-11-20", None, (date(2026, 11, 20), TODAY)),
+        ("2026-11-21", "2026-11-21", (TODAY, TODAY)),
+        ("2024-01-01", "2024-12-31", (date(2024, 1, 1), date(2024, 12, 31))),
+        (None, "0001-01-02", (date(1, 1, 1), date(1, 1, 2))),
     ],
 )
-def test_a_range_is_the_given_days_or_the_last_seven(first: str | None, last: str | None, expected: DateRange) -> None:
+def test_a_range_is_the_given_days_or_the_last_seven(
+    first: str | None, last: str | None, expected: tuple[date, date]
+) -> None:
     assert date_range(first, last, TODAY) == expected
 
 
@@ -70,15 +72,6 @@ def test_an_invalid_range_is_refused_with_the_reason(first: str | None, last: st
         date_range(first, last, TODAY)
 
 
-def test_only_days_with_confirmed_or_cancelled_orders_have_sales() -> None:
-    first, second, third = date(2026, 11, 1), date(2026, 11, 2), date(2026, 11, 3)
-    confirmed = Figures(first, "SPRING10", tally(2, 9, "90.00"), tally(2, 5, "50.50"), tally(1, 2, "20.25"))
-    placed = Figures(second, "SPRING10", tally(4, 4, "40.00"), NONE, NONE)
-    cancelled = Figures(third, None, NONE, NONE, tally(1, 1, "9.99"))
-
-    assert sales([confirmed, placed, cancelled]) == [confirmed, cancelled]
-
-
 class FakeAnalytics(Analytics):
     """An analytics table with given figures."""
 
@@ -89,9 +82,19 @@ class FakeAnalytics(Analytics):
         return iter(self._figures)
 
 
+def test_only_days_with_confirmed_or_cancelled_orders_have_sales() -> None:
+    confirmed = Figures(confirmed=tally(2, 5, "50.50"), day=date(2026, 11, 1), promotion="SPRING10")
+    placed = Figures(placed=tally(4, 4, "40.00"), day=date(2026, 11, 2), promotion="SPRING10")
+    cancelled = Figures(cancelled=tally(1, 1, "9.99"), day=date(2026, 11, 3), promotion=None)
+
+    report = sales_by_day(FakeAnalytics([confirmed, placed, cancelled]), TODAY, TODAY)
+
+    assert [entry.day for entry in report.items] == [confirmed.day, cancelled.day]
+
+
 @given(many_figures)
 def test_promotions_are_sorted_and_count_every_order_with_a_code_once(figures: list[Figures]) -> None:
-    report = sales_by_promotion(FakeAnalytics(figures), DateRange(TODAY, TODAY))
+    report = sales_by_promotion(FakeAnalytics(figures), TODAY, TODAY)
 
     codes = [entry.promotion_code for entry in report.items]
     assert codes == sorted({entry.promotion for entry in figures if entry.promotion})
