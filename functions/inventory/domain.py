@@ -81,7 +81,7 @@ def refuse(order: OrderContent, shortages: Sequence[Shortage], cause: Cause, now
 def release(reservation: Reservation | None, order: OrderContent, cause: Cause, now: datetime) -> StoredEvent | None:
     """Returns the event that releases a cancelled order's reservation, or None if the reservation holds no stock."""
     if reservation is None:
-        # The cancellation arrived before the order. A release of nothing prevents that the order reserves stock later.
+        # The cancellation arrived before the order. A release of nothing keeps the order from reserving stock later.
         return new_event(RELEASED, {"order": order, "released": []}, cause, now)
     if reservation.status is not ReservationStatus.RESERVED:
         return None

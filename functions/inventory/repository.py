@@ -5,18 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inventory.domain import Reservation, Shortage, apply, fold
-from orderflow.dynamodb import (
-    ATTEMPTS,
-    CONDITION_FAILED,
-    NO_ERROR,
-    ConcurrentUpdate,
-    deserialize,
-    is_retryable,
-    load_decide_save,
-    pause_after,
-    read_batch,
-    reason_codes,
-)
+from orderflow import dynamodb
 from orderflow.event_store import EventStore
 from orderflow.events import StoredEvent
 
@@ -91,11 +80,11 @@ class TransactionRejected(Exception):
 class Inventory:
     """The inventory table."""
 
-    def __init__(self, dynamodb: "DynamoDBServiceResource", table: str) -> None:
-        self._client = dynamodb.meta.client
+    def __init__(self, resource: "DynamoDBServiceResource", table: str) -> None:
+        self._client = resource.meta.client
         self._table = table
         self._store = EventStore(self._client, table, "pk")
-        self._pause = pause_after
+        self._pause = dynamodb.pause_after
 
     def load(self, order_id: str) -> Reservation | None:
         """Returns an order's reservation, or None, read strongly consistent."""
@@ -110,7 +99,6 @@ class Inventory:
 
         Raises:
             ConcurrentUpdate: the order has a reservation.
-            Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, for example without `reserved`.
         """
         reservation = fold([event])
@@ -150,8 +138,6 @@ class Inventory:
             The reservation afterwards, and the event that was stored, if any.
 
         Raises:
-            ConcurrentUpdate: the reservation changed at each attempt.
-            Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, or has fewer pieces reserved than the reservation holds.
         """
 
@@ -163,7 +149,7 @@ class Inventory:
             self._store_and_move(released, event, give_back, "reserved >= :n")
             return released
 
-        return load_decide_save(lambda: self.load(order_id), decide, save)
+        return dynamodb.load_decide_save(lambda: self.load(order_id), decide, save)
 
     def _store_and_move(self, reservation: Reservation, event: StoredEvent, update: str, condition: str) -> None:
         """Stores a reservation's event and moves its items between `available` and `reserved`, in one transaction.
@@ -190,7 +176,7 @@ class Inventory:
             self._transact([{"Update": request} for request in (store, *moves)])
         except TransactionRejected as error:
             if key in error.failed_conditions:
-                raise ConcurrentUpdate(f"{key} has changed") from error
+                raise dynamodb.ConcurrentUpdate(f"{key} has changed") from error
             raise
 
     def stock(self, product_id: str) -> Stock:
@@ -204,7 +190,10 @@ class Inventory:
         oldest = max(stock.changes - SHOWN_CHANGES, 0)
         keys = [_change(stock.product_id, number) for number in range(stock.changes, oldest, -1)]
         found = self._read(keys) if keys else {}
-        return [_stock_change(found[key]) for key in keys]
+        return [
+            StockChange(int(row["before"]), int(row["after"]), row["by"], row["note"], row["at"], int(row["version"]))
+            for row in (found[key] for key in keys)
+        ]
 
     def set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
         """Sets the available quantity of a product and stores who changed it, in one transaction.
@@ -273,27 +262,27 @@ class Inventory:
             TransactionRejected: the transaction was cancelled for any other reason, such as a failed condition.
         """
         keys = [(request.get("Key") or request["Item"])["pk"] for write in writes for request in write.values()]
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, dynamodb.ATTEMPTS + 1):
             try:
                 self._client.transact_write_items(TransactItems=writes)
                 return
             except self._client.exceptions.TransactionCanceledException as error:
-                codes, reasons = reason_codes(error), error.response["CancellationReasons"]
-                causes = ", ".join(f"{key}: {code}" for key, code in zip(keys, codes, strict=True) if code != NO_ERROR)
-                if not is_retryable(codes):
+                codes = dict(zip(keys, dynamodb.reason_codes(error), strict=True))
+                causes = ", ".join(f"{key}: {code}" for key, code in codes.items() if code != dynamodb.NO_ERROR)
+                if not dynamodb.is_retryable(codes.values()):
                     failed = {
-                        key: deserialize(reason.get("Item", {}))
-                        for key, code, reason in zip(keys, codes, reasons, strict=True)
-                        if code == CONDITION_FAILED
+                        key: dynamodb.deserialize(reason.get("Item", {}))
+                        for key, reason in zip(keys, error.response["CancellationReasons"], strict=True)
+                        if codes[key] == dynamodb.CONDITION_FAILED
                     }
                     raise TransactionRejected(causes, failed) from error
-                if attempt == ATTEMPTS:
-                    raise Contention(f"{causes}, after {ATTEMPTS} attempts") from error
+                if attempt == dynamodb.ATTEMPTS:
+                    raise Contention(f"{causes}, after {dynamodb.ATTEMPTS} attempts") from error
                 self._pause(attempt)
 
     def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Returns the items that exist, by key, read strongly consistent."""
-        items = read_batch(self._client, self._table, [{"pk": key} for key in keys], consistent=True)
+        items = dynamodb.read_batch(self._client, self._table, [{"pk": key} for key in keys], consistent=True)
         return {str(item["pk"]): item for item in items}
 
 
@@ -307,8 +296,3 @@ def _product(product_id: str) -> str:
 
 def _change(product_id: str, number: int) -> str:
     return f"STOCK_CHANGE#{product_id}#{number}"
-
-
-def _stock_change(item: Mapping[str, Any]) -> StockChange:
-    before, after, version = (int(item[name]) for name in ("before", "after", "version"))
-    return StockChange(before, after, item["by"], item["note"], item["at"], version)
