@@ -30,16 +30,6 @@ class OrderMetadata(TypedDict):
     promotionCode: NotRequired[str]
 
 
-class EventMetadata(OrderMetadata):
-    """The metadata of a published detail: the order's own, and the event's."""
-
-    eventId: str
-    sequence: int
-    correlationId: str
-    causationId: str
-    timestamp: str
-
-
 class OrderContent(TypedDict):
     """The order as it was placed. It never changes, and every event's detail repeats it."""
 
@@ -76,8 +66,6 @@ class StoredEvent:
         event_id: assigned once, when the event is created; consumers deduplicate by it.
         type: the detail-type, such as `Order Placed`.
         time: RFC 3339, UTC.
-        cause: what caused it.
-        data: what changed.
         sequence: its position in the list, from 1; 0 until it is stored.
     """
 
@@ -128,10 +116,9 @@ def folded(
     start: Callable[[StoredEvent], StateT],
     apply: Callable[[StateT, StoredEvent], StateT],
 ) -> StateT:
-    """Returns the state of an aggregate after its events.
+    """Returns the state of an aggregate after all its events.
 
     Args:
-        events: all events of the aggregate, in order.
         start: returns the state after the first event.
         apply: returns the state after one more event.
 
@@ -154,7 +141,7 @@ def compose_detail(item: Mapping[str, Any], event: StoredEvent, *own_fields: str
         own_fields: the fields of the detail that only some types of event have, such as `reason`.
     """
     order: OrderContent = item["events"][0]["data"]["order"]
-    metadata: EventMetadata = {
+    metadata = {
         **order["metadata"],
         "eventId": event.event_id,
         "sequence": event.sequence,
@@ -167,11 +154,7 @@ def compose_detail(item: Mapping[str, Any], event: StoredEvent, *own_fields: str
 
 
 def order_content(detail: Mapping[str, Any]) -> OrderContent:
-    """Returns the order in a published detail: the inverse of `compose_detail`.
-
-    Raises:
-        KeyError: a required field is missing.
-    """
+    """Returns the order in a published detail: the inverse of `compose_detail`."""
     metadata = {name: detail["metadata"][name] for name in OrderMetadata.__annotations__ if name in detail["metadata"]}
     content = {name: detail[name] for name in OrderContent.__annotations__}
     return cast(OrderContent, {**content, "metadata": metadata})
@@ -182,12 +165,11 @@ class OrderEvent:
     """An event about an order, as a consumer receives it from the bus.
 
     Args:
-        detail_type: such as `Order Placed`.
         event_id: unique per event and the same in each redelivery and replay; consumers deduplicate by it.
         sequence: the event's number within its aggregate, from 1.
         correlation_id: the id of the HTTP request that started the flow.
         timestamp: RFC 3339, UTC.
-        order: the order, with money as Decimal.
+        order: with money as Decimal.
         reason: why the order was rejected or cancelled.
     """
 
@@ -201,16 +183,11 @@ class OrderEvent:
 
     @property
     def order_id(self) -> str:
-        """The id of the order."""
         return self.order["orderId"]
 
     @classmethod
     def from_envelope(cls, detail_type: str, detail: Mapping[str, Any]) -> "OrderEvent":
-        """Reads an EventBridge event.
-
-        Args:
-            detail_type: the envelope's `detail-type`.
-            detail: the envelope's `detail`, as JSON was parsed; unknown fields are ignored.
+        """Reads an EventBridge event's `detail-type` and `detail`. Ignores unknown fields.
 
         Raises:
             KeyError: a required field is missing.
