@@ -67,9 +67,7 @@ def load_decide_save(
 
 
 def pause_after(
-    attempt: int,
-    sleep: Callable[[float], None] = time.sleep,
-    jitter: Callable[[float, float], float] = random.uniform,
+    attempt: int, sleep: Callable[[float], None] = time.sleep, jitter: Callable[[float, float], float] = random.uniform
 ) -> None:
     """Waits a random time after an attempt (from 1), so that transactions that conflicted do not conflict again."""
     sleep(jitter(0, PAUSE * attempt))

@@ -48,8 +48,7 @@ class EventStore:
     def load(self, stream_id: str) -> Stream | None:
         """Returns an aggregate by its key, or None if it does not exist. The read is strongly consistent."""
         response = self._client.get_item(TableName=self._table, Key={self._key: stream_id}, ConsistentRead=True)
-        item = response.get("Item")
-        return None if item is None else as_stream(item)
+        return as_stream(response["Item"]) if "Item" in response else None
 
     def append(
         self, stream_id: str, events: Sequence[StoredEvent], expected_version: int, attributes: Mapping[str, Any]

@@ -11,7 +11,7 @@ from orderflow.serialization import timestamp, with_decimals
 
 SCHEMA_VERSION = "1.0"
 
-StateT = TypeVar("StateT")
+State = TypeVar("State")
 
 
 class Item(TypedDict):
@@ -50,7 +50,6 @@ class Cause:
     Args:
         correlation_id: the id of the HTTP request that started the flow.
         causation_id: the eventId or request id that caused this event directly.
-        trace_header: the X-Ray header of the invocation, or None.
     """
 
     correlation_id: str
@@ -112,19 +111,9 @@ class CorruptStream(Exception):
 
 
 def folded(
-    events: Iterable[StoredEvent],
-    start: Callable[[StoredEvent], StateT],
-    apply: Callable[[StateT, StoredEvent], StateT],
-) -> StateT:
-    """Returns the state of an aggregate after all its events.
-
-    Args:
-        start: returns the state after the first event.
-        apply: returns the state after one more event.
-
-    Raises:
-        CorruptStream: there are no events.
-    """
+    events: Iterable[StoredEvent], start: Callable[[StoredEvent], State], apply: Callable[[State, StoredEvent], State]
+) -> State:
+    """Returns the state of an aggregate after all its events: `start` takes the first event, `apply` each later one."""
     following = iter(events)
     first = next(following, None)
     if first is None:
@@ -166,18 +155,14 @@ class OrderEvent:
 
     Args:
         event_id: unique per event and the same in each redelivery and replay; consumers deduplicate by it.
-        sequence: the event's number within its aggregate, from 1.
         correlation_id: the id of the HTTP request that started the flow.
-        timestamp: RFC 3339, UTC.
         order: with money as Decimal.
         reason: why the order was rejected or cancelled.
     """
 
     detail_type: str
     event_id: str
-    sequence: int
     correlation_id: str
-    timestamp: str
     order: OrderContent
     reason: str | None = None
 
@@ -193,13 +178,5 @@ class OrderEvent:
             KeyError: a required field is missing.
         """
         content = with_decimals(detail)
-        metadata = content["metadata"]
-        return cls(
-            detail_type,
-            metadata["eventId"],
-            metadata["sequence"],
-            metadata["correlationId"],
-            metadata["timestamp"],
-            order_content(content),
-            content.get("reason"),
-        )
+        event_id, correlation_id = content["metadata"]["eventId"], content["metadata"]["correlationId"]
+        return cls(detail_type, event_id, correlation_id, order_content(content), content.get("reason"))
