@@ -15,7 +15,7 @@ RELEASED = "Inventory Released"
 
 
 class ReservationStatus(StrEnum):
-    """The status of a reservation."""
+    """The status of a reservation. Only RESERVED holds stock."""
 
     RESERVED = "RESERVED"
     OUT_OF_STOCK = "OUT_OF_STOCK"
@@ -30,7 +30,7 @@ STATUS_AFTER: Mapping[str, ReservationStatus] = {
 
 
 class Shortage(TypedDict):
-    """A product that is out of stock: the quantity that was ordered, and the quantity that is available."""
+    """A product that is out of stock, with the quantity that was ordered and the quantity that is available."""
 
     productId: str
     asked: int
@@ -39,13 +39,7 @@ class Shortage(TypedDict):
 
 @dataclass(frozen=True)
 class Reservation:
-    """The reservation of an order, folded from its events.
-
-    Args:
-        order: the order.
-        status: only RESERVED holds stock.
-        version: the number of its events.
-    """
+    """The reservation of an order, folded from its events. Its version is their number."""
 
     order: OrderContent
     status: ReservationStatus
@@ -68,11 +62,7 @@ def _start(event: StoredEvent) -> Reservation:
 
 
 def apply(reservation: Reservation, event: StoredEvent) -> Reservation:
-    """Returns the reservation after one more event.
-
-    Raises:
-        CorruptStream: the event is not the release of reserved stock.
-    """
+    """Returns the reservation after one more event, which must be the release of reserved stock."""
     if event.type != RELEASED or reservation.status is not ReservationStatus.RESERVED:
         raise CorruptStream(f"{event.type} in state {reservation.status}")
     return replace(reservation, status=ReservationStatus.RELEASED, version=reservation.version + 1)
@@ -89,19 +79,9 @@ def refuse(order: OrderContent, shortages: Sequence[Shortage], cause: Cause, now
 
 
 def release(reservation: Reservation | None, order: OrderContent, cause: Cause, now: datetime) -> StoredEvent | None:
-    """Returns the event that releases a cancelled order's reservation.
-
-    Args:
-        reservation: None if the cancellation arrived before the order.
-        order: the cancelled order.
-        cause: the cancellation.
-        now: an aware time.
-
-    Returns:
-        The release of what was reserved; or, without a reservation, a release of nothing, so that the order cannot
-        reserve when it arrives. None if the reservation holds no stock.
-    """
+    """Returns the event that releases a cancelled order's reservation, or None if the reservation holds no stock."""
     if reservation is None:
+        # The cancellation arrived before the order. A release of nothing keeps the order from reserving stock later.
         return new_event(RELEASED, {"order": order, "released": []}, cause, now)
     if reservation.status is not ReservationStatus.RESERVED:
         return None
@@ -110,10 +90,5 @@ def release(reservation: Reservation | None, order: OrderContent, cause: Cause, 
 
 
 def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
-    """Returns the self-contained detail of one event of a reservation, as it is published.
-
-    Args:
-        item: the reservation as it is stored.
-        event: one of its events, with its sequence.
-    """
+    """Returns the published detail of one event of a stored reservation."""
     return compose_detail(item, event, "shortages", "released")

@@ -30,11 +30,7 @@ inventory = Inventory(boto3.resource("dynamodb"), settings.inventory_table)
 @metrics.log_metrics
 @event_source(data_class=EventBridgeEvent)
 def handler(event: EventBridgeEvent, context: LambdaContext) -> None:
-    """Handles one event of an order: Order Placed or Order Cancelled.
-
-    Raises:
-        ValueError: the event has another detail-type.
-    """
+    """Handles one event of an order: Order Placed or Order Cancelled."""
     order_event = OrderEvent.from_envelope(event.detail_type, event.detail)
     logger.append_keys(order_id=order_event.order_id, event_id=order_event.event_id)
     cause = new_cause(order_event.correlation_id, order_event.event_id)

@@ -5,23 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inventory.domain import Reservation, Shortage, apply, fold
-from orderflow.dynamodb import (
-    ATTEMPTS,
-    CONDITION_FAILED,
-    NO_ERROR,
-    ConcurrentUpdate,
-    deserialize,
-    is_retryable,
-    load_decide_save,
-    pause_after,
-    read_batch,
-    reason_codes,
-)
+from orderflow import dynamodb
 from orderflow.event_store import EventStore
-from orderflow.events import Item, StoredEvent
+from orderflow.events import StoredEvent
 
 if TYPE_CHECKING:
-    from botocore.exceptions import ClientError
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
 
 SHOWN_CHANGES = 10
@@ -34,10 +22,7 @@ class Stock:
     """The stock of a product; all numbers are 0 if it never had any.
 
     Args:
-        product_id: the product.
-        available: the quantity that can be reserved.
-        reserved: the quantity that is reserved.
-        version: the number of all changes, reservations and releases included.
+        version: the number of all changes, including reservations and releases.
         changes: the number of changes made by staff.
     """
 
@@ -50,13 +35,10 @@ class Stock:
 
 @dataclass(frozen=True)
 class StockChange:
-    """A change of stock made by staff. It never expires.
+    """A change of the available quantity made by staff. It never expires.
 
     Args:
-        before: the available quantity before the change.
-        after: the available quantity after it.
-        by: the subject of the token of the person who made the change.
-        note: the reason for the change.
+        by: the subject of the staff member's token.
         at: RFC 3339, UTC.
         version: the stock's version after the change.
     """
@@ -70,11 +52,7 @@ class StockChange:
 
 
 class StockChanged(Exception):
-    """The stock is at another version than the caller's; nothing was changed.
-
-    Attributes:
-        version: the stock's version.
-    """
+    """The stock is at another version than the caller's; nothing was changed."""
 
     def __init__(self, product_id: str, version: int) -> None:
         super().__init__(f"the stock of {product_id} is at version {version}")
@@ -100,21 +78,13 @@ class TransactionRejected(Exception):
 
 
 class Inventory:
-    """The inventory table.
+    """The inventory table."""
 
-    Args:
-        dynamodb: the DynamoDB resource.
-        table: the table's name.
-        pause: waits after a failed attempt of a transaction; gets the number of attempts so far.
-    """
-
-    def __init__(
-        self, dynamodb: "DynamoDBServiceResource", table: str, pause: Callable[[int], None] = pause_after
-    ) -> None:
-        self._client = dynamodb.meta.client
+    def __init__(self, resource: "DynamoDBServiceResource", table: str) -> None:
+        self._client = resource.meta.client
         self._table = table
         self._store = EventStore(self._client, table, "pk")
-        self._pause = pause
+        self._pause = dynamodb.pause_after
 
     def load(self, order_id: str) -> Reservation | None:
         """Returns an order's reservation, or None, read strongly consistent."""
@@ -129,7 +99,6 @@ class Inventory:
 
         Raises:
             ConcurrentUpdate: the order has a reservation.
-            Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, for example without `reserved`.
         """
         reservation = fold([event])
@@ -137,7 +106,11 @@ class Inventory:
         try:
             self._store_and_move(reservation, event, take, "available >= :n")
         except TransactionRejected as error:
-            shortages = _shortages(reservation.order["items"], error.failed_conditions)
+            shortages: list[Shortage] = [
+                {"productId": item["productId"], "asked": item["quantity"], "available": int(found.get("available", 0))}
+                for item in reservation.order["items"]
+                if (found := error.failed_conditions.get(_product(item["productId"]))) is not None
+            ]
             if not shortages:
                 raise
             return shortages
@@ -159,15 +132,12 @@ class Inventory:
         """Stores the release of a reservation and returns its items to stock, in one transaction.
 
         Args:
-            order_id: the order.
             decide: returns the release, or None to change nothing. It gets None if the order has no reservation.
 
         Returns:
             The reservation afterwards, and the event that was stored, if any.
 
         Raises:
-            ConcurrentUpdate: the reservation changed at each attempt.
-            Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: a product's item is malformed, or has fewer pieces reserved than the reservation holds.
         """
 
@@ -179,20 +149,15 @@ class Inventory:
             self._store_and_move(released, event, give_back, "reserved >= :n")
             return released
 
-        return load_decide_save(lambda: self.load(order_id), decide, save)
+        return dynamodb.load_decide_save(lambda: self.load(order_id), decide, save)
 
     def _store_and_move(self, reservation: Reservation, event: StoredEvent, update: str, condition: str) -> None:
         """Stores a reservation's event and moves its items between `available` and `reserved`, in one transaction.
 
         Args:
             reservation: the reservation after the event.
-            event: the event.
             update: the update expression for each product; `:n` is the quantity.
-            condition: its condition.
-
-        Raises:
-            ConcurrentUpdate: the reservation is at another version than the event was decided on.
-            TransactionRejected: a product's condition failed, or its item is malformed.
+            condition: the condition for each product.
         """
         key, status = _reservation(reservation.order["orderId"]), reservation.status.value
         store = self._store.update_request(key, [event], reservation.version - 1, {"status": status})
@@ -211,29 +176,24 @@ class Inventory:
             self._transact([{"Update": request} for request in (store, *moves)])
         except TransactionRejected as error:
             if key in error.failed_conditions:
-                raise ConcurrentUpdate(f"{key} has changed") from error
+                raise dynamodb.ConcurrentUpdate(f"{key} has changed") from error
             raise
 
     def stock(self, product_id: str) -> Stock:
-        """Returns the stock of a product.
-
-        Raises:
-            IncompleteRead: DynamoDB left the key unprocessed.
-        """
+        """Returns the stock of a product, read strongly consistent."""
         item = self._read([_product(product_id)]).get(_product(product_id), {})
         numbers = {name: int(item.get(name, 0)) for name in ("available", "reserved", "version", "changes")}
         return Stock(product_id, **numbers)
 
     def changes(self, stock: Stock) -> list[StockChange]:
-        """Returns the last SHOWN_CHANGES changes that staff made to a product's stock, newest first.
-
-        Raises:
-            IncompleteRead: DynamoDB left some keys unprocessed.
-        """
+        """Returns the last SHOWN_CHANGES changes that staff made to a product's stock, newest first."""
         oldest = max(stock.changes - SHOWN_CHANGES, 0)
         keys = [_change(stock.product_id, number) for number in range(stock.changes, oldest, -1)]
         found = self._read(keys) if keys else {}
-        return [_stock_change(found[key]) for key in keys]
+        return [
+            StockChange(int(row["before"]), int(row["after"]), row["by"], row["note"], row["at"], int(row["version"]))
+            for row in (found[key] for key in keys)
+        ]
 
     def set_available(self, stock: Stock, available: int, by: str, note: str, at: str) -> Stock:
         """Sets the available quantity of a product and stores who changed it, in one transaction.
@@ -242,10 +202,8 @@ class Inventory:
 
         Args:
             stock: the stock as the caller read it.
-            available: the new quantity.
-            by: the subject of the token of the person who makes the change.
-            note: the reason for the change.
-            at: the time of the change, RFC 3339.
+            by: the subject of the staff member's token.
+            at: RFC 3339, UTC.
 
         Returns:
             The stock after the change.
@@ -253,7 +211,6 @@ class Inventory:
         Raises:
             StockChanged: the stock has changed since the caller read it.
             Contention: every attempt conflicted with other writers or was throttled.
-            IncompleteRead: DynamoDB left some keys unprocessed.
         """
         changed = replace(stock, available=available, version=stock.version + 1, changes=stock.changes + 1)
         change = StockChange(stock.available, available, by, note, at, changed.version)
@@ -300,57 +257,33 @@ class Inventory:
     def _transact(self, writes: Sequence[Any]) -> None:
         """Writes all or nothing, and retries a transaction that conflicts with another one or is throttled.
 
-        Args:
-            writes: the operations of TransactWriteItems.
-
         Raises:
             Contention: every attempt conflicted with other writers or was throttled.
             TransactionRejected: the transaction was cancelled for any other reason, such as a failed condition.
         """
-        for attempt in range(1, ATTEMPTS + 1):
+        keys = [(request.get("Key") or request["Item"])["pk"] for write in writes for request in write.values()]
+        for attempt in range(1, dynamodb.ATTEMPTS + 1):
             try:
                 self._client.transact_write_items(TransactItems=writes)
                 return
             except self._client.exceptions.TransactionCanceledException as error:
-                keys, codes = [_key(write) for write in writes], reason_codes(error)
-                causes = ", ".join(f"{key}: {code}" for key, code in zip(keys, codes, strict=True) if code != NO_ERROR)
-                if not is_retryable(codes):
-                    raise TransactionRejected(causes, _failed_conditions(keys, error)) from error
-                if attempt == ATTEMPTS:
-                    raise Contention(f"{causes}, after {ATTEMPTS} attempts") from error
+                codes = dict(zip(keys, dynamodb.reason_codes(error), strict=True))
+                causes = ", ".join(f"{key}: {code}" for key, code in codes.items() if code != dynamodb.NO_ERROR)
+                if not dynamodb.is_retryable(codes.values()):
+                    failed = {
+                        key: dynamodb.deserialize(reason.get("Item", {}))
+                        for key, reason in zip(keys, error.response["CancellationReasons"], strict=True)
+                        if codes[key] == dynamodb.CONDITION_FAILED
+                    }
+                    raise TransactionRejected(causes, failed) from error
+                if attempt == dynamodb.ATTEMPTS:
+                    raise Contention(f"{causes}, after {dynamodb.ATTEMPTS} attempts") from error
                 self._pause(attempt)
 
     def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Returns the items that exist, by key, read strongly consistent."""
-        items = read_batch(self._client, self._table, [{"pk": key} for key in keys], consistent=True)
+        items = dynamodb.read_batch(self._client, self._table, [{"pk": key} for key in keys], consistent=True)
         return {str(item["pk"]): item for item in items}
-
-
-def _key(write: Mapping[str, Any]) -> str:
-    """Returns the key of the item that an operation of TransactWriteItems writes."""
-    (request,) = write.values()
-    return str(request.get("Key", request.get("Item"))["pk"])
-
-
-def _failed_conditions(keys: Sequence[str], error: "ClientError") -> dict[str, dict[str, Any]]:
-    """Returns, by key, the stored items whose conditions failed; {} for one that does not exist."""
-    return {
-        key: deserialize(reason.get("Item", {}))
-        for key, reason in zip(keys, error.response["CancellationReasons"], strict=True)
-        if reason.get("Code") == CONDITION_FAILED
-    }
-
-
-def _shortages(items: Sequence[Item], failed_conditions: Mapping[str, Mapping[str, Any]]) -> list[Shortage]:
-    return [
-        {
-            "productId": item["productId"],
-            "asked": item["quantity"],
-            "available": int(failed_conditions[_product(item["productId"])].get("available", 0)),
-        }
-        for item in items
-        if _product(item["productId"]) in failed_conditions
-    ]
 
 
 def _reservation(order_id: str) -> str:
@@ -363,8 +296,3 @@ def _product(product_id: str) -> str:
 
 def _change(product_id: str, number: int) -> str:
     return f"STOCK_CHANGE#{product_id}#{number}"
-
-
-def _stock_change(item: Mapping[str, Any]) -> StockChange:
-    before, after, version = (int(item[name]) for name in ("before", "after", "version"))
-    return StockChange(before, after, item["by"], item["note"], item["at"], version)

@@ -4,10 +4,10 @@ from datetime import datetime
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from inventory.domain import Reservation, refuse, release, reserve
+from inventory.domain import refuse, release, reserve
 from inventory.repository import Inventory
 from orderflow.dynamodb import ConcurrentUpdate
-from orderflow.events import Cause, OrderContent, StoredEvent
+from orderflow.events import Cause, OrderContent
 from orderflow.observability import logger, metrics
 
 
@@ -32,16 +32,8 @@ def reserve_stock(inventory: Inventory, order: OrderContent, cause: Cause, now: 
 
 
 def release_stock(inventory: Inventory, order: OrderContent, cause: Cause, now: datetime) -> None:
-    """Returns the reserved items of a cancelled order to stock, once.
-
-    Raises:
-        ConcurrentUpdate: the reservation changed at each attempt.
-    """
-
-    def decide(reservation: Reservation | None) -> StoredEvent | None:
-        return release(reservation, order, cause, now)
-
-    _, event = inventory.update(order["orderId"], decide)
+    """Returns the reserved items of a cancelled order to stock, once."""
+    _, event = inventory.update(order["orderId"], lambda reservation: release(reservation, order, cause, now))
     if event is None:
         logger.info("nothing to release")
     else:

@@ -12,10 +12,7 @@ from orderflow.serialization import json_number, timestamp
 _MONEY = {"description": "An amount of money with at most two decimal places.", "type": "number", "minimum": 0}
 # Pydantic would serialize a Decimal as a string
 Money = Annotated[
-    Decimal,
-    Field(ge=0, decimal_places=2),
-    PlainSerializer(json_number, when_used="json"),
-    WithJsonSchema(_MONEY),
+    Decimal, Field(ge=0, decimal_places=2), PlainSerializer(json_number, when_used="json"), WithJsonSchema(_MONEY)
 ]
 Timestamp = Annotated[
     AwareDatetime,

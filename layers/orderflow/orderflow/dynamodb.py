@@ -25,7 +25,6 @@ A request that is throttled as a whole is not cancelled. It fails with Throttlin
 ProvisionedThroughputExceededException or TransactionInProgressException, which the SDK retries by itself.
 """
 ATTEMPTS = 8
-"""Attempts per transaction."""
 PAUSE = 0.05
 """The longest pause after attempt n is n times this many seconds. All pauses together last less than two seconds."""
 BATCH_ATTEMPTS = 3
@@ -40,15 +39,13 @@ class IncompleteRead(Exception):
 
 
 def load_decide_save(
-    load: Callable[[], StateT],
-    decide: Callable[[StateT], ChangeT | None],
-    save: Callable[[StateT, ChangeT], StateT],
+    load: Callable[[], StateT], decide: Callable[[StateT], ChangeT | None], save: Callable[[StateT, ChangeT], StateT]
 ) -> tuple[StateT, ChangeT | None]:
     """Loads a state, decides on a change and saves it; if another writer was first, decides again on the new state.
 
     Args:
         load: reads the state, strongly consistent.
-        decide: returns the change, or None if there is nothing to change. It is called once per attempt.
+        decide: returns the change, or None if there is nothing to change.
         save: writes the change under the condition that the state has not changed, and returns the new state.
 
     Returns:
@@ -70,35 +67,19 @@ def load_decide_save(
 
 
 def pause_after(
-    attempt: int,
-    sleep: Callable[[float], None] = time.sleep,
-    jitter: Callable[[float, float], float] = random.uniform,
+    attempt: int, sleep: Callable[[float], None] = time.sleep, jitter: Callable[[float, float], float] = random.uniform
 ) -> None:
-    """Waits a random time, so that transactions that conflicted do not conflict again.
-
-    Args:
-        attempt: the attempt that failed, counted from 1.
-        sleep: waits for a number of seconds.
-        jitter: returns a random number between its arguments.
-    """
+    """Waits a random time after an attempt (from 1), so that transactions that conflicted do not conflict again."""
     sleep(jitter(0, PAUSE * attempt))
 
 
 def reason_codes(error: "ClientError") -> list[str]:
-    """Returns the reason codes of a cancelled transaction, one per write, in the order of the writes.
-
-    Args:
-        error: a TransactionCanceledException.
-    """
+    """Returns the reason codes of a TransactionCanceledException, one per write, in the order of the writes."""
     return [reason.get("Code", NO_ERROR) for reason in error.response["CancellationReasons"]]
 
 
 def is_retryable(codes: Iterable[str]) -> bool:
-    """Returns whether only conflicts or throttling cancelled the transaction, so that a retry can succeed.
-
-    Args:
-        codes: the reason codes of all writes.
-    """
+    """Returns whether only conflicts or throttling cancelled the transaction, so that a retry can succeed."""
     causes = set(codes) - {NO_ERROR}
     return bool(causes) and causes <= RETRYABLE
 
@@ -116,9 +97,7 @@ def read_batch(
 
     Args:
         client: the client of a DynamoDB resource, which converts Python values (`dynamodb.meta.client`).
-        table: the table's name.
         keys: from 1 to 100, the limit of BatchGetItem.
-        consistent: use strongly consistent reads.
 
     Raises:
         IncompleteRead: DynamoDB left some keys unprocessed at each of BATCH_ATTEMPTS attempts.

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
 from orderflow.dynamodb import ConcurrentUpdate, deserialize
 from orderflow.events import StoredEvent, numbered
 
@@ -15,11 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stream:
-    """An aggregate as it is stored.
+    """An aggregate as it is stored. Its version is the number of its events.
 
     Args:
-        version: the number of its events.
-        events: all of them, each with its sequence.
         item: the whole item, with the attributes stored next to the events.
     """
 
@@ -29,11 +25,7 @@ class Stream:
 
 
 class VersionConflict(ConcurrentUpdate):
-    """Another writer changed the aggregate first; nothing was stored.
-
-    Attributes:
-        stream: the aggregate as it is stored now.
-    """
+    """Another writer changed the aggregate first; nothing was stored. `stream` is the aggregate as it is stored now."""
 
     def __init__(self, stream_id: str, stream: Stream) -> None:
         super().__init__(f"{stream_id} is at version {stream.version}")
@@ -45,7 +37,6 @@ class EventStore:
 
     Args:
         client: the client of a DynamoDB resource, which converts Python values (`dynamodb.meta.client`).
-        table: the table's name.
         key: the name of the table's partition key.
     """
 
@@ -57,8 +48,7 @@ class EventStore:
     def load(self, stream_id: str) -> Stream | None:
         """Returns an aggregate by its key, or None if it does not exist. The read is strongly consistent."""
         response = self._client.get_item(TableName=self._table, Key={self._key: stream_id}, ConsistentRead=True)
-        item = response.get("Item")
-        return None if item is None else as_stream(item)
+        return as_stream(response["Item"]) if "Item" in response else None
 
     def append(
         self, stream_id: str, events: Sequence[StoredEvent], expected_version: int, attributes: Mapping[str, Any]
@@ -68,19 +58,16 @@ class EventStore:
         If the response to an earlier attempt was lost, the repeated write finds its own events stored and succeeds.
 
         Args:
-            stream_id: the aggregate's key.
             events: at least one.
             expected_version: the version that the caller decided on; 0 creates the aggregate.
             attributes: stored next to the events, for indexes and conditions.
 
         Raises:
-            VersionConflict: the aggregate is at another version; nothing was stored.
+            VersionConflict: the aggregate is at another version.
         """
         try:
             self._client.update_item(**self.update_request(stream_id, events, expected_version, attributes))
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
+        except self._client.exceptions.ConditionalCheckFailedException as error:
             stored: Any = error.response.get("Item", {})
             stream = as_stream(deserialize(stored))
             if events[0].event_id not in {event.event_id for event in stream.events}:
@@ -89,30 +76,18 @@ class EventStore:
     def update_request(
         self, stream_id: str, events: Sequence[StoredEvent], expected_version: int, attributes: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Returns the UpdateItem request that appends events, for `append` or as one write of a transaction.
-
-        Args:
-            stream_id: the aggregate's key.
-            events: at least one.
-            expected_version: the condition of the write; 0 creates the aggregate.
-            attributes: stored next to the events, for indexes and conditions.
-        """
+        """Returns the UpdateItem request of `append`, to be one write of a transaction."""
         stored = {**attributes, "version": expected_version + len(events)}
-        names = {f"#{name}": name for name in stored}
         values = {f":{name}": value for name, value in stored.items()}
-        if expected_version == 0:
-            condition = "attribute_not_exists(#key)"
-            names["#key"] = self._key
-        else:
-            condition = "#version = :expected"
+        if expected_version:
             values[":expected"] = expected_version
         return {
             "TableName": self._table,
             "Key": {self._key: stream_id},
             "UpdateExpression": "SET #events = list_append(if_not_exists(#events, :none), :events), "
             + ", ".join(f"#{name} = :{name}" for name in stored),
-            "ConditionExpression": condition,
-            "ExpressionAttributeNames": {**names, "#events": "events"},
+            "ConditionExpression": "#version = :expected" if expected_version else f"attribute_not_exists({self._key})",
+            "ExpressionAttributeNames": {f"#{name}": name for name in ("events", *stored)},
             "ExpressionAttributeValues": {**values, ":none": [], ":events": [event.to_item() for event in events]},
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }

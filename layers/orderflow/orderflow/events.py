@@ -11,7 +11,7 @@ from orderflow.serialization import timestamp, with_decimals
 
 SCHEMA_VERSION = "1.0"
 
-StateT = TypeVar("StateT")
+State = TypeVar("State")
 
 
 class Item(TypedDict):
@@ -28,16 +28,6 @@ class OrderMetadata(TypedDict):
 
     source: str
     promotionCode: NotRequired[str]
-
-
-class EventMetadata(OrderMetadata):
-    """The metadata of a published detail: the order's own, and the event's."""
-
-    eventId: str
-    sequence: int
-    correlationId: str
-    causationId: str
-    timestamp: str
 
 
 class OrderContent(TypedDict):
@@ -60,7 +50,6 @@ class Cause:
     Args:
         correlation_id: the id of the HTTP request that started the flow.
         causation_id: the eventId or request id that caused this event directly.
-        trace_header: the X-Ray header of the invocation, or None.
     """
 
     correlation_id: str
@@ -76,8 +65,6 @@ class StoredEvent:
         event_id: assigned once, when the event is created; consumers deduplicate by it.
         type: the detail-type, such as `Order Placed`.
         time: RFC 3339, UTC.
-        cause: what caused it.
-        data: what changed.
         sequence: its position in the list, from 1; 0 until it is stored.
     """
 
@@ -124,20 +111,9 @@ class CorruptStream(Exception):
 
 
 def folded(
-    events: Iterable[StoredEvent],
-    start: Callable[[StoredEvent], StateT],
-    apply: Callable[[StateT, StoredEvent], StateT],
-) -> StateT:
-    """Returns the state of an aggregate after its events.
-
-    Args:
-        events: all events of the aggregate, in order.
-        start: returns the state after the first event.
-        apply: returns the state after one more event.
-
-    Raises:
-        CorruptStream: there are no events.
-    """
+    events: Iterable[StoredEvent], start: Callable[[StoredEvent], State], apply: Callable[[State, StoredEvent], State]
+) -> State:
+    """Returns the state of an aggregate after all its events: `start` takes the first event, `apply` each later one."""
     following = iter(events)
     first = next(following, None)
     if first is None:
@@ -154,7 +130,7 @@ def compose_detail(item: Mapping[str, Any], event: StoredEvent, *own_fields: str
         own_fields: the fields of the detail that only some types of event have, such as `reason`.
     """
     order: OrderContent = item["events"][0]["data"]["order"]
-    metadata: EventMetadata = {
+    metadata = {
         **order["metadata"],
         "eventId": event.event_id,
         "sequence": event.sequence,
@@ -167,11 +143,7 @@ def compose_detail(item: Mapping[str, Any], event: StoredEvent, *own_fields: str
 
 
 def order_content(detail: Mapping[str, Any]) -> OrderContent:
-    """Returns the order in a published detail: the inverse of `compose_detail`.
-
-    Raises:
-        KeyError: a required field is missing.
-    """
+    """Returns the order in a published detail: the inverse of `compose_detail`."""
     metadata = {name: detail["metadata"][name] for name in OrderMetadata.__annotations__ if name in detail["metadata"]}
     content = {name: detail[name] for name in OrderContent.__annotations__}
     return cast(OrderContent, {**content, "metadata": metadata})
@@ -182,47 +154,29 @@ class OrderEvent:
     """An event about an order, as a consumer receives it from the bus.
 
     Args:
-        detail_type: such as `Order Placed`.
         event_id: unique per event and the same in each redelivery and replay; consumers deduplicate by it.
-        sequence: the event's number within its aggregate, from 1.
         correlation_id: the id of the HTTP request that started the flow.
-        timestamp: RFC 3339, UTC.
-        order: the order, with money as Decimal.
+        order: with money as Decimal.
         reason: why the order was rejected or cancelled.
     """
 
     detail_type: str
     event_id: str
-    sequence: int
     correlation_id: str
-    timestamp: str
     order: OrderContent
     reason: str | None = None
 
     @property
     def order_id(self) -> str:
-        """The id of the order."""
         return self.order["orderId"]
 
     @classmethod
     def from_envelope(cls, detail_type: str, detail: Mapping[str, Any]) -> "OrderEvent":
-        """Reads an EventBridge event.
-
-        Args:
-            detail_type: the envelope's `detail-type`.
-            detail: the envelope's `detail`, as JSON was parsed; unknown fields are ignored.
+        """Reads an EventBridge event's `detail-type` and `detail`. Ignores unknown fields.
 
         Raises:
             KeyError: a required field is missing.
         """
         content = with_decimals(detail)
-        metadata = content["metadata"]
-        return cls(
-            detail_type,
-            metadata["eventId"],
-            metadata["sequence"],
-            metadata["correlationId"],
-            metadata["timestamp"],
-            order_content(content),
-            content.get("reason"),
-        )
+        event_id, correlation_id = content["metadata"]["eventId"], content["metadata"]["correlationId"]
+        return cls(detail_type, event_id, correlation_id, order_content(content), content.get("reason"))

@@ -12,10 +12,9 @@ RETENTION_SECONDS = 180 * 24 * 60 * 60
 
 
 def persistence_layer(table: str, client: "DynamoDBClient") -> DynamoDBPersistenceLayer:
-    """Returns the store of idempotency records.
+    """Returns the store of idempotency records: a table with the key `id` and the TTL attribute `expiration`.
 
     Args:
-        table: the name of a table with the key `id` and the TTL attribute `expiration`.
         client: without it, Powertools creates a boto3 session, which adds 0.1 s to a cold start.
     """
     return DynamoDBPersistenceLayer(table_name=table, key_attr="id", expiry_attr="expiration", boto3_client=client)
@@ -29,7 +28,6 @@ def idempotency_config(key: str = "", retention_seconds: int = RETENTION_SECONDS
 
     Args:
         key: JMESPath to what identifies a call in its data; without it, the data as a whole does.
-        retention_seconds: how long the result is kept.
     """
     return IdempotencyConfig(
         event_key_jmespath=key, expires_after_seconds=retention_seconds, raise_on_no_idempotency_key=True

@@ -13,15 +13,10 @@ class MissingSettings(Exception):
 
 
 def from_environment(settings: type[SettingsT], environment: Mapping[str, str] = os.environ) -> SettingsT:
-    """Returns a dataclass of strings, filled from the environment. A field without a default is required.
+    """Returns a dataclass of strings, filled from the environment.
 
-    Args:
-        settings: a field's upper-cased name is its variable (`orders_table` ← `ORDERS_TABLE`). An empty variable is
-            treated as absent.
-        environment: the variables, by name.
-
-    Raises:
-        MissingSettings: naming every required variable that is absent or empty.
+    A field's upper-cased name is its variable (`orders_table` ← `ORDERS_TABLE`). A field without a default is required.
+    An empty variable is treated as absent.
     """
     known = fields(settings)  # type: ignore[arg-type]
     values = {field.name: environment.get(field.name.upper()) for field in known}
