@@ -55,9 +55,7 @@ IdempotencyKey = Annotated[
     Annotated[str, Field(min_length=1, max_length=255, pattern="^[ -~]+$")] | SkipJsonSchema[None],
     Header(description="Makes a repeated request safe: the same key and body return the same order."),
 ]
-PROBLEMS: dict[type[OrderError], tuple[HTTPStatus, str]] = {
-    domain.UnknownOrder: (HTTPStatus.NOT_FOUND, "order-not-found"),
-    domain.CannotCancel: (HTTPStatus.CONFLICT, "not-cancellable"),
+NOT_PLACED: dict[type[OrderError], tuple[HTTPStatus, str]] = {
     domain.KeyReused: (HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
     domain.StaffOnlyFields: (HTTPStatus.FORBIDDEN, "staff-only-fields"),
     domain.IncompleteCustomer: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body"),
@@ -66,19 +64,18 @@ PROBLEMS: dict[type[OrderError], tuple[HTTPStatus, str]] = {
     domain.PriceChanged: (HTTPStatus.CONFLICT, "price-changed"),
     domain.TotalTooLarge: (HTTPStatus.UNPROCESSABLE_ENTITY, "total-too-large"),
 }
-NO_ORDER = ("404 order-not-found", "404 no-such-route")
-NOT_PLACED = (
+PROBLEMS = NOT_PLACED | {
+    domain.UnknownOrder: (HTTPStatus.NOT_FOUND, "order-not-found"),
+    domain.CannotCancel: (HTTPStatus.CONFLICT, "not-cancellable"),
+}
+REFUSED = (
+    *BODY,
+    SIGNED_IN,
     "400 malformed-idempotency-key",
-    "403 email-not-verified",
-    "403 staff-only-fields",
-    "409 price-changed",
-    "422 idempotency-key-reused",
-    "422 total-too-large",
-    "422 unknown-product",
+    *(f"{code:d} {slug}" for code, slug in NOT_PLACED.values()),
 )
-PLACED = documented(
-    201, "The order as it was placed.", *BODY, SIGNED_IN, *NOT_PLACED, location="The path of the order."
-)
+NO_ORDER = ("404 order-not-found", "404 no-such-route")
+PLACED = documented(201, "The order as it was placed.", *REFUSED, location="The path of the order.")
 CANCELLED = documented(202, "The cancelled order.", SIGNED_IN, *NO_ORDER, "409 not-cancellable", "409 busy")
 LISTED = documented(200, "A page of orders.", *PAGE, SIGNED_IN, "400 malformed-status")
 

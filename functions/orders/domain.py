@@ -74,7 +74,6 @@ class Order:
         reason: why it was rejected or cancelled.
         placed_at: the time of its first event, RFC 3339.
         updated_at: the time of its last event, RFC 3339.
-        version: the number of its events.
         correlation_id: the id of the HTTP request that placed it.
     """
 
@@ -92,7 +91,6 @@ class OrderError(Exception):
     """A request about an order that cannot be served.
 
     Args:
-        text: why.
         errors: a field of the request and what is wrong with it, for each such field.
     """
 

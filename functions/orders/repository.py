@@ -49,10 +49,9 @@ class Orders:
     def update(
         self, order_id: str, decide: "Callable[[Order], StoredEvent | None]"
     ) -> "tuple[Order, StoredEvent | None]":
-        """Stores the event that `decide` returns, if any. Decides again when another writer was first.
+        """Stores the event that `decide` returns, if any, and returns the order afterwards, with that event.
 
-        Returns:
-            The order afterwards, and the event that was stored, if any.
+        Decides again when another writer was first.
 
         Raises:
             UnknownOrder: there is no such order.

@@ -46,10 +46,9 @@ def place_order(
     try:
         event = _order_placed(products, caller, request, order_id, request_id, now)
     except domain.OrderRefused:
-        earlier = None if key is None else orders.load(order_id)
-        if earlier is None:
-            raise
-        return _as_placed(earlier, request)
+        if key and (earlier := orders.load(order_id)):
+            return _as_placed(earlier, request)
+        raise
     try:
         order = orders.append(None, event)
     except VersionConflict as conflict:
@@ -131,12 +130,7 @@ def cancel_order(orders: Orders, caller: Caller, order_id: str, request_id: str,
 
 
 def settle_order(orders: Orders, report: OrderEvent, now: datetime) -> None:
-    """Confirms or rejects an order after an event of the inventory. A late or repeated event changes nothing.
-
-    Raises:
-        UnknownOrder: there is no such order.
-        ConcurrentUpdate: other writers were first at each attempt.
-    """
+    """Confirms or rejects an order after an event of the inventory. A late or repeated event changes nothing."""
     cause = new_cause(report.correlation_id, report.event_id)
     order, event = orders.update(report.order_id, lambda order: domain.settle(order, report.detail_type, cause, now))
     if event is None:

@@ -34,6 +34,8 @@ JSON_MESSAGES = {
     "model_attributes_type": "Input should be an object",
 }
 """For errors whose messages name Python's types."""
+Guard = Callable[[APIGatewayProxyEventV2], None]
+"""Raises a Problem if the caller of a request has no access."""
 
 
 @dataclass(eq=False)
@@ -49,9 +51,6 @@ class Problem(Exception):
     slug: str
     detail: str
     errors: list[dict[str, str]] | None = None
-
-
-# ------------------------------------------------------------------------------------------------ models
 
 
 def _plain(text: str) -> str:
@@ -90,30 +89,18 @@ class RequestModel(BaseModel):
     )
 
 
-# ------------------------------------------------------------------------------------------------ routing
-
-
 def new_app() -> APIGatewayHttpResolver:
     """Returns a router of HTTP requests (payload format 2.0) that reports errors as problems."""
     app = APIGatewayHttpResolver(enable_validation=True, serializer=_serialize, json_body_deserializer=_parse_json)
     app.exception_handler(Problem)(refuse)
-
-    @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
-    def on_invalid_request(error: RequestValidationError) -> Response[str]:
-        return refuse(_problem_of(error))
-
-    @app.exception_handler(InvalidCursor)  # type: ignore[untyped-decorator]
-    def on_invalid_cursor(error: InvalidCursor) -> Response[str]:
-        return refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
-
-    @app.exception_handler(ConcurrentUpdate)  # type: ignore[untyped-decorator]
-    def on_concurrent_update(_: ConcurrentUpdate) -> Response[str]:
-        return refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
-
-    @app.not_found
-    def on_no_route(_: Exception) -> Response[str]:
-        return refuse(Problem(HTTPStatus.NOT_FOUND, "no-such-route", "there is nothing at this path"))
-
+    app.exception_handler(RequestValidationError)(lambda error: refuse(_problem_of(error)))
+    app.exception_handler(InvalidCursor)(
+        lambda error: refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+    )
+    app.exception_handler(ConcurrentUpdate)(
+        lambda _: refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
+    )
+    app.not_found(lambda _: refuse(Problem(HTTPStatus.NOT_FOUND, "no-such-route", "there is nothing at this path")))
     return app
 
 
@@ -130,17 +117,12 @@ def refuse(problem: Problem) -> Response[str]:
     return Response(int(problem.status), "application/problem+json", _serialize(body))
 
 
-def answer(
-    app: APIGatewayHttpResolver,
-    event: dict[str, Any],
-    context: LambdaContext,
-    guard: Callable[[APIGatewayProxyEventV2], None],
-) -> dict[str, Any]:
+def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, guard: Guard) -> dict[str, Any]:
     """Answers one HTTP request. The header X-Correlation-Id leads to its logs, events and traces.
 
     Args:
-        guard: raises a Problem if the caller has no access. It runs before the validation, which Powertools does
-            before any middleware: a caller without access learns nothing else about the request.
+        guard: checks the caller's access. It runs before the validation, which Powertools does before any
+            middleware: a caller without access learns nothing else about the request.
     """
     request = APIGatewayProxyEventV2(event)
     try:
@@ -203,8 +185,7 @@ def _problem_of(invalid: RequestValidationError) -> Problem:
     errors = invalid.errors()
     if any((error["loc"], error["type"]) == (("body",), "missing") for error in errors):
         return Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is missing; send JSON")
-    in_body = [error for error in errors if error["loc"][0] == "body"]
-    if in_body:
+    if in_body := [error for error in errors if error["loc"][0] == "body"]:
         return _invalid_body(
             (".".join(map(str, error["loc"][1:])) or "body", JSON_MESSAGES.get(error["type"], error["msg"]))
             for error in in_body
@@ -219,8 +200,6 @@ def _invalid_body(messages: Iterable[tuple[str, str]]) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body", detail, errors)
 
 
-# ------------------------------------------------------------------------------------------ documentation
-
 ID_TOKEN: list[dict[str, list[str]]] = [{"idToken": []}]
 """For `security`: the route needs an ID token."""
 SIGNED_IN = "401 unauthorized"
@@ -229,17 +208,15 @@ PAGE = ("400 malformed-limit", "400 malformed-cursor")
 
 
 def documented(status: int, description: str, *problems: str, location: str = "") -> dict[int, Any]:
-    """Returns a route's `responses` for the OpenAPI document. The body of a success is the route's return type.
+    """Returns a route's `responses` for the OpenAPI document: its success and its problems.
 
     Args:
-        status: the status of a success.
-        description: the description of a success.
         problems: a status and a slug each, such as "409 price-changed".
         location: describes the header Location of a success, if it has one.
     """
     header = {"Location": {"description": location, "required": True, "schema": {"type": "string"}}}
     responses: dict[int, Any] = {status: {"description": description, "headers": header if location else {}}}
-    for code, group in groupby(sorted(problems), key=lambda problem: int(problem[:3])):
+    for code, group in groupby(sorted(set(problems)), key=lambda problem: int(problem[:3])):
         types = [f"/problems/{problem[4:]}" for problem in group]
         variant = {"properties": {"type": {"enum": types}, "status": {"const": code}}}
         schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, variant]}

@@ -47,7 +47,6 @@ def read_page(
     Args:
         read: returns the items after a position, as they are shown, and the position of the last; None at the end.
         start: where an earlier page ended; None for the beginning.
-        limit: the most items to return.
         key: the attributes that make a position, of those that it has.
     """
     found: list[dict[str, Any]] = []
