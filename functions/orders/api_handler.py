@@ -55,9 +55,7 @@ IdempotencyKey = Annotated[
     Annotated[str, Field(min_length=1, max_length=255, pattern="^[ -~]+$")] | SkipJsonSchema[None],
     Header(description="Makes a repeated request safe: the same key and body return the same order."),
 ]
-PROBLEMS: dict[type[OrderError], tuple[HTTPStatus, str]] = {
-    domain.UnknownOrder: (HTTPStatus.NOT_FOUND, "order-not-found"),
-    domain.CannotCancel: (HTTPStatus.CONFLICT, "not-cancellable"),
+NOT_PLACED: dict[type[OrderError], tuple[HTTPStatus, str]] = {
     domain.KeyReused: (HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
     domain.StaffOnlyFields: (HTTPStatus.FORBIDDEN, "staff-only-fields"),
     domain.IncompleteCustomer: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body"),
@@ -66,7 +64,20 @@ PROBLEMS: dict[type[OrderError], tuple[HTTPStatus, str]] = {
     domain.PriceChanged: (HTTPStatus.CONFLICT, "price-changed"),
     domain.TotalTooLarge: (HTTPStatus.UNPROCESSABLE_ENTITY, "total-too-large"),
 }
-
+PROBLEMS = NOT_PLACED | {
+    domain.UnknownOrder: (HTTPStatus.NOT_FOUND, "order-not-found"),
+    domain.CannotCancel: (HTTPStatus.CONFLICT, "not-cancellable"),
+}
+REFUSED = (
+    *BODY,
+    SIGNED_IN,
+    "400 malformed-idempotency-key",
+    *(f"{code:d} {slug}" for code, slug in NOT_PLACED.values()),
+)
+NO_ORDER = ("404 order-not-found", "404 no-such-route")
+PLACED = documented(201, "The order as it was placed.", *REFUSED, location="The path of the order.")
+CANCELLED = documented(202, "The cancelled order.", SIGNED_IN, *NO_ORDER, "409 not-cancellable", "409 busy")
+LISTED = documented(200, "A page of orders.", *PAGE, SIGNED_IN, "400 malformed-status")
 
 app = new_app()
 
@@ -92,24 +103,7 @@ def on_order_error(error: OrderError) -> Response[str]:
     return refuse(Problem(status, slug, str(error), error.errors))
 
 
-@app.post(
-    "/orders",
-    security=ID_TOKEN,
-    responses=documented(
-        HTTPStatus.CREATED,
-        "The order as it was placed.",
-        *BODY,
-        SIGNED_IN,
-        "400 malformed-idempotency-key",
-        "403 email-not-verified",
-        "403 staff-only-fields",
-        "409 price-changed",
-        "422 idempotency-key-reused",
-        "422 total-too-large",
-        "422 unknown-product",
-        location="The path of the order.",
-    ),
-)
+@app.post("/orders", security=ID_TOKEN, responses=PLACED)
 def place_order(body: PlaceOrderRequest, idempotency_key: IdempotencyKey = None) -> Response[OrderResponse]:
     """Places an order; with an Idempotency-Key, at most one per key."""
     caller = caller_of(app.current_event)
@@ -118,11 +112,7 @@ def place_order(body: PlaceOrderRequest, idempotency_key: IdempotencyKey = None)
     return Response(HTTPStatus.CREATED, "application/json", to_response(order), location)
 
 
-@app.get(
-    "/orders",
-    security=ID_TOKEN,
-    responses=documented(HTTPStatus.OK, "A page of orders.", *PAGE, SIGNED_IN, "400 malformed-status"),
-)
+@app.get("/orders", security=ID_TOKEN, responses=LISTED)
 def list_orders(
     status: Annotated[OrderStatus | SkipJsonSchema[None], Query(description="Only orders in this status.")] = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -135,50 +125,26 @@ def list_orders(
     return OrderPage.model_validate({"items": page.items, "nextCursor": encode_cursor(page.last, of_list, _now())})
 
 
-@app.get(
-    "/orders/<order_id>",
-    security=ID_TOKEN,
-    responses=documented(HTTPStatus.OK, "The order.", SIGNED_IN, "404 order-not-found", "404 no-such-route"),
-)
+@app.get("/orders/<order_id>", security=ID_TOKEN, responses=documented(200, "The order.", SIGNED_IN, *NO_ORDER))
 def get_order(order_id: str) -> OrderResponse:
     """Returns one order of the caller's."""
     return to_response(service.read_order(orders, caller_of(app.current_event), order_id))
 
 
-@app.get(
-    "/orders/<order_id>/events",
-    security=ID_TOKEN,
-    responses=documented(HTTPStatus.OK, "The events.", SIGNED_IN, "404 order-not-found", "404 no-such-route"),
-)
+@app.get("/orders/<order_id>/events", security=ID_TOKEN, responses=documented(200, "The events.", SIGNED_IN, *NO_ORDER))
 def get_order_events(order_id: str) -> OrderEvents:
     """Returns the events of one order of the caller's, as they were published."""
     events = service.read_events(orders, caller_of(app.current_event), order_id)
     return OrderEvents.model_validate({"items": events})
 
 
-@app.post(
-    "/orders/<order_id>/cancellation",
-    security=ID_TOKEN,
-    status_code=HTTPStatus.ACCEPTED,
-    responses=documented(
-        HTTPStatus.ACCEPTED,
-        "The cancelled order.",
-        SIGNED_IN,
-        "404 order-not-found",
-        "404 no-such-route",
-        "409 not-cancellable",
-        "409 busy",
-    ),
-)
+@app.post("/orders/<order_id>/cancellation", security=ID_TOKEN, status_code=HTTPStatus.ACCEPTED, responses=CANCELLED)
 def cancel_order(order_id: str) -> OrderResponse:
     """Cancels one order of the caller's. Cancelling it again changes nothing."""
     return to_response(service.cancel_order(orders, caller_of(app.current_event), order_id, _request_id(), _now()))
 
 
-@app.get(
-    "/products",
-    responses=documented(HTTPStatus.OK, "A page of products.", *PAGE),
-)
+@app.get("/products", responses=documented(200, "A page of products.", *PAGE))
 def list_products(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> ProductPage:
     """Lists the products for sale."""
     of_list = ("products",)

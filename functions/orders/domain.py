@@ -27,12 +27,9 @@ CURRENCY = "USD"
 PRODUCT_ID = r"^[A-Za-z0-9._-]{1,64}$"
 """The pattern of a product's id, in requests and in the catalogue."""
 MAX_PRICE = Decimal("999999.99")
-"""The largest price of one piece in the catalogue."""
 MAX_TOTAL = Decimal("1000000000.00")
-"""The largest total of an order.
-
-Event patterns compare numbers up to 5,000,000,000 only (EventBridge user guide, "Comparison operators for use in event
-patterns"), so an order with a larger total would not match the rule for high-value orders. This limit is well below.
+"""Event patterns compare numbers up to 5,000,000,000 only (EventBridge user guide, "Comparison operators for use in
+event patterns"), so an order with a larger total would not match the rule for high-value orders.
 """
 
 PLACED = "Order Placed"
@@ -73,12 +70,10 @@ class Order:
     """An order, folded from its events.
 
     Args:
-        content: what was ordered, by whom, and the prices.
         request_hash: the fingerprint of the request that placed it.
         reason: why it was rejected or cancelled.
         placed_at: the time of its first event, RFC 3339.
         updated_at: the time of its last event, RFC 3339.
-        version: the number of its events.
         correlation_id: the id of the HTTP request that placed it.
     """
 
@@ -95,13 +90,13 @@ class Order:
 class OrderError(Exception):
     """A request about an order that cannot be served.
 
-    Attributes:
-        errors: one entry per reason: {"field": …, "message": …}.
+    Args:
+        errors: a field of the request and what is wrong with it, for each such field.
     """
 
-    def __init__(self, text: str, errors: list[dict[str, str]] | None = None) -> None:
+    def __init__(self, text: str, *errors: tuple[str, str]) -> None:
         super().__init__(text)
-        self.errors = errors
+        self.errors = [{"field": field, "message": message} for field, message in errors] or None
 
 
 class UnknownOrder(OrderError):
@@ -122,17 +117,9 @@ class KeyReused(OrderError):
 class StaffOnlyFields(OrderError):
     """A customer sent fields that only staff may send."""
 
-    def __init__(self, fields: Sequence[str]) -> None:
-        errors = [{"field": field, "message": "only staff may send this field"} for field in fields]
-        super().__init__(f"only staff may send {' and '.join(fields)}", errors)
-
 
 class IncompleteCustomer(OrderError):
     """Staff named a customer without an e-mail address, or an address without a customer."""
-
-    def __init__(self) -> None:
-        text = "customerId and customerEmail go together"
-        super().__init__(text, [{"field": "body", "message": text}])
 
 
 class OrderRefused(OrderError):
@@ -142,49 +129,17 @@ class OrderRefused(OrderError):
 class UnknownProducts(OrderRefused):
     """Products that are not in the catalogue, or not for sale."""
 
-    def __init__(self, product_ids: Sequence[str]) -> None:
-        errors = [{"field": "items", "message": f"{product_id} is not for sale"} for product_id in product_ids]
-        super().__init__(f"not in the catalogue: {', '.join(product_ids)}", errors)
-
 
 class PriceChanged(OrderRefused):
     """The client saw other prices than the catalogue's."""
-
-    def __init__(self, lines: Sequence["Line"], catalogue: Mapping[str, "Product"]) -> None:
-        errors = [
-            {
-                "field": "items",
-                "message": f"{line.product_id} costs {catalogue[line.product_id].price}, not {line.seen_price}",
-            }
-            for line in lines
-        ]
-        super().__init__(f"prices changed: {', '.join(line.product_id for line in lines)}", errors)
 
 
 class TotalTooLarge(OrderRefused):
     """The total of the order exceeds MAX_TOTAL."""
 
-    def __init__(self, amount: Decimal) -> None:
-        text = f"the total of {amount:.2f} {CURRENCY} exceeds the limit of {MAX_TOTAL:.2f} {CURRENCY}"
-        super().__init__(text, [{"field": "items", "message": text}])
-
 
 class EmailNotVerified(OrderRefused):
     """The customer has no verified e-mail address."""
-
-
-class InvalidProduct(Exception):
-    """A row of the products table that does not describe a product.
-
-    Attributes:
-        product_id: the row's key.
-        problems: one entry per attribute that is wrong, without its value.
-    """
-
-    def __init__(self, product_id: str, problems: Sequence[str]) -> None:
-        super().__init__(f"{product_id}: {', '.join(problems)}")
-        self.product_id = product_id
-        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -197,19 +152,8 @@ class Product:
     active: bool
 
 
-def product_of(row: Mapping[str, Any]) -> Product:
-    """Returns the product that a row of the products table describes.
-
-    Raises:
-        InvalidProduct: an attribute is missing or has a value that no product can have.
-    """
-    problems = list(_problems(row))
-    if problems:
-        raise InvalidProduct(row["productId"], problems)
-    return Product(row["productId"], row["name"], row["price"], row["active"])
-
-
-def _problems(row: Mapping[str, Any]) -> Iterator[str]:
+def product_problems(row: Mapping[str, Any]) -> Iterator[str]:
+    """Returns why a row of the products table does not describe a product, without the values of its attributes."""
     if not re.fullmatch(PRODUCT_ID, row["productId"]):
         yield "productId is not 1 to 64 letters, digits, dots, underscores or hyphens"
     name = row.get("name")
@@ -296,29 +240,24 @@ def price_items(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list
     Raises:
         OrderRefused: UnknownProducts, PriceChanged, or TotalTooLarge.
     """
-    unknown = [line.product_id for line in lines if not _for_sale(catalogue.get(line.product_id))]
-    if unknown:
-        raise UnknownProducts(unknown)
-    changed = [line for line in lines if line.seen_price not in (None, catalogue[line.product_id].price)]
-    if changed:
-        raise PriceChanged(changed, catalogue)
-    items = [_item(line, catalogue[line.product_id]) for line in lines]
-    if total(items) > MAX_TOTAL:
-        raise TotalTooLarge(total(items))
+    for_sale = {product.product_id: product for product in catalogue.values() if product.active}
+    if unknown := [line.product_id for line in lines if line.product_id not in for_sale]:
+        errors = [("items", f"{product_id} is not for sale") for product_id in unknown]
+        raise UnknownProducts(f"not in the catalogue: {', '.join(unknown)}", *errors)
+    priced = [(line, for_sale[line.product_id]) for line in lines]
+    if changed := [(line, product) for line, product in priced if line.seen_price not in (None, product.price)]:
+        errors = [
+            ("items", f"{line.product_id} costs {product.price}, not {line.seen_price}") for line, product in changed
+        ]
+        raise PriceChanged(f"prices changed: {', '.join(line.product_id for line, _ in changed)}", *errors)
+    items = [
+        Item(productId=line.product_id, name=product.name, quantity=line.quantity, price=product.price)
+        for line, product in priced
+    ]
+    if (amount := total(items)) > MAX_TOTAL:
+        text = f"the total of {amount:.2f} {CURRENCY} exceeds the limit of {MAX_TOTAL:.2f} {CURRENCY}"
+        raise TotalTooLarge(text, ("items", text))
     return items
-
-
-def _for_sale(product: Product | None) -> bool:
-    return product is not None and product.active
-
-
-def _item(line: Line, product: Product) -> Item:
-    return {
-        "productId": line.product_id,
-        "name": product.name,
-        "quantity": line.quantity,
-        "price": product.price,
-    }
 
 
 def total(items: Iterable[Item]) -> Decimal:
@@ -362,7 +301,6 @@ def settle(order: Order, inventory_event: str, cause: Cause, now: datetime) -> S
 
     Args:
         inventory_event: the detail-type, such as `Inventory Reserved`.
-        cause: names the inventory's event.
     """
     event_type, data = INVENTORY_OUTCOMES[inventory_event]
     return new_event(event_type, data, cause, now) if allows(order, event_type) else None
@@ -374,10 +312,5 @@ def seconds_to_settle(order: Order) -> float:
 
 
 def compose(item: Mapping[str, Any], event: StoredEvent) -> dict[str, Any]:
-    """Returns the self-contained detail of one of an order's events.
-
-    Args:
-        item: the order as it is stored.
-        event: one of its events, with its sequence.
-    """
+    """Returns the self-contained detail of one of an order's events, as it is published."""
     return compose_detail(item, event, "reason")

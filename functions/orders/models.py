@@ -8,18 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from orderflow.contracts import (
-    ContractModel,
-    Money,
-    OrderCancelledDetail,
-    OrderConfirmedDetail,
-    OrderLine,
-    OrderPlacedDetail,
-    OrderRejectedDetail,
-    ShippingAddress,
-    Text,
-    Timestamp,
-)
+from orderflow import contracts
+from orderflow.contracts import ContractModel, Money, Text, Timestamp
 from orderflow.http_api import NextCursor, PlainText, RequestModel
 from orderflow.plain_text import UNSAFE
 from orders.domain import PRODUCT_ID, Line, Order, OrderStatus
@@ -73,10 +63,22 @@ class PlaceOrderRequest(RequestModel):
     @field_validator("items", mode="after")
     @classmethod
     def _merge(cls, items: list[OrderLineRequest]) -> list[OrderLineRequest]:
-        merged = merge_lines(items)
+        """Returns one line per product, in the order of their first occurrence."""
+        merged: dict[str, OrderLineRequest] = {}
+        for item in items:
+            first = merged.get(item.product_id)
+            if first is None:
+                merged[item.product_id] = item
+                continue
+            if first.price != item.price:
+                raise ValueError(f"the lines of {item.product_id} name different prices")
+            quantity = first.quantity + item.quantity
+            if quantity > MAX_QUANTITY:
+                raise ValueError(f"{quantity} of {item.product_id} in all, where {MAX_QUANTITY} is the most")
+            merged[item.product_id] = first.model_copy(update={"quantity": quantity})
         if len(merged) > MAX_PRODUCTS:
             raise ValueError(f"an order has at most {MAX_PRODUCTS} distinct products, not {len(merged)}")
-        return merged
+        return list(merged.values())
 
     def lines(self) -> list[Line]:
         """Returns the lines, one per product."""
@@ -88,31 +90,22 @@ class PlaceOrderRequest(RequestModel):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def merge_lines(items: list[OrderLineRequest]) -> list[OrderLineRequest]:
-    """Returns one line per product, in the order of their first occurrence.
+class OrderSummary(ContractModel):
+    """An order in a list."""
 
-    Raises:
-        ValueError: the lines of a product have different prices, or their total quantity exceeds MAX_QUANTITY.
-    """
-    merged: dict[str, OrderLineRequest] = {}
-    for item in items:
-        first = merged.get(item.product_id)
-        if first is None:
-            merged[item.product_id] = item
-            continue
-        if first.price != item.price:
-            raise ValueError(f"the lines of {item.product_id} name different prices")
-        quantity = first.quantity + item.quantity
-        if quantity > MAX_QUANTITY:
-            raise ValueError(f"{quantity} of {item.product_id} in all, where {MAX_QUANTITY} is the most")
-        merged[item.product_id] = first.model_copy(update={"quantity": quantity})
-    return list(merged.values())
+    order_id: Annotated[str, Field(pattern=r"^ORD-[0-9A-HJKMNP-TV-Z]{26}$")]
+    status: OrderStatus
+    placed_at: Timestamp
+    total_amount: Money
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
+    version: Annotated[int, Field(ge=1, description="The number of the order's events.")]
 
 
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
-Id = Annotated[str, Field(pattern=r"^ORD-[0-9A-HJKMNP-TV-Z]{26}$")]
-Reason = Literal["OUT_OF_STOCK", "CANCELLED_BY_CUSTOMER", "CANCELLED_BY_STAFF"]
-Version = Annotated[int, Field(ge=1, description="The number of the order's events.")]
+class OrderPage(ContractModel):
+    """A page of the caller's orders, newest first. With `status`, a page may be short or empty before the last one."""
+
+    items: tuple[OrderSummary, ...]
+    next_cursor: NextCursor = None
 
 
 class MetadataResponse(ContractModel):
@@ -122,52 +115,22 @@ class MetadataResponse(ContractModel):
     promotion_code: Text | SkipJsonSchema[None] = None
 
 
-class OrderResponse(ContractModel):
+class OrderResponse(OrderSummary):
     """An order in its current state."""
 
-    order_id: Id
-    status: OrderStatus
     customer_id: Text
     customer_email: Text
-    items: Annotated[tuple[OrderLine, ...], Field(min_length=1)]
-    total_amount: Money
-    currency: Currency
-    shipping_address: ShippingAddress
+    items: Annotated[tuple[contracts.OrderLine, ...], Field(min_length=1)]
+    shipping_address: contracts.ShippingAddress
     metadata: MetadataResponse
-    placed_at: Timestamp
     updated_at: Timestamp
-    version: Version
-    reason: Reason | SkipJsonSchema[None] = None
+    reason: Literal["OUT_OF_STOCK", "CANCELLED_BY_CUSTOMER", "CANCELLED_BY_STAFF"] | SkipJsonSchema[None] = None
 
 
 def to_response(order: Order) -> OrderResponse:
     """Returns an order as the API shows it."""
-    state = {
-        "status": order.status,
-        "placedAt": order.placed_at,
-        "updatedAt": order.updated_at,
-        "version": order.version,
-        "reason": order.reason,
-    }
-    return OrderResponse.model_validate({**order.content, **state})
-
-
-class OrderSummary(ContractModel):
-    """An order in a list."""
-
-    order_id: Id
-    status: OrderStatus
-    placed_at: Timestamp
-    total_amount: Money
-    currency: Currency
-    version: Version
-
-
-class OrderPage(ContractModel):
-    """A page of the caller's orders, newest first. With `status`, a page may be short or empty before the last one."""
-
-    items: tuple[OrderSummary, ...]
-    next_cursor: NextCursor = None
+    state = {"status": order.status, "placedAt": order.placed_at, "updatedAt": order.updated_at}
+    return OrderResponse.model_validate({**order.content, **state, "version": order.version, "reason": order.reason})
 
 
 class PublishedEvent(ContractModel):
@@ -178,7 +141,12 @@ class PublishedEvent(ContractModel):
         Literal["Order Placed", "Order Confirmed", "Order Rejected", "Order Cancelled"], Field(alias="detail-type")
     ]
     time: Timestamp
-    detail: OrderPlacedDetail | OrderConfirmedDetail | OrderRejectedDetail | OrderCancelledDetail
+    detail: (
+        contracts.OrderPlacedDetail
+        | contracts.OrderConfirmedDetail
+        | contracts.OrderRejectedDetail
+        | contracts.OrderCancelledDetail
+    )
 
 
 class OrderEvents(ContractModel):

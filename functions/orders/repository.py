@@ -10,7 +10,7 @@ from orderflow.dynamodb import load_decide_save, read_batch
 from orderflow.event_store import EventStore, Stream
 from orderflow.observability import logger, metrics
 from orderflow.pagination import Page, Position, read_limit, read_page
-from orders.domain import InvalidProduct, Order, OrderStatus, Product, UnknownOrder, advance, fold, product_of
+from orders.domain import Order, OrderStatus, Product, UnknownOrder, advance, fold, product_problems
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -37,10 +37,7 @@ class Orders:
         return self._store.load(order_id) if len(order_id.encode()) <= MAX_KEY_BYTES else None
 
     def append(self, order: Order | None, event: "StoredEvent") -> Order:
-        """Stores an order's next event and returns the order with it.
-
-        Args:
-            order: the order that the event was decided on; None for a new one.
+        """Stores the next event of an order, or the first one of a new order, and returns the order with it.
 
         Raises:
             VersionConflict: another writer stored an event first; nothing was stored.
@@ -52,10 +49,9 @@ class Orders:
     def update(
         self, order_id: str, decide: "Callable[[Order], StoredEvent | None]"
     ) -> "tuple[Order, StoredEvent | None]":
-        """Stores the event that `decide` returns, if any. Decides again when another writer was first.
+        """Stores the event that `decide` returns, if any, and returns the order afterwards, with that event.
 
-        Returns:
-            The order afterwards, and the event that was stored, if any.
+        Decides again when another writer was first.
 
         Raises:
             UnknownOrder: there is no such order.
@@ -71,33 +67,26 @@ class Orders:
         return load_decide_save(load, decide, self.append)
 
     def list_for(self, customer_id: str, status: OrderStatus | None, limit: int, after: dict[str, str] | None) -> Page:
-        """Returns a customer's orders, newest first.
-
-        Args:
-            status: None for all.
-            after: where an earlier page ended; None for the beginning.
-        """
+        """Returns a customer's orders, newest first, in one status or in any."""
+        query: dict[str, Any] = {
+            "IndexName": INDEX,
+            "KeyConditionExpression": Key("customerId").eq(customer_id),
+            "ScanIndexForward": False,
+            "Limit": read_limit(limit, filtered=status is not None),
+        }
+        if status:
+            query["FilterExpression"] = Attr("status").eq(status.value)
 
         def read(start: Position | None) -> tuple[list[dict[str, Any]], Position | None]:
-            answer = self._table.query(**_query(customer_id, status, limit, start))
+            answer = self._table.query(**query, **_start(start))
             items = [{name: item[name] for name in LIST_FIELDS} for item in answer["Items"]]
             return items, answer.get("LastEvaluatedKey")
 
         return read_page(read, {**after, "customerId": customer_id} if after else None, limit, POSITION)
 
 
-def _query(customer_id: str, status: OrderStatus | None, limit: int, start: Position | None) -> dict[str, Any]:
-    query: dict[str, Any] = {
-        "IndexName": INDEX,
-        "KeyConditionExpression": Key("customerId").eq(customer_id),
-        "ScanIndexForward": False,
-        "Limit": read_limit(limit, filtered=status is not None),
-    }
-    if status:
-        query["FilterExpression"] = Attr("status").eq(status.value)
-    if start:
-        query["ExclusiveStartKey"] = start
-    return query
+def _start(position: Position | None) -> Any:
+    return {"ExclusiveStartKey": position} if position else {}
 
 
 def is_order_position(position: Mapping[str, str]) -> bool:
@@ -124,10 +113,7 @@ class Products:
         self._table = dynamodb.Table(table)
 
     def get(self, product_ids: Iterable[str]) -> dict[str, Product]:
-        """Returns the products that exist, by id.
-
-        Args:
-            product_ids: 1 to 100, the limit of BatchGetItem.
+        """Returns those of 1 to 100 products that exist, by id.
 
         Raises:
             IncompleteRead: DynamoDB left keys unprocessed several times.
@@ -137,33 +123,22 @@ class Products:
         return {product.product_id: product for product in _valid(rows)}
 
     def page(self, limit: int, after: dict[str, str] | None) -> Page:
-        """Returns products for sale, unordered.
-
-        Args:
-            limit: the most to read; those not for sale are left out of the page.
-            after: where an earlier page ended; None for the beginning.
-        """
+        """Returns products for sale, unordered: at most `limit`, because it reads that many rows."""
         # Rows without a valid `active` are read too, so that they are reported
         not_inactive = Attr("active").not_exists() | Attr("active").ne(False)
-        scan: Any = {"Limit": limit, "FilterExpression": not_inactive}
-        if after:
-            scan["ExclusiveStartKey"] = after
-        answer = self._table.scan(**scan)
+        answer = self._table.scan(Limit=limit, FilterExpression=not_inactive, **_start(after))
         last = answer.get("LastEvaluatedKey")
-        items = [
-            {"productId": product.product_id, "name": product.name, "price": product.price}
-            for product in _valid(answer["Items"])
-        ]
+        items = [{"productId": row.product_id, "name": row.name, "price": row.price} for row in _valid(answer["Items"])]
         return Page(items, {"productId": str(last["productId"])} if last else None)
 
 
 def _valid(rows: Iterable[Mapping[str, Any]]) -> Iterator[Product]:
     for row in rows:
-        try:
-            yield product_of(row)
-        except InvalidProduct as invalid:
-            logger.warning("invalid product left out", product_id=invalid.product_id, problems=invalid.problems)
+        if problems := list(product_problems(row)):
+            logger.warning("invalid product left out", product_id=row["productId"], problems=problems)
             metrics.add_metric(name="InvalidProducts", unit=MetricUnit.Count, value=1)
+        else:
+            yield Product(row["productId"], row["name"], row["price"], row["active"])
 
 
 def is_product_position(position: Mapping[str, str]) -> bool:

@@ -210,6 +210,12 @@ def test_a_malformed_key_is_refused(api: Api, aws: Aws, key: str) -> None:
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-idempotency-key")
 
 
+def test_a_request_with_a_malformed_key_and_an_invalid_body_is_refused_for_its_body(api: Api, aws: Aws) -> None:
+    answer = api.place(line(aws.add_product(), 0), key="ключ")
+    assert (answer.status, slug(answer)) == (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body")
+    assert [error["field"] for error in answer.body["errors"]] == ["items.0.quantity"]
+
+
 def test_the_longest_key_is_taken(api: Api, aws: Aws) -> None:
     assert api.place(line(aws.add_product()), key="x" * 255).status == HTTPStatus.CREATED
 

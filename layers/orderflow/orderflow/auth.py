@@ -16,8 +16,7 @@ class Caller:
 
     Args:
         subject: the token's subject, which is the customer's id.
-        email: the e-mail address; None if it is not verified.
-        is_staff: whether the caller is in the group `staff`.
+        email: None if it is not verified.
     """
 
     subject: str
@@ -32,15 +31,14 @@ def caller_of(event: APIGatewayProxyEventV2) -> Caller:
     distinguishes them from ID tokens.
 
     Raises:
-        Problem: 401, if the request has no verified claims of an ID token. A route without an authorizer thus stays
-            closed.
+        Problem: 401 without verified claims of an ID token, which keeps a route without an authorizer closed.
     """
-    claims = _claims(event)
+    authorizer = event.request_context.authorizer
+    claims = (authorizer and authorizer.jwt_claim) or {}
     if not claims.get("sub") or claims.get("token_use") != "id":
         raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "send the ID token of a signed-in user")
-    verified = claims.get("email_verified") == "true"
-    groups = _groups(claims.get("cognito:groups", ""))
-    return Caller(claims["sub"], claims.get("email") if verified else None, STAFF in groups)
+    email = claims.get("email") if claims.get("email_verified") == "true" else None
+    return Caller(claims["sub"], email, STAFF in _groups(claims.get("cognito:groups", "")))
 
 
 def _groups(claim: str) -> list[str]:
@@ -52,8 +50,3 @@ def _groups(claim: str) -> list[str]:
     if not (claim.startswith("[") and claim.endswith("]")):
         return []
     return claim[1:-1].split(" ")
-
-
-def _claims(event: APIGatewayProxyEventV2) -> dict[str, str]:
-    authorizer = event.request_context.authorizer
-    return dict(authorizer.jwt_claim) if authorizer and authorizer.jwt_claim else {}

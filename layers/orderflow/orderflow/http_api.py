@@ -1,8 +1,10 @@
 """What every HTTP API needs: problems (RFC 9457), validated requests, JSON responses, and the API's documentation."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import groupby
 from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
@@ -26,39 +28,29 @@ MAX_ID_BYTES = 1024
 """Half of what a partition key may have, to leave room for a prefix (DynamoDB developer guide, "Constraints")."""
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
+JSON_MESSAGES = {
+    "list_type": "Input should be a valid array",
+    "model_type": "Input should be an object",
+    "model_attributes_type": "Input should be an object",
+}
+"""For errors whose messages name Python's types."""
+Guard = Callable[[APIGatewayProxyEventV2], None]
+"""Raises a Problem if the caller of a request has no access."""
 
 
+@dataclass(eq=False)
 class Problem(Exception):
     """A request that cannot be served.
 
     Args:
-        status: the HTTP status.
         slug: the problem's type, `/problems/<slug>`, which clients tell problems apart by.
-        detail: what is wrong with this request.
         errors: one entry per field: {"field": …, "message": …}.
     """
 
-    def __init__(self, status: HTTPStatus, slug: str, detail: str, errors: list[dict[str, str]] | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.slug = slug
-        self.detail = detail
-        self.errors = errors
-
-    def response(self) -> Response[str]:
-        """Returns the response, `application/problem+json`."""
-        body: dict[str, Any] = {
-            "type": f"/problems/{self.slug}",
-            "title": self.slug.replace("-", " ").capitalize(),
-            "status": int(self.status),
-            "detail": self.detail,
-        }
-        if self.errors is not None:
-            body["errors"] = self.errors
-        return Response(int(self.status), content_type="application/problem+json", body=to_json(body))
-
-
-# ------------------------------------------------------------------------------------------------ models
+    status: HTTPStatus
+    slug: str
+    detail: str
+    errors: list[dict[str, str]] | None = None
 
 
 def _plain(text: str) -> str:
@@ -77,85 +69,60 @@ PlainText = Annotated[
     str, Field(min_length=1, json_schema_extra={"pattern": f"^[^{UNSAFE}]+$"}), AfterValidator(_plain)
 ]
 """Text of one line, in any language. White space around it, which includes line ends, is removed before the check."""
-
 Limit = Annotated[
-    int,
-    Field(ge=1, le=MAX_LIMIT),
-    BeforeValidator(_decimal_digits),
-    Query(description="The most entries in a page."),
+    int, Field(ge=1, le=MAX_LIMIT), BeforeValidator(_decimal_digits), Query(description="The most entries in a page.")
 ]
-"""The query parameter `limit`. Its default is DEFAULT_LIMIT."""
-
 Cursor = Annotated[
     str | SkipJsonSchema[None],
     Query(description="`nextCursor` of the previous page. Valid for a day, and for the same caller and filters only."),
 ]
-"""The query parameter `cursor`."""
-
 NextCursor = Annotated[
-    str | SkipJsonSchema[None],
-    Field(description="`cursor` of the next page; absent at the end of the list."),
+    str | SkipJsonSchema[None], Field(description="`cursor` of the next page; absent at the end of the list.")
 ]
-"""The field `nextCursor` of a page."""
 
 
 class RequestModel(BaseModel):
     """A body. Fields are in camelCase; unknown fields are refused, because they may be misspelt."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="forbid",
-        frozen=True,
-        str_strip_whitespace=True,
-        strict=True,
-        defer_build=True,
+        alias_generator=to_camel, extra="forbid", frozen=True, str_strip_whitespace=True, strict=True, defer_build=True
     )
-
-
-# ------------------------------------------------------------------------------------------------ routing
 
 
 def new_app() -> APIGatewayHttpResolver:
     """Returns a router of HTTP requests (payload format 2.0) that reports errors as problems."""
     app = APIGatewayHttpResolver(enable_validation=True, serializer=_serialize, json_body_deserializer=_parse_json)
     app.exception_handler(Problem)(refuse)
-
-    @app.exception_handler(RequestValidationError)  # type: ignore[untyped-decorator]
-    def on_invalid_request(error: RequestValidationError) -> Response[str]:
-        return refuse(_problem_of(error))
-
-    @app.exception_handler(InvalidCursor)  # type: ignore[untyped-decorator]
-    def on_invalid_cursor(error: InvalidCursor) -> Response[str]:
-        return refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
-
-    @app.exception_handler(ConcurrentUpdate)  # type: ignore[untyped-decorator]
-    def on_concurrent_update(_: ConcurrentUpdate) -> Response[str]:
-        return refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
-
-    @app.not_found
-    def on_no_route(_: Exception) -> Response[str]:
-        return Problem(HTTPStatus.NOT_FOUND, "no-such-route", "there is nothing at this path").response()
-
+    app.exception_handler(RequestValidationError)(lambda error: refuse(_problem_of(error)))
+    app.exception_handler(InvalidCursor)(
+        lambda error: refuse(Problem(HTTPStatus.BAD_REQUEST, "malformed-cursor", str(error)))
+    )
+    app.exception_handler(ConcurrentUpdate)(
+        lambda _: refuse(Problem(HTTPStatus.CONFLICT, "busy", "other requests are changing this now; try again"))
+    )
+    app.not_found(lambda _: refuse(Problem(HTTPStatus.NOT_FOUND, "no-such-route", "there is nothing at this path")))
     return app
 
 
 def refuse(problem: Problem) -> Response[str]:
     """Logs a problem and returns its response."""
     logger.info("request refused", status=int(problem.status), problem=problem.slug)
-    return problem.response()
+    body = {
+        "type": f"/problems/{problem.slug}",
+        "title": problem.slug.replace("-", " ").capitalize(),
+        "status": int(problem.status),
+        "detail": problem.detail,
+        "errors": problem.errors,
+    }
+    return Response(int(problem.status), "application/problem+json", _serialize(body))
 
 
-def answer(
-    app: APIGatewayHttpResolver,
-    event: dict[str, Any],
-    context: LambdaContext,
-    guard: Callable[[APIGatewayProxyEventV2], None],
-) -> dict[str, Any]:
+def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, guard: Guard) -> dict[str, Any]:
     """Answers one HTTP request. The header X-Correlation-Id leads to its logs, events and traces.
 
     Args:
-        guard: raises a Problem if the caller has no access. It runs before the validation, which Powertools does
-            before any middleware: a request without access is not told what else is wrong with it.
+        guard: checks the caller's access. It runs before the validation, which Powertools does before any
+            middleware: a caller without access learns nothing else about the request.
     """
     request = APIGatewayProxyEventV2(event)
     try:
@@ -209,44 +176,29 @@ def _parse_json(body: str) -> Any:
     except ValueError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "malformed-body", f"the body is not valid JSON: {error}") from error
     if not isinstance(found, dict):  # the validation would accept an array of one object
-        raise _invalid_body([{"field": "body", "message": "Input should be an object"}])
+        raise _invalid_body([("body", "Input should be an object")])
     return found
 
 
-def _problem_of(error: RequestValidationError) -> Problem:
+def _problem_of(invalid: RequestValidationError) -> Problem:
     """Returns the problem of a body with an entry per field, or else of the first parameter that is wrong."""
-    errors = error.errors()
-    in_body = [entry for entry in errors if entry["loc"][0] == "body"]
-    if any((entry["loc"], entry["type"]) == (("body",), "missing") for entry in in_body):
+    errors = invalid.errors()
+    if any((error["loc"], error["type"]) == (("body",), "missing") for error in errors):
         return Problem(HTTPStatus.BAD_REQUEST, "malformed-body", "the body is missing; send JSON")
-    if in_body:
+    if in_body := [error for error in errors if error["loc"][0] == "body"]:
         return _invalid_body(
-            [
-                {
-                    "field": ".".join(map(str, entry["loc"][1:])) or "body",
-                    "message": JSON_MESSAGES.get(entry["type"], entry["msg"]),
-                }
-                for entry in in_body
-            ]
+            (".".join(map(str, error["loc"][1:])) or "body", JSON_MESSAGES.get(error["type"], error["msg"]))
+            for error in in_body
         )
     name = errors[0]["loc"][1]
     return Problem(HTTPStatus.BAD_REQUEST, f"malformed-{name}", f"{name}: {errors[0]['msg']}")
 
 
-JSON_MESSAGES = {
-    "list_type": "Input should be a valid array",
-    "model_type": "Input should be an object",
-    "model_attributes_type": "Input should be an object",
-}
-"""For errors whose messages name Python's types."""
-
-
-def _invalid_body(errors: list[dict[str, str]]) -> Problem:
+def _invalid_body(messages: Iterable[tuple[str, str]]) -> Problem:
+    errors = [{"field": field, "message": message} for field, message in messages]
     detail = "the body is valid JSON, but not a valid request"
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-body", detail, errors)
 
-
-# ------------------------------------------------------------------------------------------ documentation
 
 ID_TOKEN: list[dict[str, list[str]]] = [{"idToken": []}]
 """For `security`: the route needs an ID token."""
@@ -255,35 +207,21 @@ BODY = ("400 malformed-body", "413 body-too-large", "415 unsupported-media-type"
 PAGE = ("400 malformed-limit", "400 malformed-cursor")
 
 
-def documented(status: HTTPStatus, description: str, *problems: str, location: str = "") -> dict[int, Any]:
-    """Returns a route's `responses` for the OpenAPI document. The body of a success is the route's return type.
+def documented(status: int, description: str, *problems: str, location: str = "") -> dict[int, Any]:
+    """Returns a route's `responses` for the OpenAPI document: its success and its problems.
 
     Args:
-        status: the status of a success.
-        description: the description of a success.
         problems: a status and a slug each, such as "409 price-changed".
         location: describes the header Location of a success, if it has one.
     """
-    headers = (
-        {"Location": {"description": location, "required": True, "schema": {"type": "string"}}} if location else {}
-    )
-    types: dict[int, list[str]] = {}
-    for problem in sorted(problems):
-        code, slug = problem.split(" ")
-        types.setdefault(int(code), []).append(f"/problems/{slug}")
-    return {int(status): {"description": description, "headers": headers}} | {
-        code: {
-            "description": ", ".join(f"`{name}`" for name in names),
-            "content": {
-                "application/problem+json": {
-                    "schema": {
-                        "allOf": [
-                            {"$ref": "#/components/schemas/Problem"},
-                            {"properties": {"type": {"enum": names}, "status": {"const": code}}},
-                        ]
-                    }
-                }
-            },
+    header = {"Location": {"description": location, "required": True, "schema": {"type": "string"}}}
+    responses: dict[int, Any] = {status: {"description": description, "headers": header if location else {}}}
+    for code, group in groupby(sorted(set(problems)), key=lambda problem: int(problem[:3])):
+        types = [f"/problems/{problem[4:]}" for problem in group]
+        variant = {"properties": {"type": {"enum": types}, "status": {"const": code}}}
+        schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, variant]}
+        responses[code] = {
+            "description": ", ".join(f"`{name}`" for name in types),
+            "content": {"application/problem+json": {"schema": schema}},
         }
-        for code, names in types.items()
-    }
+    return responses

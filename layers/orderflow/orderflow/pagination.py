@@ -47,7 +47,6 @@ def read_page(
     Args:
         read: returns the items after a position, as they are shown, and the position of the last; None at the end.
         start: where an earlier page ended; None for the beginning.
-        limit: the most items to return.
         key: the attributes that make a position, of those that it has.
     """
     found: list[dict[str, Any]] = []
@@ -64,9 +63,7 @@ def encode_cursor(position: dict[str, str] | None, of_list: tuple[str, ...], now
     """Returns the cursor that continues a list, or None at its end.
 
     Args:
-        position: the key of the last entry shown; None at the end of the list.
         of_list: identifies the list: its name, the caller, the filters.
-        now: when the page was made.
     """
     if position is None:
         return None
@@ -83,10 +80,8 @@ def decode_cursor(
     a forged cursor shows no other caller's entries.
 
     Args:
-        cursor: what the caller sent.
-        of_list: identifies the list, as for `encode_cursor`.
+        of_list: as given to `encode_cursor`.
         is_position: whether names and values are those of a position in the list.
-        now: when it was sent.
 
     Raises:
         InvalidCursor: the cursor was not made for this list, or is older than CURSOR_LIFETIME.
@@ -95,13 +90,12 @@ def decode_cursor(
         return None
     try:
         position, fingerprint, made = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        age = now.timestamp() - int(made)
-        known = fingerprint == _fingerprint(of_list) and all(map(_fits, position.values())) and is_position(position)
+        expired = now.timestamp() - int(made) > CURSOR_LIFETIME.total_seconds()
+        if fingerprint != _fingerprint(of_list) or not all(map(_fits, position.values())) or not is_position(position):
+            raise ValueError("another list's")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InvalidCursor("the cursor is not one of this list's; begin again without one") from error
-    if not known:
-        raise InvalidCursor("the cursor is not one of this list's; begin again without one")
-    if age > CURSOR_LIFETIME.total_seconds():
+    if expired:
         raise InvalidCursor("the cursor has expired; begin again without one")
     return dict(position)
 
