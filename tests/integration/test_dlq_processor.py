@@ -336,14 +336,14 @@ def test_a_record_that_changes_at_every_attempt_fails_the_update(
 def test_any_other_error_of_the_table_is_not_a_concurrent_update(
     processor: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor.records._table, "update_item", refusing("ThrottlingException", "UpdateItem"))
+    monkeypatch.setattr(processor.records._table, "put_item", refusing("ThrottlingException", "PutItem"))
     with pytest.raises(ClientError):
         add(processor.records, a_failure("a"))
 
 
 def test_an_update_without_a_change_writes_nothing(processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     record = add(processor.records, a_failure("a"))
-    monkeypatch.setattr(processor.records._table, "update_item", refusing("ThrottlingException", "UpdateItem"))
+    monkeypatch.setattr(processor.records._table, "put_item", refusing("ThrottlingException", "PutItem"))
     assert processor.records.update(record.id, lambda _: None) == (record, None)
 
 
