@@ -68,25 +68,17 @@ class FailedEventStatus(StrEnum):
 
 @dataclass(frozen=True)
 class FailureDetails:
-    """What a message of the DLQ says about the failure of one consumer to process one event.
+    """What a message of the DLQ says about the failure of one consumer to process one event."""
 
-    Args:
-        consumer: the consumer's function name without the stack's name, such as `inventory`; for other targets the
-            name of their rule.
-        event_id: `metadata.eventId` of the event, or the id of the message or request if the event has none.
-        reason: an error code or type.
-        message: the error message. It may contain personal data: never log it, never send it.
-        payload: JSON to invoke the consumer with; None if an invocation cannot help.
-        remediation: the command to run if there is no payload.
-    """
-
-    consumer: str
-    event_id: str
+    consumer: (
+        str  # its function name without the stack's name, such as `inventory`; for other targets their rule's name
+    )
+    event_id: str  # `metadata.eventId` of the event, or the id of the message or request if the event has none
     kind: FailureKind
-    reason: str
-    message: str
-    payload: str | None = None
-    remediation: str | None = None
+    reason: str  # an error code or type
+    message: str  # the error message. It may contain personal data: never log it, never send it
+    payload: str | None = None  # JSON to invoke the consumer with; None if an invocation cannot help
+    remediation: str | None = None  # the command to run if there is no payload
     order_id: str | None = None
     detail_type: str | None = None
     correlation_id: str | None = None
@@ -94,13 +86,9 @@ class FailureDetails:
 
 @dataclass(frozen=True)
 class Failure(FailureDetails):
-    """One failure.
+    """One failure of one consumer to process one event."""
 
-    Args:
-        transient: whether an automatic retry may succeed.
-    """
-
-    transient: bool = False
+    transient: bool = False  # whether an automatic retry may succeed
 
     @property
     def id(self) -> str:
@@ -112,29 +100,18 @@ class Failure(FailureDetails):
 
 @dataclass(frozen=True, kw_only=True)
 class FailedEvent(FailureDetails):
-    """The record of all failures of one consumer to process one event, with the details of the latest.
-
-    Args:
-        first_failed_at: RFC 3339, when the record was created.
-        last_failed_at: RFC 3339, time of the latest message in the DLQ or failed retry.
-        failures: messages in the DLQ that reported it.
-        attempts: automatic retries so far.
-        version: number of writes; 0 for a record that is not stored yet.
-        resolved_at: RFC 3339, when the consumer succeeded.
-        expiration: when DynamoDB deletes the record, in seconds since the epoch.
-        message_ids: ids of the DLQ messages that were counted.
-    """
+    """The record of all failures of one consumer to process one event, with the details of the latest."""
 
     id: str
     status: FailedEventStatus
-    first_failed_at: str
-    last_failed_at: str
-    failures: int
-    attempts: int = 0
-    version: int = 0
-    resolved_at: str | None = None
-    expiration: int | None = None
-    message_ids: frozenset[str]
+    first_failed_at: str  # RFC 3339
+    last_failed_at: str  # RFC 3339, time of the latest message in the DLQ or failed retry
+    failures: int  # messages in the DLQ that reported it
+    attempts: int = 0  # automatic retries so far
+    version: int = 0  # number of writes; 0 for a record that is not stored yet
+    resolved_at: str | None = None  # RFC 3339, when the consumer succeeded
+    expiration: int | None = None  # when DynamoDB deletes the record, in seconds since the epoch
+    message_ids: frozenset[str]  # ids of the DLQ messages that were counted
 
     @property
     def redrivable(self) -> bool:

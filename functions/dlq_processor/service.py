@@ -15,17 +15,12 @@ from orderflow.observability import logger, metrics
 
 @dataclass(frozen=True)
 class DlqProcessor:
-    """Stores failures and retries those that are transient.
-
-    Args:
-        send_retry_request: sends a request to the DLQ; it arrives after the delay of its attempt.
-        send_alert: sends an alert, at most once per consumer, reason and hour.
-    """
+    """Stores failures and retries those that are transient."""
 
     records: FailedEvents
     redriver: Redriver
-    send_retry_request: Callable[[RetryRequest], None]
-    send_alert: Callable[[domain.Alert], None]
+    send_retry_request: Callable[[RetryRequest], None]  # to the DLQ; it arrives after the delay of its attempt
+    send_alert: Callable[[domain.Alert], None]  # at most one per consumer, reason and hour
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def record_failure(self, failure: Failure, message_id: str) -> None:

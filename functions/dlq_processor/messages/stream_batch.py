@@ -17,20 +17,13 @@ the stream's arrival times are approximate. Republishing too many events does no
 
 @dataclass(frozen=True)
 class StreamBatch:
-    """A batch of a DynamoDB stream that a consumer failed to process.
+    """A batch of a DynamoDB stream that a consumer failed to process."""
 
-    Args:
-        stream: the stream's ARN.
-        first: the first record's sequence number.
-        last: the last record's sequence number.
-        failure: the failure of the whole batch, without a payload.
-    """
-
-    stream: str
+    stream: str  # its ARN
     shard: str
-    first: str
-    last: str
-    failure: Failure
+    first: str  # the first record's sequence number
+    last: str  # the last record's sequence number
+    failure: Failure  # of the whole batch, without a payload
 
 
 def read(body: Any, stack_name: str) -> StreamBatch:
@@ -42,17 +35,10 @@ def read(body: Any, stack_name: str) -> StreamBatch:
     shard, first = required_text(batch, "shardId"), required_text(batch, "startSequenceNumber")
     begin = required_time(batch, "approximateArrivalOfFirstRecord") - MARGIN
     end = required_time(batch, "approximateArrivalOfLastRecord") + MARGIN
-    failure = Failure(
-        consumer,
-        f"{shard}-{first}",
-        FailureKind.STREAM,
-        reason,
-        message,
-        remediation=f"make republish {reading.window(begin, end)}",
-    )
-    return StreamBatch(
-        required_text(batch, "streamArn"), shard, first, required_text(batch, "endSequenceNumber"), failure
-    )
+    command = f"make republish {reading.window(begin, end)}"
+    failure = Failure(consumer, f"{shard}-{first}", FailureKind.STREAM, reason, message, remediation=command)
+    stream, last = required_text(batch, "streamArn"), required_text(batch, "endSequenceNumber")
+    return StreamBatch(stream, shard, first, last, failure)
 
 
 def failures_of(batch: StreamBatch, records: Sequence[Mapping[str, Any]] | None) -> list[Failure]:
