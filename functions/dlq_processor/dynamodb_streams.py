@@ -18,40 +18,32 @@ LOST = frozenset({"ExpiredIteratorException", "ResourceNotFoundException", "Trim
 
 
 def read_records(streams: "DynamoDBStreamsClient", batch: StreamBatch) -> list[dict[str, Any]] | None:
-    """Returns the records of a batch as Lambda hands them over, including those that a filter excludes.
+    """Returns the records of a batch, also those that a filter excludes; None if the stream has no longer all of them.
 
-    Returns:
-        The records, or None if the stream no longer returns all of them.
+    The records have the format of Lambda's events: times are numbers, binary values are Base64.
     """
     found: list[dict[str, Any]] = []
     try:
-        iterator: str | None = streams.get_shard_iterator(
+        iterator = streams.get_shard_iterator(
             StreamArn=batch.stream,
             ShardId=batch.shard,
             ShardIteratorType="AT_SEQUENCE_NUMBER",
             SequenceNumber=batch.first,
         )["ShardIterator"]
         for _ in range(MAX_READS):
-            if iterator is None:
-                break
             answer = streams.get_records(ShardIterator=iterator)
             for record in answer["Records"]:
                 number = int(record["dynamodb"]["SequenceNumber"])
                 if number <= int(batch.last):
-                    found.append(_as_lambda_does(record, batch.stream))
+                    found.append({**json.loads(json.dumps(record, default=_plain)), "eventSourceARN": batch.stream})
                 if number >= int(batch.last):
                     return found
-            iterator = answer.get("NextShardIterator")
+            if not (iterator := answer.get("NextShardIterator", "")):
+                break
     except ClientError as error:
         if error.response["Error"]["Code"] not in LOST:
             raise
     return None
-
-
-def _as_lambda_does(record: Any, stream: str) -> dict[str, Any]:
-    """Returns a record in Lambda's JSON: times are numbers, binary values are Base64, the stream's ARN is added."""
-    plain: dict[str, Any] = json.loads(json.dumps(record, default=_plain))
-    return {**plain, "eventSourceARN": stream}
 
 
 def _plain(value: datetime | bytes) -> float | str:

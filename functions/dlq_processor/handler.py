@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig, idempotent_function
+from aws_lambda_powertools.utilities.idempotency import idempotent_function
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import ClientError
 
@@ -17,7 +17,7 @@ from dlq_processor.messages import Unclassified, classify
 from dlq_processor.messages.stream_batch import StreamBatch, failures_of
 from dlq_processor.repository import FailedEvents
 from dlq_processor.service import DlqProcessor
-from orderflow import idempotency
+from orderflow.idempotency import idempotency_config, persistence_layer
 from orderflow.observability import logger, metrics, safe_traceback, tracer
 from orderflow.settings import from_environment
 
@@ -41,16 +41,13 @@ queue = boto3.client("sqs")
 sns = boto3.client("sns")
 streams = boto3.client("dynamodbstreams")
 batch_processor = BatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-once_per_hour = IdempotencyConfig(
-    event_key_jmespath="[consumer, reason, hour]",
-    raise_on_no_idempotency_key=True,
-    expires_after_seconds=2 * 60 * 60,  # the key contains the hour, so one hour would do
-)
+# Two hours are enough: the key contains the hour
+once_per_hour = idempotency_config("[consumer, reason, hour]", retention_seconds=2 * 60 * 60)
 
 
 @idempotent_function(  # type: ignore[untyped-decorator]
     data_keyword_argument="alert",
-    persistence_store=idempotency.persistence_layer(settings.idempotency_table, boto3.client("dynamodb")),
+    persistence_store=persistence_layer(settings.idempotency_table, boto3.client("dynamodb")),
     config=once_per_hour,
     key_prefix="alert",
 )
@@ -104,13 +101,10 @@ def process_message(record: SQSRecord) -> None:
                 for failure in failures_of(batch, read_records(streams, batch)):
                     processor.record_failure(failure, record.message_id)
     except Exception as error:
-        logger.error(
-            "message not processed", message_id=record.message_id, error=_name_of(error), stack=safe_traceback(error)
-        )
+        name = type(error).__name__
+        if isinstance(error, ClientError):
+            name = f"{error.operation_name}: {error.response['Error']['Code']}"
+        elif isinstance(error, Unclassified):
+            name = f"Unclassified: {error}"
+        logger.error("message not processed", message_id=record.message_id, error=name, stack=safe_traceback(error))
         raise
-
-
-def _name_of(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        return f"{error.operation_name}: {error.response['Error']['Code']}"
-    return f"Unclassified: {error}" if isinstance(error, Unclassified) else type(error).__name__

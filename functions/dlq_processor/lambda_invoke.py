@@ -1,12 +1,13 @@
 """Redrives failed events: invokes the one consumer that failed, and waits for its result."""
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dlq_processor.domain import FailedEvent, RedriveOutcome, as_message, as_reason
+from dlq_processor.domain import MAX_MESSAGE, FailedEvent, RedriveOutcome, as_reason
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda.client import LambdaClient
@@ -19,27 +20,18 @@ CLIENT = Config(connect_timeout=2, read_timeout=ANSWER_SECONDS, retries={"total_
 """One attempt: if an answer is lost, the consumer may have succeeded."""
 
 
+@dataclass(frozen=True)
 class Redriver:
-    """Invokes the consumers of a stack.
+    """Invokes the consumers of a stack, with a Lambda client that has the configuration CLIENT."""
 
-    Args:
-        functions: a Lambda client with the configuration CLIENT.
-        stack_name: the prefix of the consumers' function names.
-    """
-
-    def __init__(self, functions: "LambdaClient", stack_name: str) -> None:
-        self._functions = functions
-        self._stack_name = stack_name
+    functions: "LambdaClient"
+    stack_name: str
 
     def redrive(self, record: FailedEvent) -> RedriveOutcome:
-        """Invokes a record's consumer with its payload.
-
-        Args:
-            record: one that is redrivable.
-        """
+        """Invokes the consumer of a redrivable record with its payload."""
         try:
-            answer = self._functions.invoke(
-                FunctionName=f"{self._stack_name}-{record.consumer}", Qualifier=ALIAS, Payload=record.payload or "null"
+            answer = self.functions.invoke(
+                FunctionName=f"{self.stack_name}-{record.consumer}", Qualifier=ALIAS, Payload=record.payload or "null"
             )
             result = json.loads(answer["Payload"].read() or "null")
         except ClientError as error:
@@ -54,4 +46,4 @@ class Redriver:
 
 
 def _failed(reason: str, message: str) -> RedriveOutcome:
-    return RedriveOutcome(succeeded=False, reason=as_reason(reason), message=as_message(message))
+    return RedriveOutcome(succeeded=False, reason=as_reason(reason), message=message[:MAX_MESSAGE])

@@ -6,19 +6,8 @@ from datetime import UTC, datetime
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from dlq_processor.domain import (
-    RETRY_DELAYS,
-    Alert,
-    FailedEvent,
-    FailedEventStatus,
-    Failure,
-    RedriveOutcome,
-    RetryRequest,
-    alert_for,
-    claimed,
-    counted,
-    redriven,
-)
+from dlq_processor import domain
+from dlq_processor.domain import FailedEvent, FailedEventStatus, Failure, RedriveOutcome, RetryRequest
 from dlq_processor.lambda_invoke import Redriver
 from dlq_processor.repository import FailedEvents
 from orderflow.observability import logger, metrics
@@ -26,20 +15,12 @@ from orderflow.observability import logger, metrics
 
 @dataclass(frozen=True)
 class DlqProcessor:
-    """Stores failures and retries those that are transient.
-
-    Args:
-        records: the failed-events table.
-        redriver: invokes the consumers.
-        send_retry_request: sends a request to the DLQ; it arrives after the delay of its attempt.
-        send_alert: sends an alert, at most once per consumer, reason and hour.
-        now: returns the time.
-    """
+    """Stores failures and retries those that are transient."""
 
     records: FailedEvents
     redriver: Redriver
-    send_retry_request: Callable[[RetryRequest], None]
-    send_alert: Callable[[Alert], None]
+    send_retry_request: Callable[[RetryRequest], None]  # to the DLQ; it arrives after the delay of its attempt
+    send_alert: Callable[[domain.Alert], None]  # at most one per consumer, reason and hour
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def record_failure(self, failure: Failure, message_id: str) -> None:
@@ -47,11 +28,9 @@ class DlqProcessor:
 
         If a step fails, the message must be processed again: steps that have succeeded are not repeated, except for
         the retry request, of which a duplicate does no harm.
-
-        Args:
-            message_id: of the DLQ message that reports the failure.
         """
-        record, change = self.records.update(failure.id, lambda known: counted(known, failure, message_id, self.now()))
+        now = self.now()
+        record, change = self.records.update(failure.id, lambda known: domain.counted(known, failure, message_id, now))
         if record is None:  # for the type checker: counted() creates a missing record
             return
         if change:
@@ -63,20 +42,21 @@ class DlqProcessor:
         if needs_retry:
             self.send_retry_request(RetryRequest(record.id, attempt=1))
         if record.status is not FailedEventStatus.RESOLVED:
-            self.send_alert(alert_for(record, retried=needs_retry or record.status is FailedEventStatus.RETRYING))
+            retried = needs_retry or record.status is FailedEventStatus.RETRYING
+            self.send_alert(domain.alert_for(record, retried=retried))
 
     def retry(self, request: RetryRequest) -> None:
         """Redrives a record automatically, unless it was resolved or parked, or a later retry has begun."""
-        record, claim = self.records.update(request.record_id, lambda known: claimed(known, request.attempt))
+        record, claim = self.records.update(request.record_id, lambda known: domain.claimed(known, request.attempt))
         if record is None or claim is None:
             logger.info("automatic retry not needed", failed_event=request.record_id, attempt=request.attempt)
             return
         outcome = self.redriver.redrive(record)
-        is_last = request.attempt == len(RETRY_DELAYS)
+        is_last = request.attempt == len(domain.RETRY_DELAYS)
         if is_last and not outcome.succeeded:
             # The alert precedes the status: a request that is received again does nothing for a parked record
             given_up = replace(record, status=FailedEventStatus.PARKED, reason=outcome.reason)
-            self.send_alert(alert_for(given_up, retried=False))
+            self.send_alert(domain.alert_for(given_up, retried=False))
             metrics.add_metric(name="FailedEventsParked", unit=MetricUnit.Count, value=1)
         on_failure = FailedEventStatus.PARKED if is_last else FailedEventStatus.RETRYING
         settled, outcome = settle(self.records, record, outcome, self.now(), on_failure)
@@ -98,19 +78,13 @@ def settle(
 ) -> tuple[FailedEvent, RedriveOutcome]:
     """Stores the outcome of a redrive, unless the record has changed since the redrive began.
 
-    Args:
-        record: the record as it was before the redrive.
-        on_failure: the status of the record if the redrive failed.
-
     Returns:
         The record as it is stored now, and the outcome. A success becomes a failure if the record has changed: the
         consumer may have sent the event to the DLQ again and returned normally.
     """
+    changed = domain.redriven(record, outcome, on_failure, now)
     current, change = records.update(
-        record.id,
-        lambda known: (
-            redriven(known, outcome, on_failure, now) if known is not None and known.version == record.version else None
-        ),
+        record.id, lambda known: changed if known and known.version == record.version else None
     )
     if change is None and outcome.succeeded:
         outcome = RedriveOutcome(False, "ConcurrentUpdate", "the record has changed during the redrive")

@@ -22,12 +22,7 @@ TIME_BYTES = 14
 
 @dataclass(frozen=True)
 class EventSource:
-    """How the events of one table are published.
-
-    Args:
-        name: the `source` of the events.
-        compose: returns an event's detail from the stored item and the event.
-    """
+    """The `source` of one table's events, and the function that composes an event's detail from the stored item."""
 
     name: str
     compose: Callable[[Mapping[str, Any], StoredEvent], dict[str, Any]]
@@ -39,13 +34,7 @@ class InvalidRequest(Exception):
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """Which events to publish: those of one aggregate, from a sequence on.
-
-    Args:
-        table: the table's name.
-        key: the item's key, such as `{"orderId": "ORD-…"}`.
-        from_sequence: the first event to publish, counted from 1.
-    """
+    """Which events to publish: those of the item with this key, such as `{"orderId": "ORD-…"}`, from a sequence on."""
 
     table: str
     key: Mapping[str, str]
@@ -53,14 +42,7 @@ class PublishRequest:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any], tables: Collection[str]) -> "PublishRequest":
-        """Reads an explicit request.
-
-        Args:
-            tables: the names of the tables that hold events.
-
-        Raises:
-            InvalidRequest: a field is missing or wrong.
-        """
+        """Reads an explicit request for the events in one of the tables. Raises InvalidRequest if a field is wrong."""
         table, key, sequence = (payload.get(name) for name in ("table", "key", "fromSequence"))
         if not isinstance(table, str) or table not in tables:
             raise InvalidRequest(f"table is not one of {', '.join(sorted(tables))}")
@@ -73,9 +55,8 @@ class PublishRequest:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "PublishRequest":
         """Returns the request for the events that a stream record has added to its item."""
-        change = record["dynamodb"]
-        known = change.get("OldImage", {}).get("events", {}).get("L", [])
-        return cls(record["eventSourceARN"].split("/")[1], deserialize(change["Keys"]), len(known) + 1)
+        known = record["dynamodb"].get("OldImage", {}).get("events", {}).get("L", [])
+        return cls(record["eventSourceARN"].split("/")[1], deserialize(record["dynamodb"]["Keys"]), len(known) + 1)
 
     def to_payload(self) -> str:
         """Returns the request as JSON, to invoke the publisher with."""
@@ -84,18 +65,11 @@ class PublishRequest:
 
 @dataclass(frozen=True)
 class EventEntry:
-    """An event and its entry for PutEvents.
+    """An event and its entry for PutEvents."""
 
-    Args:
-        request: publishes the aggregate's events from this one on.
-        record: sequence number of the stream record that added the event; empty for an explicit request.
-        event: the event as consumers receive it, without what EventBridge adds.
-        entry: the entry.
-    """
-
-    request: PublishRequest
-    record: str
-    event: Mapping[str, Any]
+    request: PublishRequest  # publishes the aggregate's events from this one on
+    record: str  # sequence number of the stream record that added the event; empty for an explicit request
+    event: Mapping[str, Any]  # as consumers receive it, without the fields that EventBridge adds
     entry: "PutEventsRequestEntryTypeDef"
 
     @property
@@ -112,27 +86,15 @@ class EventEntry:
     @property
     def log(self) -> dict[str, Any]:
         """Fields for log entries."""
-        detail = self.event["detail"]
-        return {
-            "event_id": detail["metadata"]["eventId"],
-            "order_id": detail["orderId"],
-            "correlation_id": detail["metadata"]["correlationId"],
-            "detail_type": self.event["detail-type"],
-        }
+        detail, detail_type = self.event["detail"], self.event["detail-type"]
+        ids = {"event_id": detail["metadata"]["eventId"], "correlation_id": detail["metadata"]["correlationId"]}
+        return {**ids, "order_id": detail["orderId"], "detail_type": detail_type}
 
 
 def build_entries(
     request: PublishRequest, item: Mapping[str, Any], source: EventSource, bus: str, record: str = ""
 ) -> list[EventEntry]:
-    """Returns the entries of the requested events.
-
-    Args:
-        item: the stored item, in Python values.
-        record: sequence number of the stream record.
-
-    Raises:
-        Exception: any error, if the item was not written by one of the services.
-    """
+    """Returns the entries of the requested events. Any error can occur if none of the services has written the item."""
     entries = []
     for stored in numbered(item.get("events", []))[request.from_sequence - 1 :]:
         detail = source.compose(item, stored)
@@ -151,18 +113,13 @@ def build_entries(
 
 
 def requests(entries: Iterable[EventEntry]) -> Iterator[list[EventEntry]]:
-    """Returns the entries in as few PutEvents requests as the limits allow, in their order.
-
-    Args:
-        entries: each of MAX_BYTES at most.
-    """
+    """Returns the entries in as few PutEvents requests as the limits allow, in their order."""
     request: list[EventEntry] = []
-    size = 0
     for entry in entries:
-        if request and (len(request) == MAX_ENTRIES or size + entry.size > MAX_BYTES):
+        size = sum(earlier.size for earlier in [*request, entry])
+        if request and (len(request) == MAX_ENTRIES or size > MAX_BYTES):
             yield request
-            request, size = [], 0
+            request = []
         request.append(entry)
-        size += entry.size
     if request:
         yield request

@@ -1,7 +1,5 @@
 """EventPublisherFunction: puts the events that the tables' streams report on the bus."""
 
-import random
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,49 +51,36 @@ class NotPublished(Exception):
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Publishes a batch of stream records, or the events of one item at an explicit request.
 
-    Args:
-        event: a DynamoDB stream event, or `{"table": …, "key": {"orderId": "ORD-…"}, "fromSequence": 1}` for the
-            events of that item from this sequence on.
-
-    Returns:
-        `batchItemFailures` for a stream event; Lambda retries from the earliest of them. For an explicit request
-        `{"published": 2}`.
-
-    Raises:
-        InvalidRequest: a field of an explicit request is missing or wrong.
-        NotPublished: not all events of an explicit request were published.
+    An explicit request is `{"table": …, "key": {"orderId": "ORD-…"}, "fromSequence": 1}`. It publishes the events of
+    that item from this sequence on, and the answer is `{"published": 2}`.
     """
-    if "Records" in event:
-        failed = _publish_records(event["Records"], context.invoked_function_arn)
-        return {"batchItemFailures": [{"itemIdentifier": record} for record in failed]}
-    return {"published": _publish_item(PublishRequest.from_payload(event, SOURCES.keys()))}
+    if "Records" not in event:
+        return {"published": _publish_item(PublishRequest.from_payload(event, SOURCES.keys()))}
+    failed = _publish_records(event["Records"], context.invoked_function_arn)
+    return {"batchItemFailures": [{"itemIdentifier": record} for record in failed]}  # retried from the earliest
 
 
 def _publish_records(records: Iterable[Mapping[str, Any]], function_arn: str) -> list[str]:
     """Publishes the new events of stream records, and sends to the DLQ what can never be published.
 
-    BatchProcessor would process each record by itself. This publishes a batch in as few requests as possible, in order.
-
-    Returns:
-        The sequence numbers of the records to retry.
+    BatchProcessor would process each record by itself. This publishes a batch in as few requests as possible, in order,
+    and returns the sequence numbers of the records to retry.
     """
 
     def refuse(body: Any, request: PublishRequest, code: str, message: str) -> None:
         """Sends a body to the DLQ. If that fails, so does the batch: no event is lost."""
-        payload = request.to_payload()
-        send_to_dlq(queue, settings.dlq_url, to_json(body), code, message, function_arn, payload)
+        send_to_dlq(queue, settings.dlq_url, to_json(body), code, message, function_arn, request.to_payload())
 
     entries: list[EventEntry] = []
     for record in records:
-        request, change = PublishRequest.from_record(record), record["dynamodb"]
+        request = PublishRequest.from_record(record)
         try:
-            item = deserialize(change.get("NewImage", {}))
-            entries += _entries(request, item, change["SequenceNumber"])
+            item = deserialize(record["dynamodb"].get("NewImage", {}))
+            sequence_number = record["dynamodb"]["SequenceNumber"]
+            entries += build_entries(request, item, SOURCES[request.table], settings.event_bus_name, sequence_number)
         except Exception as error:  # a retry of a corrupt record would block the shard
-            name = type(error).__name__
-            logger.error(
-                "stream record not readable", error=name, stack=safe_traceback(error), record_id=record["eventID"]
-            )
+            name, stack = type(error).__name__, safe_traceback(error)
+            logger.error("stream record not readable", error=name, stack=stack, record_id=record["eventID"])
             metrics.add_metric(name="PublishFailures", unit=MetricUnit.Count, value=1)
             refuse(record, request, "UnreadableRecord", f"{name}: {error}")
     outcome = _publish(entries)
@@ -107,10 +92,9 @@ def _publish_records(records: Iterable[Mapping[str, Any]], function_arn: str) ->
 def _publish_item(request: PublishRequest) -> int:
     """Publishes the events that an explicit request names, and returns their number."""
     key = {name: {"S": value} for name, value in request.key.items()}
-    image = dynamodb.get_item(TableName=request.table, Key=key, ConsistentRead=True).get("Item", {})
+    item = deserialize(dynamodb.get_item(TableName=request.table, Key=key, ConsistentRead=True).get("Item", {}))
     try:
-        item = deserialize(image)
-        entries = _entries(request, item)
+        entries = build_entries(request, item, SOURCES[request.table], settings.event_bus_name)
     except Exception as error:
         logger.error("item not readable", error=type(error).__name__, stack=safe_traceback(error))
         # Lambda logs exceptions with their causes, and the text of this one may contain personal data
@@ -124,12 +108,8 @@ def _publish_item(request: PublishRequest) -> int:
     return len(entries)
 
 
-def _entries(request: PublishRequest, item: Mapping[str, Any], record: str = "") -> list[EventEntry]:
-    return build_entries(request, item, SOURCES[request.table], settings.event_bus_name, record)
-
-
 def _publish(entries: Iterable[EventEntry]) -> Outcome:
-    outcome = deliver(events, entries, time.sleep, random.uniform)
+    outcome = deliver(events, entries)
     for entry in outcome.published:
         logger.info("event published", **entry.log)
     for entry, code, _ in outcome.refused:

@@ -1,5 +1,7 @@
 """Sends entries with PutEvents: retries only those that failed, and keeps the order of each aggregate's events."""
 
+import random
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,37 +26,26 @@ PERMANENT = frozenset({"InvalidArgument", "MalformedDetail"})
 
 @dataclass
 class Outcome:
-    """The result for each entry.
-
-    Args:
-        failed: entries that failed at each attempt, and entries behind them.
-        refused: entries that can never be published, with error code and message.
-    """
+    """The result for each entry."""
 
     published: list[EventEntry] = field(default_factory=list)
-    failed: list[EventEntry] = field(default_factory=list)
-    refused: list[tuple[EventEntry, str, str]] = field(default_factory=list)
+    failed: list[EventEntry] = field(default_factory=list)  # at each attempt, and the later entries of their aggregates
+    refused: list[tuple[EventEntry, str, str]] = field(default_factory=list)  # for good, with error code and message
 
 
 def deliver(
     events: "EventBridgeClient",
     entries: Iterable[EventEntry],
-    pause: Callable[[float], None],
-    jitter: Callable[[float, float], float],
+    pause: Callable[[float], None] = time.sleep,
+    jitter: Callable[[float, float], float] = random.uniform,
 ) -> Outcome:
-    """Puts entries on the bus.
-
-    Args:
-        entries: in the order in which their events were stored.
-        pause: waits for a number of seconds.
-        jitter: returns a random number between its arguments.
-    """
+    """Puts entries on the bus, those of an aggregate in the order in which they are given."""
     outcome = Outcome()
     pending: dict[str, deque[EventEntry]] = defaultdict(deque)
     for entry in entries:
         if entry.size > domain.MAX_BYTES:
-            reason = f"the event has {entry.size} bytes, PutEvents accepts {domain.MAX_BYTES}"
-            outcome.refused.append((entry, "EventTooLarge", reason))
+            message = f"the event has {entry.size} bytes, PutEvents accepts {domain.MAX_BYTES}"
+            outcome.refused.append((entry, "EventTooLarge", message))
         else:
             pending[entry.aggregate].append(entry)
     for attempt in range(ATTEMPTS):
@@ -69,29 +60,26 @@ def deliver(
 
 def _attempt(events: "EventBridgeClient", pending: dict[str, deque[EventEntry]], outcome: Outcome) -> None:
     """Sends the first entry of each aggregate, then the second, and so on. An aggregate stops at a failed entry."""
-    ready = {aggregate for aggregate, queue in pending.items() if queue}
-    while ready:
-        for request in domain.requests([pending[aggregate][0] for aggregate in pending if aggregate in ready]):
+    stopped: set[str] = set()
+    while first := [queue[0] for aggregate, queue in pending.items() if queue and aggregate not in stopped]:
+        for request in domain.requests(first):
             for entry, (code, message) in zip(request, _put(events, request), strict=True):
-                if code is None:
-                    outcome.published.append(entry)
-                elif code in PERMANENT:
-                    outcome.refused.append((entry, code, message))
-                else:
+                if code and code not in PERMANENT:
                     logger.warning("event not accepted", error=code, **entry.log)
-                    ready.discard(entry.aggregate)
+                    stopped.add(entry.aggregate)
                     continue
                 pending[entry.aggregate].popleft()
-        ready = {aggregate for aggregate in ready if pending[aggregate]}
+                if code:
+                    outcome.refused.append((entry, code, message))
+                else:
+                    outcome.published.append(entry)
 
 
 def _put(events: "EventBridgeClient", request: Sequence[EventEntry]) -> list[tuple[str | None, str]]:
     """Returns an error code and message per entry. If the whole request fails, all entries have the same."""
     try:
         answer = events.put_events(Entries=[entry.entry for entry in request])
-    except ClientError as error:
-        code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-        return [(f"PutEvents.{code}", message)] * len(request)
-    except BotoCoreError as error:
-        return [(f"PutEvents.{type(error).__name__}", str(error))] * len(request)
+    except (ClientError, BotoCoreError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        return [(f"PutEvents.{code}", str(error))] * len(request)
     return [(result.get("ErrorCode"), result.get("ErrorMessage", "")) for result in answer["Entries"]]

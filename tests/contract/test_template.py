@@ -451,7 +451,7 @@ def test_the_back_office_writes_failed_events_and_stock_alone(template: dict[str
         if role == "BackofficeApiRole" and action in ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem")
     }
     assert writes == {
-        ("dynamodb:UpdateItem", "FailedEventsTable"),
+        ("dynamodb:PutItem", "FailedEventsTable"),
         ("dynamodb:PutItem", "InventoryTable"),
         ("dynamodb:UpdateItem", "InventoryTable"),
     }

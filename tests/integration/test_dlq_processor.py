@@ -24,7 +24,7 @@ from dlq_processor.domain import (
     counted,
     parked,
 )
-from dlq_processor.lambda_invoke import ANSWER_SECONDS
+from dlq_processor.lambda_invoke import ANSWER_SECONDS, Redriver
 from dlq_processor.repository import FailedEvents
 from dlq_processor.service import settle
 from local.store import SHARD_ID, ServiceError
@@ -336,14 +336,14 @@ def test_a_record_that_changes_at_every_attempt_fails_the_update(
 def test_any_other_error_of_the_table_is_not_a_concurrent_update(
     processor: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor.records._table, "update_item", refusing("ThrottlingException", "UpdateItem"))
+    monkeypatch.setattr(processor.records._table, "put_item", refusing("ThrottlingException", "PutItem"))
     with pytest.raises(ClientError):
         add(processor.records, a_failure("a"))
 
 
 def test_an_update_without_a_change_writes_nothing(processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     record = add(processor.records, a_failure("a"))
-    monkeypatch.setattr(processor.records._table, "update_item", refusing("ThrottlingException", "UpdateItem"))
+    monkeypatch.setattr(processor.records._table, "put_item", refusing("ThrottlingException", "PutItem"))
     assert processor.records.update(record.id, lambda _: None) == (record, None)
 
 
@@ -530,11 +530,11 @@ def test_a_retry_that_was_interrupted_is_done_when_its_request_comes_again(
     process(processor, failed_invocation(event, "NotAccepted"))
     (request,) = [as_delivered(message) for message in aws.dlq()]
 
-    def crash(_: FailedEvent) -> None:
+    def crash(*_: Any) -> NoReturn:
         raise RuntimeError("the process ends while the consumer is invoked")
 
     with monkeypatch.context() as crashing:
-        crashing.setattr(processor.redriver, "redrive", crash)
+        crashing.setattr(Redriver, "redrive", crash)
         assert process(processor, request) == [request["messageId"]]
     interrupted = record_of(processor, "email", event)
     assert (interrupted.status, interrupted.attempts) == (FailedEventStatus.RETRYING, 1)
@@ -660,12 +660,12 @@ def test_a_function_that_does_not_answer_has_failed(processor: ModuleType, monke
     def wait(**_: Any) -> None:
         raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
 
-    monkeypatch.setattr(processor.redriver._functions, "invoke", wait)
+    monkeypatch.setattr(processor.redriver.functions, "invoke", wait)
     assert redrive(processor, a_failure("email")).reason == "ReadTimeoutError"
 
 
 def test_the_processor_waits_for_a_consumer_no_longer_than_its_own_time_out_allows(processor: ModuleType) -> None:
-    assert processor.redriver._functions.meta.config.read_timeout == ANSWER_SECONDS
+    assert processor.redriver.functions.meta.config.read_timeout == ANSWER_SECONDS
 
 
 def test_an_error_without_a_type_has_the_reason_that_lambda_gives(processor: ModuleType, consumers: Consumers) -> None:

@@ -3,6 +3,7 @@
 import json
 import traceback
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.integration.support import Api, Aws, Context, line, log_lines, measur
 @pytest.fixture
 def publisher(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = module("event_publisher.handler")
-    monkeypatch.setattr(found.time, "sleep", lambda _: None)
+    monkeypatch.setattr(found, "deliver", partial(found.deliver, pause=lambda _: None))
     return found
 
 

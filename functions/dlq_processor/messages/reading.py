@@ -1,13 +1,11 @@
 """Helpers that read untrusted messages: missing or wrong values become None or Unclassified."""
 
 import json
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dlq_processor.domain import PLAIN, Failure, as_reason
-from orderflow.serialization import timestamp
 
 MAX_PAYLOAD = 350_000
 """Bytes. The whole record must fit into a DynamoDB item (400 KB)."""
@@ -18,18 +16,15 @@ class Unclassified(Exception):
 
 
 def consumer_of(arn: str, stack_name: str) -> str:
-    """Returns the consumer behind the ARN of a function or a queue.
+    """Returns the consumer behind the ARN of a function, with or without a qualifier, or of a queue.
 
     Both are named `<stack name>-<consumer>`: the function that reads a queue and the queue have the same name.
-
-    Args:
-        arn: of a function, with or without a qualifier, or of a queue.
     """
     name = arn.partition(":function:")[2].partition(":")[0] or arn.rpartition(":")[2]
     return as_reason(name.removeprefix(f"{stack_name}-"))
 
 
-def storable(payload: str, **reported: Any) -> Failure:
+def with_payload(failure: Failure, payload: str) -> Failure:
     """Returns a failure with its payload, or with a remediation if the payload is larger than MAX_PAYLOAD.
 
     Raises:
@@ -37,13 +32,13 @@ def storable(payload: str, **reported: Any) -> Failure:
     """
     size = len(payload.encode())
     if size <= MAX_PAYLOAD:
-        return Failure(payload=payload, **reported)
-    if not PLAIN.fullmatch(reported["order_id"] or ""):
+        return replace(failure, payload=payload)
+    if not PLAIN.fullmatch(failure.order_id or ""):
         raise Unclassified(f"the payload of {size} bytes is too large to store, and it names no order to republish")
-    return Failure(**{**reported, "transient": False}, remediation=f"make republish ORDER={reported['order_id']}")
+    return replace(failure, transient=False, remediation=f"make republish ORDER={failure.order_id}")
 
 
-def about_event(event: Any, default_id: str) -> dict[str, str | None]:
+def about_event(event: Any, default_id: str) -> dict[str, Any]:
     """Returns the fields of a failure that describe an event.
 
     Args:
@@ -58,7 +53,7 @@ def about_event(event: Any, default_id: str) -> dict[str, str | None]:
     }
 
 
-def about_stream_record(record: Any) -> dict[str, str | None]:
+def about_stream_record(record: Any) -> dict[str, Any]:
     """Returns the fields of a failure that describe the newest event in a stream record's new image."""
     events = at(record, "dynamodb", "NewImage", "events", "L")
     return {
@@ -67,6 +62,11 @@ def about_stream_record(record: Any) -> dict[str, str | None]:
         "detail_type": text_at(events, -1, "M", "type", "S"),
         "correlation_id": text_at(events, -1, "M", "correlationId", "S"),
     }
+
+
+def window(first: datetime, last: datetime) -> str:
+    """Returns the parameters of `make replay` and `make republish` for the events between two times in UTC."""
+    return f"FROM={first:%Y-%m-%dT%H:%M:%SZ} TO={last + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def parse_json(body: str) -> Any:
@@ -107,23 +107,3 @@ def required_time(value: Any, name: str) -> datetime:
         return datetime.fromisoformat(required_text(value, name)).astimezone(UTC)
     except ValueError:
         raise Unclassified(f"{name} is not a time in RFC 3339 format") from None
-
-
-def required_digits(value: Any, name: str) -> str:
-    """Returns a sequence number."""
-    found = required_text(value, name)
-    if not re.fullmatch("[0-9]{1,40}", found):
-        raise Unclassified(f"{name} is not a number")
-    return found
-
-
-def required_attribute(attributes: Mapping[str, str], name: str) -> str:
-    """Returns a message attribute."""
-    if not attributes.get(name):
-        raise Unclassified(f"the message attribute {name} is missing or is not a string")
-    return attributes[name]
-
-
-def to_second(moment: datetime) -> str:
-    """Returns a time cut to its second: `2026-11-21T18:36:00Z`."""
-    return timestamp(moment).partition(".")[0] + "Z"

@@ -1,21 +1,13 @@
 """Reads Lambda's record of a stream batch that failed: it points to the records in the stream and has no content."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from dlq_processor.domain import Failure, FailureKind, as_reason
-from dlq_processor.messages.reading import (
-    about_stream_record,
-    at,
-    consumer_of,
-    required_digits,
-    required_text,
-    required_time,
-    storable,
-    to_second,
-)
+from dlq_processor.messages import reading
+from dlq_processor.messages.reading import at, required_text, required_time
 from orderflow.serialization import to_json
 
 MARGIN = timedelta(seconds=15)
@@ -25,41 +17,28 @@ the stream's arrival times are approximate. Republishing too many events does no
 
 @dataclass(frozen=True)
 class StreamBatch:
-    """A batch of a DynamoDB stream that a consumer failed to process.
+    """A batch of a DynamoDB stream that a consumer failed to process."""
 
-    Args:
-        stream: the stream's ARN.
-        first: the first record's sequence number.
-        last: the last record's sequence number.
-        arrived: when the first and the last record were written to the stream.
-    """
-
-    consumer: str
-    reason: str
-    message: str
-    stream: str
+    stream: str  # its ARN
     shard: str
-    first: str
-    last: str
-    arrived: tuple[datetime, datetime]
+    first: str  # the first record's sequence number
+    last: str  # the last record's sequence number
+    failure: Failure  # of the whole batch, without a payload
 
 
 def read(body: Any, stack_name: str) -> StreamBatch:
     """Reads the record of a failed batch."""
+    consumer = reading.consumer_of(required_text(body, "requestContext", "functionArn"), stack_name)
+    reason = as_reason(required_text(body, "requestContext", "condition"))
     batch = body["DDBStreamBatchInfo"]
-    return StreamBatch(
-        consumer=consumer_of(required_text(body, "requestContext", "functionArn"), stack_name),
-        reason=as_reason(required_text(body, "requestContext", "condition")),
-        message=f"{at(batch, 'batchSize')} records, {at(body, 'requestContext', 'approximateInvokeCount')} attempts",
-        stream=required_text(batch, "streamArn"),
-        shard=required_text(batch, "shardId"),
-        first=required_digits(batch, "startSequenceNumber"),
-        last=required_digits(batch, "endSequenceNumber"),
-        arrived=(
-            required_time(batch, "approximateArrivalOfFirstRecord"),
-            required_time(batch, "approximateArrivalOfLastRecord"),
-        ),
-    )
+    message = f"{at(batch, 'batchSize')} records, {at(body, 'requestContext', 'approximateInvokeCount')} attempts"
+    shard, first = required_text(batch, "shardId"), required_text(batch, "startSequenceNumber")
+    begin = required_time(batch, "approximateArrivalOfFirstRecord") - MARGIN
+    end = required_time(batch, "approximateArrivalOfLastRecord") + MARGIN
+    command = f"make republish {reading.window(begin, end)}"
+    failure = Failure(consumer, f"{shard}-{first}", FailureKind.STREAM, reason, message, remediation=command)
+    stream, last = required_text(batch, "streamArn"), required_text(batch, "endSequenceNumber")
+    return StreamBatch(stream, shard, first, last, failure)
 
 
 def failures_of(batch: StreamBatch, records: Sequence[Mapping[str, Any]] | None) -> list[Failure]:
@@ -69,24 +48,11 @@ def failures_of(batch: StreamBatch, records: Sequence[Mapping[str, Any]] | None)
         records: the batch's stream records as Lambda hands them over; None if the stream no longer has them. Records
             without events are skipped, as the filters of the event source mappings do.
     """
-    common: dict[str, Any] = {
-        "consumer": batch.consumer,
-        "kind": FailureKind.STREAM,
-        "reason": batch.reason,
-        "message": batch.message,
-    }
     if records is None:
-        begin, end = batch.arrived
-        window = f"FROM={to_second(begin - MARGIN)} TO={to_second(end + MARGIN + timedelta(seconds=1))}"
-        lost_id = f"{batch.shard}-{batch.first}"
-        return [Failure(event_id=lost_id, remediation=f"make republish {window}", **common)]
+        return [batch.failure]
+    common = replace(batch.failure, remediation=None, transient=True)  # Lambda does not report why the consumer failed
     return [
-        storable(
-            payload=to_json({"Records": [record]}),
-            transient=True,  # Lambda does not report why the consumer failed
-            **about_stream_record(record),
-            **common,
-        )
+        reading.with_payload(replace(common, **reading.about_stream_record(record)), to_json({"Records": [record]}))
         for record in records
         if at(record, "dynamodb", "NewImage", "events") is not None
     ]

@@ -66,28 +66,22 @@ def test_any_other_message_is_refused_with_a_reason_that_quotes_nothing(body: st
     [
         (message("x", {"RETRY_OF": "a:b"}), "ATTEMPT is not a number from 1 to 3"),
         (message("x", {"RETRY_OF": "a:b", "ATTEMPT": "4"}), "ATTEMPT is not a number from 1 to 3"),
-        (message("{}", {"RULE_ARN": "r"}), "the message attribute TARGET_ARN is missing or is not a string"),
-        (
-            message("{}", {"RULE_ARN": "r", "TARGET_ARN": "t"}),
-            "the message attribute ERROR_CODE is missing or is not a string",
-        ),
+        (message("{}", {"RULE_ARN": "r"}), "TARGET_ARN is missing or is not a string"),
+        (message("{}", {"RULE_ARN": "r", "TARGET_ARN": "t"}), "ERROR_CODE is missing or is not a string"),
         (message("{}", undelivered(TOPIC, "r")), "time is missing or is not a string"),
         (message({"time": "noon"}, undelivered(TOPIC, "r")), "time is not a time in RFC 3339 format"),
-        (
-            message("{}", {"ERROR_CODE": "EventTooLarge"}),
-            "the message attribute TARGET_ARN is missing or is not a string",
-        ),
-        (message("{}", {"SCHEDULE_ARN": "s"}), "the message attribute TARGET_ARN is missing or is not a string"),
+        (message("{}", {"ERROR_CODE": "EventTooLarge"}), "TARGET_ARN is missing or is not a string"),
+        (message("{}", {"SCHEDULE_ARN": "s"}), "TARGET_ARN is missing or is not a string"),
         (message({"requestContext": {}, "requestPayload": 1}), "condition is missing or is not a string"),
         (message({"DDBStreamBatchInfo": {}}), "functionArn is missing or is not a string"),
         (
             message(
                 {
                     "requestContext": {"functionArn": "f", "condition": "c"},
-                    "DDBStreamBatchInfo": {"streamArn": "s", "shardId": "1", "startSequenceNumber": "x"},
+                    "DDBStreamBatchInfo": {"streamArn": "s", "shardId": "1", "startSequenceNumber": 1},
                 }
             ),
-            "startSequenceNumber is not a number",
+            "startSequenceNumber is missing or is not a string",
         ),
     ],
 )

@@ -54,3 +54,4 @@ def test_each_record_of_a_batch_that_holds_events_is_a_failure_of_its_newest_eve
     assert summary(found) == (FailureKind.STREAM, "event-publisher", "RecordAgeExceeded", "01M7ZP9MY7KDH09ZCE2Z1T0QTD")
     assert (found.order_id, found.detail_type) == ("ORD-6V5P7GG0RPDMGJQ01WCPTTA70T", "Order Confirmed")
     assert (json.loads(found.payload or ""), found.transient) == ({"Records": [record]}, True)
+    assert found.remediation is None

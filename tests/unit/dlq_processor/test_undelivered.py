@@ -53,7 +53,8 @@ def test_an_event_for_a_queue_is_a_failure_of_the_queues_consumer_and_becomes_a_
 
 @given(ids, ids, words)
 def test_an_event_for_another_target_names_a_replay_to_that_rule_alone(rule: str, event_id: str, reason: str) -> None:
-    found = failure(message(event_of(event_id), undelivered(TOPIC, rule, reason)))
+    attributes = undelivered(TOPIC, rule, reason, EXHAUSTED_RETRY_CONDITION="MaximumRetryAttempts")
+    found = failure(message(event_of(event_id), attributes))
     assert summary(found) == (FailureKind.UNDELIVERED, rule, reason, event_id)
     assert (found.payload, found.transient) == (None, False)
     window = "FROM=2026-11-21T18:36:00Z TO=2026-11-21T18:36:01Z"
