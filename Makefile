@@ -25,11 +25,12 @@ TO :=
 BIN := .venv/bin
 SAM := SAM_CLI_TELEMETRY=0 .venv-sam/bin/sam
 
-# The tests collect what the functions call in AWS; afterwards it is compared with what their roles allow.
+# The tests record the AWS calls of the functions in CALLS. Afterwards PERMISSIONS compares them with the functions' roles.
 CALLS := .local/calls
 PERMISSIONS := tests/contract/test_permissions.py
 
-# One environment: `run` installs what the application and the runner need, `dev` the rest on top of it.
+# .venv is the environment of all commands: `.venv/run` installs what the application and the local runner need, `.venv/dev`
+# adds the tools for tests and lint.
 # uv installs four times as fast as pip, and compiles the bytecode that makes the runner start quickly.
 INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r
 
@@ -45,7 +46,7 @@ run: .venv/run ## run the application on this machine: http://127.0.0.1:3000 (PO
 demo: .venv/run ## start a stack of its own, send every request of events/order_api/, show the outcomes
 	@$(BIN)/python -m tools.demo
 
-load: .venv/run ## place a file of invoices as orders, measure, and check the outcome: DATA=file.csv [SPEED=times real time]
+load: .venv/run ## place the invoices of a file as orders, measure the times, and check the outcome: DATA=file.csv [SPEED=times real time]
 	@test -n "$(DATA)" || { echo "error: name a file: make load DATA=file.csv" >&2; exit 2; }
 	@$(BIN)/python -m tools.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
 
@@ -60,14 +61,14 @@ republish: .venv/run ## publish stored events again: ORDER=ORD-… or FROM=… T
 	@$(BIN)/python -m tools.republish $(if $(ORDER),--order "$(ORDER)") $(if $(FROM),--from "$(FROM)") \
 	  $(if $(TO),--to "$(TO)") $(if $(STACK),--stack "$(STACK)")
 
-replay: .venv/run ## replay events from the archive to a rule: FROM=… TO=… RULE=name[,name] [NAME=…] [STACK=name]
+replay: .venv/run ## replay events from the archive to named rules: FROM=… TO=… RULE=name[,name] [NAME=…] [STACK=name]
 	@$(BIN)/python -m tools.replay $(if $(FROM),--from "$(FROM)") $(if $(TO),--to "$(TO)") \
 	  $(if $(RULE),--rule "$(RULE)") $(if $(NAME),--name "$(NAME)") $(if $(STACK),--stack "$(STACK)")
 
 reconcile: .venv/run ## check that stock, reservations, orders and events of an idle stack are consistent ([STACK=name])
 	@$(BIN)/python -m tools.reconcile $(if $(STACK),--stack "$(STACK)")
 
-schemas: .venv/run ## write the event models as JSON Schemas and as the template of their registry
+schemas: .venv/run ## write the JSON Schemas of the events, and the template of their registry
 	@PYTHONPATH=layers/orderflow $(BIN)/python -m tools.schemas
 
 catalogue: .venv/run ## write docs/events.md from the event models and the template
@@ -125,7 +126,7 @@ destroy: $(if $(STACK),.venv/run .venv-sam/done) ## delete a deployed stack with
 test-sam-local: .venv/dev .venv-sam/done ## send every fixture through the real SAM CLI (needs Docker)
 	@$(BIN)/python -m tools.sam_local
 
-lock: .venv/uv ## pin the newest versions of everything, with hashes
+lock: .venv/uv ## pin the newest version of every package, with hashes
 	$(BIN)/python -m tools.lock
 
 clean: ## remove everything that these commands created

@@ -1,4 +1,4 @@
-"""Holds the API's answers to docs/openapi.json, and more strictly than its readers should: no field beyond it."""
+"""Checks the API's responses against docs/openapi.json, more strictly than clients should: no additional fields."""
 
 import json
 import re
@@ -25,7 +25,7 @@ COMPONENTS = closed(DOCUMENT["components"])
 
 
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
-    """What is documented of a route."""
+    """The documentation of a route."""
     for template, methods in DOCUMENT["paths"].items():
         if method.lower() in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path):
             found: dict[str, Any] = methods[method.lower()]
@@ -34,7 +34,7 @@ def operation_of(method: str, path: str) -> dict[str, Any] | None:
 
 
 def assert_documented(method: str, path: str, status: int, headers: Mapping[str, str], body: Any) -> None:
-    """Fails for an answer that the document does not hold: its status, content type, headers or body.
+    """Fails if the status, content type, headers or body of a response are not documented.
 
     Args:
         method: of the request.

@@ -69,7 +69,7 @@ FIELDS_HEAD = "| field | type | meaning |\n|---|---|---|"
 RULES_HEAD = """
 ## Rules
 
-EventBridge retries a target that does not accept an event, then sends the event to `order-events-dlq`. A function
+EventBridge retries a target that does not accept an event, then sends the event to `OrderEventsDlq`. A function
 accepts an event once it is in Lambda's queue. If the function fails, Lambda retries it, then sends the event to the
 same DLQ. `make replay` replays events from the archive to rules that accept replays.
 

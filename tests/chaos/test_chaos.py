@@ -1,4 +1,4 @@
-"""Random faults lose nothing and do nothing twice; and without what prevents it, they would."""
+"""Under random faults nothing is lost or done twice. A run without one of the safeguards fails."""
 
 import re
 import subprocess
@@ -11,14 +11,14 @@ from tests.contract.source import ROOT
 from tests.variants import add_bugs, variant
 
 SEED, ORDERS = "466", "25"
-"""A seed whose faults strike early."""
+"""A seed whose faults occur early."""
 VIOLATIONS = {
     "no condition on the reservation": r"product CHAOS-\w+: \d+ reserved, but the reservations hold \d+",
     "no idempotency on e-mail": r"mail [a-z-]+ of event \w+: sent \d+ times, and \d+ at most can be",
     "a publisher that ignores FailedEntryCount": r"event \w+: stored, but never on the bus",
     "a counter that drops the events it could not count": r"analytics: event \w+ was never counted",
 }
-"""What must be found, as a pattern, by the name of the mutant in tests/layer/bugs/mutants.py."""
+"""A pattern of the expected violation, by the name of the mutant in tests/layer/bugs/mutants.py."""
 RUNS = [
     [
         "no condition on the reservation",
@@ -44,7 +44,7 @@ def test_nothing_is_lost_under_random_faults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mutants", RUNS, ids=" and ".join)
-def test_code_without_its_safeguards_fails_the_same_run(mutants: list[str], tmp_path: Path) -> None:
+def test_a_run_without_a_safeguard_fails_the_check(mutants: list[str], tmp_path: Path) -> None:
     template = variant(tmp_path, lambda template: add_bugs(template, "bugs.mutants", MUTANTS=", ".join(mutants)))
 
     run = chaos(template, tmp_path / "evidence")

@@ -1,4 +1,4 @@
-"""The template as SAM makes it, which the tests of this folder look at and leave as it is."""
+"""The template after SAM's transform. The tests of this folder must not change it."""
 
 from copy import deepcopy
 from typing import Any
@@ -10,14 +10,14 @@ from tests.contract.source import application
 
 
 class NoManagedPolicies:
-    """What SAM would ask AWS for; the template names no managed policy."""
+    """In place of the managed policies that SAM requests from AWS; the template uses none."""
 
     def load(self) -> dict[str, str]:
         return {}
 
 
 def translated(stage: str = "sandbox", *, layers: str = "layer", **parameters: str) -> dict[str, Any]:
-    """The template as CloudFormation gets it for a stage.
+    """The template that CloudFormation receives for a stage.
 
     Args:
         layers: the name of the layers' content, which `sam package` derives from the content's hash.
@@ -37,5 +37,5 @@ def translated(stage: str = "sandbox", *, layers: str = "layer", **parameters: s
 
 @pytest.fixture(scope="session")
 def template() -> dict[str, Any]:
-    """The template as CloudFormation gets it."""
+    """The template that CloudFormation receives."""
     return translated()

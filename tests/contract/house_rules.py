@@ -1,4 +1,4 @@
-"""What every function of template.yaml needs. Each rule names the function that lacks it, the file, and what to add."""
+"""House rules: what every function of template.yaml needs. A violation names the function, the file and the fix."""
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LONGEST_SERVICE_NAME = 15
 
 @dataclass(frozen=True)
 class Application:
-    """What the rules look at.
+    """What the rules check.
 
     Args:
         template: template.yaml, as it is written.
@@ -57,7 +57,7 @@ def referenced(value: Any) -> str:
 
 
 def stem(function: str) -> str:
-    """Inventory for InventoryFunction, as in the names of its role, log group and alarm."""
+    """Returns `Inventory` for InventoryFunction: its role, log group and alarm have names with this prefix."""
     return function.removesuffix("Function")
 
 

@@ -1,4 +1,4 @@
-"""docs/events.md says what the models, the samples and the template say."""
+"""docs/events.md matches the models, the samples and the template."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ DLQ = {"Fn::GetAtt": ["OrderEventsDlq", "Arn"]}
 
 
 def explicit(**rule: Any) -> Rule:
-    """A rule of a template that has little else, on behalf of a parameter."""
+    """Returns the rule of a small template. Its target is a parameter."""
     target = {"Arn": {"Ref": "Bus"}, "DeadLetterConfig": {"Arn": DLQ}, **rule.pop("target", {})}
     properties = {"Name": "a-rule", "EventPattern": {"source": ["orders.service"]}, "Targets": [target]}
     resource = {"Type": "AWS::Events::Rule", "Properties": properties, **rule}
@@ -26,7 +26,7 @@ def explicit(**rule: Any) -> Rule:
     return found
 
 
-def test_the_committed_page_is_what_models_samples_and_template_say() -> None:
+def test_the_committed_page_matches_models_samples_and_template() -> None:
     assert (ROOT / PAGE).read_text() == TEXT, "make catalogue"
 
 
@@ -64,23 +64,23 @@ def test_no_other_rule_is_listed() -> None:
     assert set(FOUND) == set(RULES)
 
 
-def test_a_function_is_tried_again_by_eventbridge_and_then_by_lambda() -> None:
+def test_the_retries_of_a_function_are_those_of_eventbridge_and_then_of_lambda() -> None:
     assert FOUND["high-value-order-email"].retry == "3 times in 1 h; then the function 2 times in 1 h"
 
 
-def test_a_target_without_a_policy_is_tried_again_as_eventbridge_does_by_itself() -> None:
+def test_a_target_without_a_retry_policy_has_eventbridges_default_retries() -> None:
     assert explicit().retry == "185 times in 24 h"
     policy = {"MaximumRetryAttempts": 4, "MaximumEventAgeInSeconds": 5400}
     assert explicit(target={"RetryPolicy": policy}).retry == "4 times in 1.5 h"
 
 
-def test_a_rule_that_is_not_always_there_says_when_it_is() -> None:
+def test_a_conditional_rule_is_listed_with_its_condition() -> None:
     assert explicit().only_if == ""
     assert explicit(Condition="HasBus").only_if == "only if `Bus` is given"
     assert explicit(Condition="InProd").only_if == "only if `InProd`"
 
 
-def test_a_rule_says_what_its_target_gets_in_place_of_the_event() -> None:
+def test_a_rule_with_an_input_transformer_is_listed_with_its_template() -> None:
     assert explicit(target={"InputTransformer": {"InputTemplate": '{"id": <id>}'}}).form == '{"id": <id>}'
 
 
@@ -93,11 +93,11 @@ def test_a_rule_says_what_its_target_gets_in_place_of_the_event() -> None:
         ([{"prefix": "to-staging-"}], "only events of replays named `to-staging-…`"),
     ],
 )
-def test_a_rule_says_which_replays_it_takes(wanted: Any, text: str) -> None:
+def test_a_rule_is_listed_with_the_replays_that_it_accepts(wanted: Any, text: str) -> None:
     assert replays({"source": ["orders.service"]} if wanted is None else {"replay-name": wanted}) == text
 
 
-def test_what_a_detail_has_to_be_like_is_named_by_its_path() -> None:
+def test_conditions_on_a_detail_are_listed_by_their_path() -> None:
     pattern = {"metadata": {"promotionCode": [{"exists": True}]}, "totalAmount": [{"numeric": [">", 1000]}]}
     assert list(conditions(pattern)) == [
         '`metadata.promotionCode` is `[{"exists": true}]`',
@@ -105,7 +105,7 @@ def test_what_a_detail_has_to_be_like_is_named_by_its_path() -> None:
     ]
 
 
-def test_a_fields_line_has_its_type_and_what_the_model_says_of_it() -> None:
+def test_a_field_is_listed_with_its_type_and_description() -> None:
     line = {"description": "A line.", "type": "object", "properties": {"sku": {"type": "string"}}, "required": ["sku"]}
     properties = {
         "kind": {"enum": ["web", "api"]},

@@ -1,4 +1,4 @@
-"""The fixtures in events/: each is what AWS would send, and an order can be followed through them from hop to hop."""
+"""The fixtures in events/ have the formats of AWS, and those of one order fit together from request to e-mail."""
 
 import hashlib
 import json
@@ -68,13 +68,13 @@ def messages(name: str) -> list[dict[str, Any]]:
 
 
 def entries_of(record: dict[str, Any]) -> list[EventEntry]:
-    """What the publisher makes of a stream record."""
+    """The events that the publisher publishes for a stream record."""
     request = PublishRequest.from_record(record)
     return build_entries(request, deserialize(record["dynamodb"]["NewImage"]), SOURCES[request.table], "a-bus")
 
 
 def published(name: str) -> list[EventEntry]:
-    """What the publisher makes of a stream fixture."""
+    """The events that the publisher publishes for a stream fixture."""
     return [entry for record in read(name)["Records"] for entry in entries_of(record)]
 
 
@@ -147,7 +147,7 @@ def test_a_poison_message_is_not_valid_json_and_a_batch_contains_a_duplicate() -
 
 
 @pytest.mark.parametrize("name", for_trigger("ScheduleV2"))
-def test_a_schedules_input_is_that_of_the_template(name: str) -> None:
+def test_the_input_of_a_schedule_is_that_of_the_template(name: str) -> None:
     (schedule,) = triggers(name.split("/")[0], "ScheduleV2")
     (time,) = read(name).values()
     assert json.loads(schedule["Input"].replace("<aws.scheduler.scheduled-time>", time)) == read(name)

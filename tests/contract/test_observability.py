@@ -17,7 +17,6 @@ from tests.contract.test_template import functions, mappings, of_type
 
 ROOT = Path(__file__).parents[2]
 CODE = [path for folder in ("functions", "layers/orderflow") for path in sorted((ROOT / folder).rglob("*.py"))]
-MEASURING = {"count", "amount", "duration"}
 
 # A metric: its namespace, its name and its dimensions, with references as names in braces.
 Metric = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -91,7 +90,7 @@ def watched(alarm: dict[str, Any], given: dict[str, Any]) -> list[Metric]:
 
 
 def shown(widgets: list[dict[str, Any]]) -> Iterator[Metric]:
-    """The metrics of the dashboard. `...` stands for the beginning of the one before, `.` for its part there."""
+    """The metrics of the dashboard. `...` repeats the beginning of the previous metric, `.` one part of it."""
     for widget in widgets:
         before: list[str] = []
         for row in widget["properties"].get("metrics", []):
@@ -105,7 +104,7 @@ def shown(widgets: list[dict[str, Any]]) -> Iterator[Metric]:
 
 @pytest.fixture(scope="module")
 def metrics(alarms: dict[str, Any], widgets: list[dict[str, Any]], given: dict[str, Any]) -> set[Metric]:
-    """Whatever is looked at."""
+    """All metrics of the dashboard and the alarms."""
     return {*shown(widgets), *(metric for alarm in alarms.values() for metric in watched(alarm, given))}
 
 
@@ -123,7 +122,7 @@ def metrics(alarms: dict[str, Any], widgets: list[dict[str, Any]], given: dict[s
         (0, 0, 9, False),
     ],
 )
-def test_a_rate_of_failures_is_one_of_three_or_more_and_of_a_twentieth_of_the_calls(
+def test_a_function_alarm_needs_three_failures_and_more_than_5_percent_of_the_invocations(
     alarms: dict[str, Any], errors: int | None, throttles: int | None, calls: int | None, alarmed: bool
 ) -> None:
     for alarm in (alarms["inventoryFailures"], alarms["orderapiFailures"]):
@@ -131,7 +130,7 @@ def test_a_rate_of_failures_is_one_of_three_or_more_and_of_a_twentieth_of_the_ca
         values: dict[str, Any] = {"errors": errors, "throttles": throttles, "invocations": calls}
         values["FILL"] = lambda value, filling: filling if value is None else value
         values["IF"] = lambda condition, then, otherwise: then if condition else otherwise
-        values["failed"] = eval(expressions["failed"], values)  # noqa: S307 - our own text
+        values["failed"] = eval(expressions["failed"], values)  # noqa: S307 - from our own template
         rate = eval(expressions["rate"], values)  # noqa: S307
         assert (rate > alarm["Threshold"]) is alarmed
 
@@ -203,14 +202,14 @@ def test_every_function_has_an_alarm_for_failures_and_is_on_the_dashboard_and_in
 # --------------------------------------------------------------------------------------------- right names
 
 
-def test_business_metrics_are_looked_for_where_the_functions_put_them(
+def test_business_metrics_are_read_from_the_namespace_of_the_functions(
     template: dict[str, Any], given: dict[str, Any]
 ) -> None:
     for function in functions(template).values():
         assert function["Environment"]["Variables"]["POWERTOOLS_METRICS_NAMESPACE"] == given["MetricsNamespace"]
 
 
-def test_every_business_metric_that_is_looked_at_comes_from_its_service(
+def test_every_business_metric_that_is_read_comes_from_its_service(
     template: dict[str, Any], metrics: set[Metric], given: dict[str, Any]
 ) -> None:
     sources: dict[str, set[Any]] = {}
@@ -244,14 +243,12 @@ def imported(folder: str) -> set[str]:
 
 
 def metric_names(call: ast.Call) -> list[Any]:
-    """The metric that a call adds: `metrics.add_metric(name="OrdersPlaced", …)` or `count("OrdersPlaced")`."""
+    """The metric that a call adds: `metrics.add_metric(name="OrdersPlaced", …)`."""
     match call:
         case ast.Call(func=ast.Attribute(attr="add_metric"), keywords=keywords):
             return [
                 each.value.value for each in keywords if each.arg == "name" and isinstance(each.value, ast.Constant)
             ]
-        case ast.Call(func=ast.Name(id=function), args=[ast.Constant(value), *_]) if function in MEASURING:
-            return [value]
     return []
 
 
@@ -263,7 +260,7 @@ def calls(path: Path) -> list[ast.Call]:
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
 
 
-def test_queries_name_fields_that_logs_have(observability: dict[str, Any]) -> None:
+def test_queries_use_fields_of_the_logs(observability: dict[str, Any]) -> None:
     words = {"as", "by", "fields", "filter", "or", "sort", "stats", "desc", "limit", "coalesce", "count", "latest"}
     of_events = {"source", "detail-type", "detail.metadata.correlationId"}
     known = words | of_events | logged()
@@ -276,7 +273,7 @@ def test_queries_name_fields_that_logs_have(observability: dict[str, Any]) -> No
 
 
 def logged() -> set[str]:
-    """The fields of our log lines: the logger's own, what is given to it by name, and what a `log` holds."""
+    """The fields of our log lines: those of the logger, its keyword arguments, and the keys of the `log` properties."""
     fields = {"correlation_id", *Logger().registered_formatter.log_format}  # type: ignore[attr-defined]
     for path in CODE:
         for call in calls(path):
@@ -295,7 +292,7 @@ def texts_of(node: ast.AST) -> set[str]:
 # --------------------------------------------------------------------------------------------- the alarms
 
 
-def test_every_alarm_tells_people_and_names_its_section_of_the_runbook(
+def test_every_alarm_sends_an_alert_and_links_to_its_section_of_the_operations_page(
     alarms: dict[str, Any], given: dict[str, Any]
 ) -> None:
     headings = re.findall(r"^##+ (.+)$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
@@ -307,13 +304,13 @@ def test_every_alarm_tells_people_and_names_its_section_of_the_runbook(
         assert anchor in anchors, name
 
 
-def test_only_a_drop_of_orders_is_seen_by_missing_data(alarms: dict[str, Any]) -> None:
+def test_missing_data_breaches_only_the_alarm_for_a_drop_of_orders(alarms: dict[str, Any]) -> None:
     missing = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
     assert missing.pop("OrderDrop") == "breaching"
     assert set(missing.values()) == {"notBreaching"}
 
 
-def test_a_drop_of_orders_is_looked_for_on_demand_and_in_no_stage_before(
+def test_the_alarm_for_a_drop_of_orders_is_off_by_default(
     template: dict[str, Any], observability: dict[str, Any]
 ) -> None:
     assert observability["Resources"]["OrderDrop"]["Condition"] == "UseOrderDropAlarm"
@@ -323,9 +320,7 @@ def test_a_drop_of_orders_is_looked_for_on_demand_and_in_no_stage_before(
         assert "DetectOrderDrop" not in str(stages[name]["deploy"]["parameters"]["parameter_overrides"]), name
 
 
-def test_ages_are_no_alarm_while_everything_goes_its_usual_way(
-    template: dict[str, Any], alarms: dict[str, Any]
-) -> None:
+def test_age_alarms_are_not_raised_by_normal_processing(template: dict[str, Any], alarms: dict[str, Any]) -> None:
     queues = of_type(template, "AWS::SQS::Queue")
     one_more_attempt = queues["OrderEventsDlq"]["VisibilityTimeout"] + max(RETRY_DELAYS)
     assert alarms["DlqAge"]["Threshold"] > one_more_attempt
@@ -335,7 +330,7 @@ def test_ages_are_no_alarm_while_everything_goes_its_usual_way(
     )
 
 
-def test_people_hear_of_a_lagging_publisher_long_before_it_gives_records_up(
+def test_the_alarm_for_publisher_lag_is_raised_long_before_records_expire(
     template: dict[str, Any], alarms: dict[str, Any]
 ) -> None:
     for name, mapping in mappings(template, "dynamodb").items():
@@ -349,7 +344,7 @@ def charged(alarm: dict[str, Any]) -> int:
     return 3 * counted if "ThresholdMetricId" in alarm else counted  # anomaly detection: the metric and its band
 
 
-def test_the_costs_page_counts_the_metrics_that_alarms_are_charged_for(
+def test_the_costs_page_contains_the_number_of_charged_alarm_metrics(
     template: dict[str, Any], alarms: dict[str, Any]
 ) -> None:
     everywhere = sum(charged(alarm) for name, alarm in alarms.items() if name != "OrderDrop")

@@ -56,7 +56,7 @@ def test_the_document_is_an_openapi_document() -> None:
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
-def test_every_route_of_the_template_is_documented_with_its_authorizer_and_no_other() -> None:
+def test_the_documented_routes_are_those_of_the_template_with_their_authorizers() -> None:
     deployed = {
         (event["Properties"]["Method"], nameless(event["Properties"]["Path"])): event["Properties"].get("Auth")
         for resource in source()["Resources"].values()
@@ -69,7 +69,7 @@ def test_every_route_of_the_template_is_documented_with_its_authorizer_and_no_ot
     assert {route for route, operation in documented.items() if operation["security"] == []} == public
 
 
-def test_an_operation_documents_the_problems_that_it_can_answer_with() -> None:
+def test_an_operation_documents_its_problems() -> None:
     assert problems(OPERATIONS["POST", "/orders/{orderId}/cancellation"]) == {
         ("401", "/problems/unauthorized"),
         ("404", "/problems/order-not-found"),
@@ -98,7 +98,7 @@ def test_responses_allow_further_fields_and_bodies_do_not() -> None:
     assert closed == {name for name in schemas if name.endswith("Request")}
 
 
-def test_every_body_has_an_example_that_is_valid_and_of_products_in_the_seed() -> None:
+def test_every_body_has_a_valid_example_with_products_of_the_seed() -> None:
     seed = json.loads((ROOT / "events/seed.json").read_text())["products"]
     for route, operation in OPERATIONS.items():
         if "requestBody" in operation:
@@ -113,7 +113,7 @@ CATALOGUE = {"items": [{"productId": "PROD-MOUSE", "name": "Mouse", "price": 24.
 HEADERS = {"content-type": "application/json", "x-correlation-id": "1"}
 
 
-def test_an_answer_that_is_documented_is_accepted() -> None:
+def test_a_documented_response_is_accepted() -> None:
     assert_documented("GET", "/products", 200, HEADERS, CATALOGUE)
 
 
@@ -128,14 +128,14 @@ def test_an_answer_that_is_documented_is_accepted() -> None:
         ("/products", 200, HEADERS, {**CATALOGUE, "nextCursor": None}),
     ],
 )
-def test_an_answer_that_is_not_documented_fails_the_test_that_gets_it(
+def test_an_undocumented_response_fails_the_test_that_receives_it(
     path: str, status: int, headers: dict[str, str], body: Any
 ) -> None:
     with pytest.raises(AssertionError, match=path):
         assert_documented("GET", path, status, headers, body)
 
 
-def test_a_problem_of_another_route_fails_the_test_that_gets_it() -> None:
+def test_a_problem_of_another_route_fails_the_test_that_receives_it() -> None:
     headers = {"content-type": "application/problem+json", "x-correlation-id": "1"}
     problem = {"type": "/problems/malformed-status", "title": "Malformed status", "status": 400, "detail": "?"}
     assert_documented("GET", "/orders", 400, headers, problem)

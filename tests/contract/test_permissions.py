@@ -15,7 +15,7 @@ import pytest
 from tests.contract.test_template import as_list, function_of, functions, granted
 
 Permission = tuple[str, str, str]
-"""Function, action and resource; an index and a stream are written behind their table."""
+"""Function, action and resource. An index or a stream follows the name of its table."""
 
 RUNS = {"e2e", "failures", "integration"}
 
@@ -54,7 +54,7 @@ def allowed(template: dict[str, Any]) -> set[Permission]:
 
 
 def _resource(resource: Any) -> str:
-    """What a statement names, as the calls name it."""
+    """The resource of a statement, in the notation of the recorded calls."""
     match resource:
         case {"Fn::GetAtt": [name, "StreamArn"]}:
             return f"{name}/stream"
@@ -79,7 +79,7 @@ def called(calls: Path) -> set[Permission]:
     return found
 
 
-def test_functions_may_do_all_that_they_do(
+def test_every_call_of_a_function_is_granted(
     template: dict[str, Any], allowed: set[Permission], called: set[Permission]
 ) -> None:
     # Some tests want what does not exist: a topic that is gone, or a function to redrive
@@ -90,9 +90,7 @@ def test_functions_may_do_all_that_they_do(
     assert {use for use in called - gone if not any(_covers(permission, use) for permission in allowed)} == set()
 
 
-def test_functions_may_do_nothing_that_they_never_do(
-    allowed: set[Permission], called: set[Permission], calls: Path
-) -> None:
+def test_every_grant_of_a_function_is_used(allowed: set[Permission], called: set[Permission], calls: Path) -> None:
     if {file.stem for file in calls.glob("*.jsonl")} < RUNS:
         pytest.skip("only the calls of all tests show what is never called")
     unused = {permission for permission in allowed if not any(_covers(permission, use) for use in called)}

@@ -1,4 +1,4 @@
-"""The rules of template.yaml: which events each one wants, whether it wants replays, and how often it tries."""
+"""The rules of template.yaml: which events and replays each one matches, its target and its retries."""
 
 import json
 from collections.abc import Set
@@ -33,7 +33,7 @@ YES, NO, REDRIVES, STAGING_ONLY = {*REPLAYS}, {None}, {None, "redrive-0k3v"}, {"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A line of the catalogue of rules.
+    """The expected properties of a rule.
 
     Args:
         events: source and detail-type of what the rule matches.
@@ -88,7 +88,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule as the template has it, written by itself or as an event of a function."""
+    """A rule of the template: a resource of its own, or an event of a function."""
 
     pattern: dict[str, Any]
     bus: Any
@@ -149,9 +149,7 @@ def test_the_template_has_these_rules_and_no_others() -> None:
 
 @pytest.mark.parametrize("replay", REPLAYS)
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_matches_its_events_and_no_others_and_replays_only_where_they_do_no_harm(
-    name: str, replay: str | None
-) -> None:
+def test_a_rule_matches_its_events_and_the_replays_that_it_accepts_and_no_others(name: str, replay: str | None) -> None:
     pattern = EventPattern(rules()[name].pattern)
     matched = {sample for sample in SAMPLES if pattern.matches(event(*sample, replay))}
     assert matched == (RULES[name].events if replay in RULES[name].replays else set())
@@ -160,13 +158,13 @@ def test_a_rule_matches_its_events_and_no_others_and_replays_only_where_they_do_
 @pytest.mark.parametrize(
     ("total", "matches"), [(999.99, False), (1000, False), (1000.01, True), (float(MAX_TOTAL), True)]
 )
-def test_an_order_is_of_high_value_above_1000(total: float, matches: bool) -> None:
+def test_a_high_value_order_is_above_1000(total: float, matches: bool) -> None:
     placed = event("orders.service", "Order Placed")
     pattern = EventPattern(rules()["high-value-order-email"].pattern)
     assert pattern.matches({**placed, "detail": {**DETAIL, "totalAmount": total}}) is matches
 
 
-def test_a_placed_order_is_counted_only_for_a_promotion() -> None:
+def test_a_placed_order_is_sent_to_analytics_only_with_a_promotion() -> None:
     placed = event("orders.service", "Order Placed")
     metadata = {name: value for name, value in DETAIL["metadata"].items() if name != "promotionCode"}
     pattern = EventPattern(rules()["promo-code-analytics"].pattern)
@@ -174,12 +172,12 @@ def test_a_placed_order_is_counted_only_for_a_promotion() -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_hands_its_events_to_its_target(name: str) -> None:
+def test_a_rule_has_its_target(name: str) -> None:
     assert rules()[name].target == RULES[name].target
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_retries_as_often_as_it_should_and_then_gives_up_to_the_dlq(name: str) -> None:
+def test_a_rule_has_its_retry_policy_and_the_dlq(name: str) -> None:
     rule = rules()[name]
     assert rule.retry == RULES[name].retry
     assert rule.dead_letters == DLQ
@@ -191,5 +189,5 @@ def test_a_rule_has_the_condition_of_its_target(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_listens_to_our_bus(name: str) -> None:
+def test_a_rule_is_on_our_bus(name: str) -> None:
     assert rules()[name].bus == {"Fn::GetAtt": ["OrdersEventBus", "Name"]}

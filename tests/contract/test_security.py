@@ -1,4 +1,4 @@
-"""What keeps strangers out: policies limited by source, logs that name nobody, deployments that go back, no secrets."""
+"""Security: policies limited by source, logs without personal data, deployments that roll back, no secrets."""
 
 import json
 import re
@@ -15,16 +15,19 @@ from tests.contract.conftest import translated
 from tests.contract.test_template import ROOT, as_list, functions, granted, of_type, resolved
 from tools.deploy import release
 
-# Statements whose actions or resources are open, and why. Roles are looked at in test_template.py.
+# Statements for all principals or all actions, and why. test_template.py tests the roles.
 OPEN = {
     "OnlyOverTls": "denies requests without TLS to every principal",
     "AccountUsesIam": "in a key policy: without it, IAM policies could not grant access to the key",
 }
-# Statements for a service that name no source, and why.
+# Statements for an AWS service without a condition on its source, and why.
 UNLIMITED = {
-    ("AlertKey", "EmailEvents"): "SES may send KMS no source; the topic that the key encrypts limits SES to ours",
+    (
+        "AlertKey",
+        "EmailEvents",
+    ): "SES may not send its source to KMS; the topic's policy limits SES to our configuration set",
 }
-# What anybody knows but for its owner: keys of AWS, of GitHub and of Slack, private keys, tokens with a signature.
+# Access keys of AWS, tokens of GitHub and Slack, private keys, signed JSON Web Tokens.
 SECRETS = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_\w{36}\b|\bxox[baprs]-\w{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
     r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}"
@@ -34,7 +37,7 @@ STEPS = {"sandbox": False, "staging": True, "prod": True}
 
 
 def policies(template: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The statements of resources' own policies, by the resource's logical id, where mails are sent."""
+    """The statements of resource policies with the resource's logical id, in a stack that sends e-mails."""
     documents = [
         (name, resource["Properties"].get("PolicyDocument", resource["Properties"].get("KeyPolicy")))
         for name, resource in resolved(template, template["Resources"], SenderEmail="shop@example.com").items()
@@ -44,14 +47,14 @@ def policies(template: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, statement) for name, document in documents for statement in document["Statement"]]
 
 
-def test_services_may_use_our_queues_topics_and_keys_for_our_own_resources_alone(template: dict[str, Any]) -> None:
+def test_resource_policies_limit_aws_services_to_resources_of_this_stack(template: dict[str, Any]) -> None:
     for name, statement in policies(template):
         if statement["Effect"] == "Allow" and "Service" in statement["Principal"]:
             limits = {key for test in statement.get("Condition", {}).values() for key in test}
             assert "aws:SourceArn" in limits or (name, statement["Sid"]) in UNLIMITED, (name, statement["Sid"])
 
 
-def test_whatever_is_open_in_a_policy_has_its_reason(template: dict[str, Any]) -> None:
+def test_each_policy_statement_for_all_principals_or_actions_has_a_reason(template: dict[str, Any]) -> None:
     open_ones = {
         statement["Sid"]
         for name, statement in policies(template)
@@ -61,13 +64,13 @@ def test_whatever_is_open_in_a_policy_has_its_reason(template: dict[str, Any]) -
     assert all(statement["Effect"] == "Deny" for _, statement in policies(template) if statement["Principal"] == "*")
 
 
-def test_a_function_is_invoked_by_our_own_api_rules_and_schedules_alone(template: dict[str, Any]) -> None:
+def test_only_the_api_and_rules_of_this_stack_may_invoke_functions(template: dict[str, Any]) -> None:
     for name, permission in of_type(template, "AWS::Lambda::Permission").items():
         assert "SourceArn" in permission, name
         assert permission["Principal"] in ("apigateway.amazonaws.com", "events.amazonaws.com"), name
 
 
-def test_nothing_but_codedeploy_may_change_functions(template: dict[str, Any]) -> None:
+def test_only_codedeploy_may_change_functions(template: dict[str, Any]) -> None:
     changing = {
         role for role, action, _ in granted(template) if re.match(r"lambda:(?!Invoke|Get)|iam:|cloudform", action)
     }
@@ -79,7 +82,7 @@ def test_the_api_is_throttled(template: dict[str, Any]) -> None:
     assert stage["DefaultRouteSettings"] == {"ThrottlingRateLimit": 100, "ThrottlingBurstLimit": 200}
 
 
-def test_the_access_log_is_json_forgets_and_names_nobody(template: dict[str, Any]) -> None:
+def test_the_access_log_is_json_expires_and_contains_no_personal_data(template: dict[str, Any]) -> None:
     (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
     settings = stage["AccessLogSettings"]
     fields = json.loads(settings["Format"])
@@ -91,7 +94,7 @@ def test_the_access_log_is_json_forgets_and_names_nobody(template: dict[str, Any
 
 
 @pytest.mark.parametrize(("stage", "in_steps"), STEPS.items())
-def test_a_deployment_goes_in_steps_outside_the_sandbox(stage: str, in_steps: bool) -> None:
+def test_a_deployment_shifts_traffic_gradually_outside_the_sandbox(stage: str, in_steps: bool) -> None:
     template = translated(stage)
     types = {resource["Type"] for resource in template["Resources"].values()}
     assert ("AWS::CodeDeploy::DeploymentGroup" in types) is in_steps
@@ -100,13 +103,13 @@ def test_a_deployment_goes_in_steps_outside_the_sandbox(stage: str, in_steps: bo
     )
 
 
-def test_what_cloudformation_gets_is_valid_and_every_reference_resolves() -> None:
-    """By the schemas that AWS publishes. Where versions are shifted in steps; `make lint` looks at the sandbox's."""
+def test_the_transformed_template_is_valid_and_every_reference_resolves() -> None:
+    """Checks the template of prod with cfn-lint; `make lint` checks that of the sandbox."""
     found = lint(json.dumps(translated("prod")), None, ["us-east-1"])
     assert [str(match) for match in found if match.rule.id.startswith("E")] == []
 
 
-def test_a_new_version_that_fails_is_taken_back() -> None:
+def test_an_alarm_on_a_new_version_rolls_the_deployment_back() -> None:
     template = translated("prod")
     groups, alarms = of_type(template, "AWS::CodeDeploy::DeploymentGroup"), of_type(template, "AWS::CloudWatch::Alarm")
     for name in functions(template):
@@ -122,7 +125,7 @@ def test_a_new_version_that_fails_is_taken_back() -> None:
             assert template["Resources"][version]["Properties"]["FunctionName"] == {"Ref": name}
 
 
-def test_everybody_invokes_one_unchanging_version(template: dict[str, Any]) -> None:
+def test_every_function_has_the_alias_live(template: dict[str, Any]) -> None:
     aliases = of_type(template, "AWS::Lambda::Alias").values()
     assert {alias["FunctionName"]["Ref"]: alias["Name"] for alias in aliases} == dict.fromkeys(
         functions(template), "live"
@@ -150,7 +153,7 @@ def test_each_release_publishes_a_new_version_of_every_function(changed: dict[st
     assert len(versions(after)) == len(functions(after))
 
 
-def test_a_release_stands_in_each_functions_description_so_lambda_can_publish_the_same_code_again() -> None:
+def test_the_description_of_each_function_is_the_release_so_lambda_can_publish_the_same_code_again() -> None:
     template = translated(Release="1795528011")
     assert {function.get("Description") for function in functions(template).values()} == {"1795528011"}
 
@@ -160,7 +163,7 @@ def test_without_a_release_a_changed_layer_publishes_a_new_version_of_every_func
     assert versions(translated()) & versions(translated(layers="another")) == set()
 
 
-def test_each_stage_is_deployed_as_itself() -> None:
+def test_each_stage_has_its_own_deployment_settings() -> None:
     stages = tomllib.loads((ROOT / "samconfig.toml").read_text())
     for stage, name in (("sandbox", "default"), ("staging", "staging"), ("prod", "prod")):
         deploy = stages[name]["deploy"]["parameters"]
@@ -172,7 +175,7 @@ def test_each_stage_is_deployed_as_itself() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_a_workflow_runs_commands_that_there_are_and_may_no_more_than_it_needs(path: Path) -> None:
+def test_a_workflow_runs_existing_make_commands_and_has_minimal_permissions(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -187,7 +190,7 @@ def test_a_workflow_runs_commands_that_there_are_and_may_no_more_than_it_needs(p
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda path: path.name)
-def test_a_workflow_uses_actions_of_others_by_commit(path: Path) -> None:
+def test_a_workflow_pins_third_party_actions_by_commit(path: Path) -> None:
     jobs = yaml.safe_load(path.read_text())["jobs"].values()
     used = [part["uses"] for job in jobs for part in (job, *job.get("steps", [])) if "uses" in part]
     assert used
@@ -195,7 +198,7 @@ def test_a_workflow_uses_actions_of_others_by_commit(path: Path) -> None:
         assert action.startswith("./") or re.fullmatch(r"[\w-]+/[\w./-]+@[0-9a-f]{40}", action), action
 
 
-def test_the_repository_holds_no_secrets() -> None:
+def test_the_repository_contains_no_secrets() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
@@ -214,5 +217,5 @@ def test_the_repository_holds_no_secrets() -> None:
     "secret",
     ["AKIA" + "A1" * 8, "ghp_" + "a1" * 18, "-----BEGIN RSA " + "PRIVATE KEY-----", ".".join(["eyJ" + "a" * 30] * 3)],
 )
-def test_a_secret_would_be_found(secret: str) -> None:
+def test_the_search_finds_each_kind_of_secret(secret: str) -> None:
     assert SECRETS.search(f"KEY = '{secret}'")

@@ -1,4 +1,4 @@
-"""The template after SAM's transform: every failure reaches the DLQ, and roles have the permissions they need only."""
+"""The template after SAM's transform: every failure reaches the DLQ, and roles have only the permissions they need."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def functions(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def function_of(arn: Any) -> str:
-    """The function whose alias an ARN names; empty if it names something else. Nobody invokes but by an alias."""
+    """The function whose alias an ARN names; empty if it names something else."""
     match arn:
         case {"Ref": str(name)} if name.endswith(f"Alias{ALIAS}"):
             return name.removesuffix(f"Alias{ALIAS}")
@@ -72,7 +72,7 @@ def granted(template: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def trusting(template: dict[str, Any], service: str) -> set[str]:
-    """The roles that a service may take on."""
+    """The roles that a service may assume."""
     return {
         name
         for name, role in of_type(template, "AWS::IAM::Role").items()
@@ -86,7 +86,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def resolved(template: dict[str, Any], value: Any, **parameters: str) -> Any:
-    """A value with its conditions decided: by the parameters given, and else by the template's defaults."""
+    """A value with its conditions resolved, for the given parameters and the template's defaults."""
     match value:
         case {"Fn::If": [name, then, otherwise]}:
             chosen = then if resolved(template, template["Conditions"][name], **parameters) else otherwise
@@ -109,7 +109,7 @@ def test_every_function_is_traced(template: dict[str, Any]) -> None:
     assert {function["TracingConfig"]["Mode"] for function in functions(template).values()} == {"Active"}
 
 
-def test_lambda_may_take_on_the_roles_of_functions_and_no_others(template: dict[str, Any]) -> None:
+def test_lambda_may_assume_the_roles_of_functions_and_no_others(template: dict[str, Any]) -> None:
     roles = {function["Role"]["Fn::GetAtt"][0] for function in functions(template).values()}
     assert roles == trusting(template, "lambda.amazonaws.com")
 
@@ -119,7 +119,7 @@ def test_every_target_of_a_rule_has_a_dlq(template: dict[str, Any]) -> None:
         assert [target.get("DeadLetterConfig") for target in rule["Targets"]] == [{"Arn": DLQ}], name
 
 
-def test_every_function_that_a_rule_invokes_says_what_happens_when_it_keeps_failing(template: dict[str, Any]) -> None:
+def test_every_function_that_a_rule_invokes_has_retries_a_maximum_age_and_the_dlq(template: dict[str, Any]) -> None:
     rules = of_type(template, "AWS::Events::Rule").values()
     arns = [target["Arn"] for rule in rules for target in rule["Targets"]]
     invoked = {function_of(arn) for arn in arns if function_of(arn)}
@@ -137,12 +137,12 @@ def test_every_function_may_send_its_failures_to_the_dlq(template: dict[str, Any
     senders = {role for role, _, statement in sending if statement["Resource"] == DLQ}
     configurations = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
     needing = {configuration["FunctionName"]["Ref"] for configuration in configurations}
-    needing.add("DlqProcessorFunction")  # whose automatic retries wait there
+    needing.add("DlqProcessorFunction")  # sends automatic retries to the DLQ
     roles = {functions(template)[name]["Role"]["Fn::GetAtt"][0] for name in needing}
     assert roles | trusting(template, "scheduler.amazonaws.com") == senders
 
 
-def test_a_stream_that_fails_goes_on_and_ends_in_the_dlq(template: dict[str, Any]) -> None:
+def test_a_failing_stream_batch_is_bisected_retried_and_sent_to_the_dlq(template: dict[str, Any]) -> None:
     for name, mapping in mappings(template, "dynamodb").items():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
         assert mapping["BisectBatchOnFunctionError"] is True, name
@@ -152,7 +152,9 @@ def test_a_stream_that_fails_goes_on_and_ends_in_the_dlq(template: dict[str, Any
         assert mapping["FilterCriteria"]["Filters"], name
 
 
-def test_a_function_that_reads_a_queue_reports_messages_alone_and_has_time_for_them(template: dict[str, Any]) -> None:
+def test_a_function_that_reads_a_queue_reports_failed_messages_within_the_visibility_timeout(
+    template: dict[str, Any],
+) -> None:
     for name, mapping in mappings(template, "sqs").items():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
         queue = of_type(template, "AWS::SQS::Queue")[mapping["EventSourceArn"]["Fn::GetAtt"][0]]
@@ -162,24 +164,24 @@ def test_a_function_that_reads_a_queue_reports_messages_alone_and_has_time_for_t
         )
 
 
-def test_the_analytics_queue_gives_a_message_up_to_the_dlq_after_three_attempts(template: dict[str, Any]) -> None:
+def test_the_analytics_queue_moves_a_message_to_the_dlq_after_three_attempts(template: dict[str, Any]) -> None:
     queue = of_type(template, "AWS::SQS::Queue")["AnalyticsQueue"]
     assert queue["RedrivePolicy"] == {"deadLetterTargetArn": DLQ, "maxReceiveCount": 3}
 
 
-def test_every_table_with_events_feeds_the_publisher(template: dict[str, Any]) -> None:
+def test_the_stream_of_every_table_with_events_invokes_the_publisher(template: dict[str, Any]) -> None:
     of_streams = mappings(template, "dynamodb").values()
     tables = of_type(template, "AWS::DynamoDB::Table").items()
     streaming = {name: table["StreamSpecification"] for name, table in tables if "StreamSpecification" in table}
     pipes = of_type(template, "AWS::Pipes::Pipe").values()
     piped = {pipe["Source"]["Fn::GetAtt"][0] for pipe in pipes}
-    assert piped == {"FailedEventsTable"}  # which holds no events that anybody else should hear of
+    assert piped == {"FailedEventsTable"}  # its items are not events for the bus
     assert {mapping["EventSourceArn"]["Fn::GetAtt"][0] for mapping in of_streams} == set(streaming) - piped
     assert {function_of(mapping["FunctionName"]) for mapping in of_streams} == {"EventPublisherFunction"}
     assert all(stream == {"StreamViewType": "NEW_AND_OLD_IMAGES"} for stream in streaming.values())
 
 
-def test_only_the_publisher_may_put_events_and_only_of_our_sources(template: dict[str, Any]) -> None:
+def test_only_the_publisher_may_put_events_and_only_with_our_sources(template: dict[str, Any]) -> None:
     putting = [found for found in granted(template) if found[1] == "events:PutEvents"]
     elsewhere = [{"Ref": "PartnerEventBusArn"}, {"Ref": "StagingEventBusArn"}]
     ((role, _, statement),) = [found for found in putting if found[2]["Resource"] not in elsewhere]
@@ -191,7 +193,7 @@ def test_only_the_publisher_may_put_events_and_only_of_our_sources(template: dic
     }
 
 
-def test_nobody_from_outside_may_put_events_but_the_trusted_account_and_never_in_our_name(
+def test_only_the_trusted_account_may_put_events_from_outside_and_never_with_our_sources(
     template: dict[str, Any],
 ) -> None:
     (name,) = of_type(template, "AWS::Events::EventBusPolicy")
@@ -211,7 +213,7 @@ def test_nobody_from_outside_may_put_events_but_the_trusted_account_and_never_in
     }
 
 
-def test_a_rules_role_may_reach_its_target_and_nothing_else(template: dict[str, Any]) -> None:
+def test_the_role_of_a_rule_may_only_use_the_target_of_the_rule(template: dict[str, Any]) -> None:
     actions = {
         "SalesFeedRole": "sns:Publish",
         "FulfilmentWebhookRole": "events:InvokeApiDestination",
@@ -228,7 +230,7 @@ def test_a_rules_role_may_reach_its_target_and_nothing_else(template: dict[str, 
     assert actions == {}
 
 
-def test_only_rules_of_our_bus_may_take_on_their_roles(template: dict[str, Any]) -> None:
+def test_only_rules_of_our_bus_may_assume_the_roles_of_rules(template: dict[str, Any]) -> None:
     source = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/${OrdersEventBus.Name}/*"
     for name in trusting(template, "events.amazonaws.com"):
         (trust,) = of_type(template, "AWS::IAM::Role")[name]["AssumeRolePolicyDocument"]["Statement"]
@@ -238,14 +240,14 @@ def test_only_rules_of_our_bus_may_take_on_their_roles(template: dict[str, Any])
         }
 
 
-def test_the_webhooks_key_is_shown_to_nobody(template: dict[str, Any]) -> None:
+def test_the_api_key_of_the_webhook_is_a_noecho_parameter(template: dict[str, Any]) -> None:
     assert template["Parameters"]["FulfilmentWebhookApiKey"]["NoEcho"] is True
     (connection,) = of_type(template, "AWS::Events::Connection").values()
     key = connection["AuthParameters"]["ApiKeyAuthParameters"]["ApiKeyValue"]
     assert key == {"Fn::Sub": "${FulfilmentWebhookApiKey}"}
 
 
-def test_an_integration_without_an_address_is_left_out(template: dict[str, Any]) -> None:
+def test_an_integration_without_its_parameter_is_not_created(template: dict[str, Any]) -> None:
     addresses = {
         "HasFulfilmentWebhook": "FulfilmentWebhookUrl",
         "HasPartnerBus": "PartnerEventBusArn",
@@ -257,7 +259,7 @@ def test_an_integration_without_an_address_is_left_out(template: dict[str, Any])
         assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
 
 
-def test_what_orders_have_said_can_be_replayed_for_90_days(template: dict[str, Any]) -> None:
+def test_events_of_orders_are_archived_for_90_days(template: dict[str, Any]) -> None:
     (archive,) = of_type(template, "AWS::Events::Archive").values()
     assert archive["ArchiveName"] == {"Fn::If": ["IsDefaultBus", "orders-archive", {"Ref": "AWS::NoValue"}]}
     assert archive["SourceArn"] == {"Fn::GetAtt": ["OrdersEventBus", "Arn"]}
@@ -265,13 +267,13 @@ def test_what_orders_have_said_can_be_replayed_for_90_days(template: dict[str, A
     assert archive["RetentionDays"] == 90
 
 
-def test_mails_are_sent_by_the_email_function_and_in_the_senders_name_only(template: dict[str, Any]) -> None:
+def test_only_the_email_function_may_send_e_mails_and_only_from_the_sender_address(template: dict[str, Any]) -> None:
     ((role, action, statement),) = [found for found in granted(template) if found[1].startswith("ses:")]
     assert (role, action) == ("EmailRole", "ses:SendEmail")
     assert statement["Condition"] == {"StringEquals": {"ses:FromAddress": {"Ref": "SenderEmail"}}}
 
 
-def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic_if_mails_are_sent(template: dict[str, Any]) -> None:
+def test_bounces_and_complaints_go_to_the_alert_topic_if_there_is_a_sender(template: dict[str, Any]) -> None:
     ((name, destination),) = of_type(template, "AWS::SES::ConfigurationSetEventDestination").items()
     assert template["Resources"][name]["Condition"] == "HasSenderEmail"
     assert resolved(template, template["Conditions"]["HasSenderEmail"], SenderEmail="shop@example.com") is True
@@ -285,7 +287,7 @@ def test_what_becomes_of_a_mail_is_reported_to_the_alert_topic_if_mails_are_sent
 
 
 def services(template: dict[str, Any], document: dict[str, Any], sender: str) -> dict[str, dict[str, Any]]:
-    """What a policy allows to services, by their name, with a `SenderEmail`."""
+    """The statements of a policy for AWS services, by service, with this `SenderEmail`."""
     statements = resolved(template, document, SenderEmail=sender)["Statement"]
     return {item["Principal"]["Service"]: item for item in statements if "Service" in item["Principal"]}
 
@@ -306,7 +308,7 @@ def test_only_our_configuration_set_and_alarms_may_publish_alerts(template: dict
 
 
 @pytest.mark.parametrize("sender", ["", "shop@example.com"])
-def test_ses_may_use_the_key_of_alerts_unconditionally_and_only_if_mails_are_sent(
+def test_ses_may_use_the_alert_key_without_a_condition_only_if_there_is_a_sender(
     template: dict[str, Any], sender: str
 ) -> None:
     (key,) = of_type(template, "AWS::KMS::Key").values()
@@ -318,7 +320,7 @@ def test_ses_may_use_the_key_of_alerts_unconditionally_and_only_if_mails_are_sen
     assert "Condition" not in allowed.get("ses.amazonaws.com", {})
 
 
-def test_eventbridge_may_write_to_the_event_log_for_its_rule_alone(template: dict[str, Any]) -> None:
+def test_eventbridge_may_write_to_the_event_log_only_for_its_rule(template: dict[str, Any]) -> None:
     (policy,) = of_type(template, "AWS::Logs::ResourcePolicy").values()
     statements = {item["Action"]: item for item in json.loads(policy["PolicyDocument"]["Fn::Sub"])["Statement"]}
     assert set(statements) == {"logs:CreateLogStream", "logs:PutLogEvents"}
@@ -330,7 +332,7 @@ def test_eventbridge_may_write_to_the_event_log_for_its_rule_alone(template: dic
     assert statements["logs:PutLogEvents"]["Condition"] == {"ArnEquals": {"aws:SourceArn": "${AllEventsLogRule.Arn}"}}
 
 
-def test_topics_are_encrypted_and_alerts_by_a_key_that_ses_can_use(template: dict[str, Any]) -> None:
+def test_topics_are_encrypted_and_the_alert_topic_with_a_key_that_ses_can_use(template: dict[str, Any]) -> None:
     keys = {name: topic["KmsMasterKeyId"] for name, topic in of_type(template, "AWS::SNS::Topic").items()}
     assert keys.pop("AlertTopic") == {"Fn::GetAtt": ["AlertKey", "Arn"]}
     assert set(keys.values()) == {"alias/aws/sns"}
@@ -343,7 +345,7 @@ def test_topics_are_encrypted_and_alerts_by_a_key_that_ses_can_use(template: dic
         ("SalesReportScheduleRole", "scheduler", "schedule-group/default"),
     ],
 )
-def test_only_our_pipe_and_our_schedules_may_take_on_their_roles(
+def test_only_our_pipe_and_schedules_may_assume_their_roles(
     template: dict[str, Any], role: str, service: str, resource: str
 ) -> None:
     assert trusting(template, f"{service}.amazonaws.com") == {role}
@@ -358,7 +360,7 @@ def test_only_our_pipe_and_our_schedules_may_take_on_their_roles(
     }
 
 
-def test_an_alert_of_the_pipe_that_fails_ends_where_people_look(template: dict[str, Any]) -> None:
+def test_an_alert_that_the_pipe_cannot_send_goes_to_the_parking_queue(template: dict[str, Any]) -> None:
     (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
     stream = pipe["SourceParameters"]["DynamoDBStreamParameters"]
     parking = {"Fn::GetAtt": ["OrderEventsParking", "Arn"]}
@@ -379,7 +381,7 @@ def test_an_alert_of_the_pipe_that_fails_ends_where_people_look(template: dict[s
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "alerted"),
     [
         ("NEW", "PARKED", True),
         ("RETRYING", "PARKED", True),
@@ -392,17 +394,17 @@ def test_an_alert_of_the_pipe_that_fails_ends_where_people_look(template: dict[s
         ("PARKED", None, False),
     ],
 )
-def test_the_pipe_tells_of_the_change_to_parked_and_of_nothing_else(
-    template: dict[str, Any], before: str | None, after: str | None, told: bool
+def test_the_pipe_sends_an_alert_only_when_a_record_becomes_parked(
+    template: dict[str, Any], before: str | None, after: str | None, alerted: bool
 ) -> None:
     (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
     filters = pipe["SourceParameters"]["FilterCriteria"]["Filters"]
     images = {"OldImage": before, "NewImage": after}
     record = {"dynamodb": {name: {"status": {"S": status}} for name, status in images.items() if status}}
-    assert any(EventPattern(json.loads(each["Pattern"])).matches(record) for each in filters) is told
+    assert any(EventPattern(json.loads(each["Pattern"])).matches(record) for each in filters) is alerted
 
 
-def test_the_alert_of_the_pipe_names_attributes_of_a_record_and_none_with_personal_data(
+def test_the_alert_of_the_pipe_contains_existing_attributes_and_no_personal_data(
     template: dict[str, Any],
 ) -> None:
     (pipe,) = of_type(template, "AWS::Pipes::Pipe").values()
@@ -412,7 +414,7 @@ def test_the_alert_of_the_pipe_names_attributes_of_a_record_and_none_with_person
     assert attributes <= set(ATTRIBUTES.values())
 
 
-def test_a_schedule_that_cannot_start_its_function_ends_in_the_dlq(template: dict[str, Any]) -> None:
+def test_a_schedule_that_cannot_invoke_its_function_sends_to_the_dlq(template: dict[str, Any]) -> None:
     (schedule,) = of_type(template, "AWS::Scheduler::Schedule").values()
     assert "Name" not in schedule  # or a second stage in the account could not be made
     assert (schedule["ScheduleExpression"], schedule["ScheduleExpressionTimezone"]) == ("cron(0 6 * * ? *)", "UTC")
@@ -429,7 +431,7 @@ def test_a_schedule_that_cannot_start_its_function_ends_in_the_dlq(template: dic
     assert allowed == {("lambda:InvokeFunction", str(invoked)), ("sqs:SendMessage", str(DLQ))}
 
 
-def test_every_route_but_the_catalogue_wants_a_token_and_browsers_may_call_it(template: dict[str, Any]) -> None:
+def test_every_route_except_the_catalogue_requires_a_token_and_has_cors(template: dict[str, Any]) -> None:
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api").values()
     operations = {
         f"{method.upper()} {path}": operation
@@ -443,7 +445,7 @@ def test_every_route_but_the_catalogue_wants_a_token_and_browsers_may_call_it(te
     assert {route.split()[0] for route in operations} == set(allowed)
 
 
-def test_the_back_office_writes_failed_events_and_stock_alone(template: dict[str, Any]) -> None:
+def test_the_back_office_writes_only_failed_events_and_stock(template: dict[str, Any]) -> None:
     writes = {
         (action, str(resource["Fn::GetAtt"][0]))
         for role, action, statement in granted(template)
@@ -457,11 +459,11 @@ def test_the_back_office_writes_failed_events_and_stock_alone(template: dict[str
     }
 
 
-def test_no_role_may_do_everything_to_something(template: dict[str, Any]) -> None:
+def test_no_role_has_a_wildcard_action(template: dict[str, Any]) -> None:
     assert [action for _, action, _ in granted(template) if "*" in action] == []
 
 
-def test_no_role_may_do_something_to_everything(template: dict[str, Any]) -> None:
+def test_no_role_has_a_wildcard_resource_without_a_reason(template: dict[str, Any]) -> None:
     on_all = {action for _, action, statement in granted(template) if "*" in as_list(statement["Resource"])}
     assert on_all == set(WITHOUT_RESOURCES)
 
@@ -479,13 +481,13 @@ def test_a_function_may_write_to_the_log_groups_of_this_stack_only(template: dic
     assert resources == {str({"Fn::Sub": groups})}
 
 
-def test_queues_keep_messages_encrypted_for_as_long_as_sqs_can(template: dict[str, Any]) -> None:
+def test_queues_are_encrypted_and_keep_messages_for_the_maximum_time(template: dict[str, Any]) -> None:
     for name, queue in of_type(template, "AWS::SQS::Queue").items():
         assert queue["MessageRetentionPeriod"] == 14 * 24 * 60 * 60, name
         assert queue["SqsManagedSseEnabled"] is True, name
 
 
-def test_queues_refuse_whoever_comes_without_tls(template: dict[str, Any]) -> None:
+def test_queues_refuse_requests_without_tls(template: dict[str, Any]) -> None:
     policies = of_type(template, "AWS::SQS::QueuePolicy").values()
     refusing = [
         queue["Ref"]
@@ -497,7 +499,7 @@ def test_queues_refuse_whoever_comes_without_tls(template: dict[str, Any]) -> No
     assert sorted(refusing) == sorted(of_type(template, "AWS::SQS::Queue"))
 
 
-def test_only_the_rules_of_analytics_may_write_to_its_queue(template: dict[str, Any]) -> None:
+def test_only_the_rules_of_analytics_may_send_to_its_queue(template: dict[str, Any]) -> None:
     policy = of_type(template, "AWS::SQS::QueuePolicy")["AnalyticsQueuePolicy"]
     (allowed,) = [item for item in policy["PolicyDocument"]["Statement"] if item["Effect"] == "Allow"]
     assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
@@ -509,7 +511,7 @@ def test_only_the_rules_of_analytics_may_write_to_its_queue(template: dict[str, 
     assert {source["Fn::GetAtt"][0] for source in sources} == feeding
 
 
-def test_only_rules_of_our_bus_may_write_to_the_dlq(template: dict[str, Any]) -> None:
+def test_only_rules_of_our_bus_may_send_to_the_dlq(template: dict[str, Any]) -> None:
     policy = of_type(template, "AWS::SQS::QueuePolicy")["OrderEventsDlqPolicy"]
     (allowed,) = [item for item in policy["PolicyDocument"]["Statement"] if item["Effect"] == "Allow"]
     assert allowed["Principal"] == {"Service": "events.amazonaws.com"}
@@ -518,7 +520,7 @@ def test_only_rules_of_our_bus_may_write_to_the_dlq(template: dict[str, Any]) ->
     assert source.endswith(":${AWS::AccountId}:rule/${EventBusName}/*")
 
 
-def test_what_the_dlq_processor_cannot_process_ends_where_people_look(template: dict[str, Any]) -> None:
+def test_a_message_that_the_dlq_processor_cannot_process_goes_to_the_parking_queue(template: dict[str, Any]) -> None:
     queues = of_type(template, "AWS::SQS::Queue")
     parking = {"Fn::GetAtt": ["OrderEventsParking", "Arn"]}
     assert queues["OrderEventsDlq"]["RedrivePolicy"] == {"deadLetterTargetArn": parking, "maxReceiveCount": 5}
@@ -527,7 +529,7 @@ def test_what_the_dlq_processor_cannot_process_ends_where_people_look(template: 
     assert read_from == {"OrderEventsDlq", "AnalyticsQueue"}
 
 
-def test_the_dlq_processor_has_time_for_every_consumer_of_a_batch(template: dict[str, Any]) -> None:
+def test_the_dlq_processor_does_not_time_out_before_the_consumers_of_a_batch(template: dict[str, Any]) -> None:
     assert max(functions(template)[name]["Timeout"] for name in redrivable(template)) < ANSWER_SECONDS
     reading = mappings(template, "sqs").values()
     batches = {function_of(mapping["FunctionName"]): mapping["BatchSize"] for mapping in reading}
@@ -550,7 +552,7 @@ def test_every_function_of_the_stack_can_be_redriven_by_its_alias(template: dict
         assert function["Environment"]["Variables"]["STACK_NAME"] == {"Ref": "AWS::StackName"}, name
 
 
-def test_a_queue_that_feeds_a_function_has_the_functions_name(template: dict[str, Any]) -> None:
+def test_a_queue_has_the_name_of_the_function_that_reads_it(template: dict[str, Any]) -> None:
     queues = of_type(template, "AWS::SQS::Queue")
     for mapping in mappings(template, "sqs").values():
         queue, function = mapping["EventSourceArn"]["Fn::GetAtt"][0], function_of(mapping["FunctionName"])
@@ -570,12 +572,12 @@ def redrivable(template: dict[str, Any]) -> set[str]:
     return (invoked | reading) - {"DlqProcessorFunction"}
 
 
-def test_tables_are_paid_by_use(template: dict[str, Any]) -> None:
+def test_tables_are_on_demand(template: dict[str, Any]) -> None:
     tables = of_type(template, "AWS::DynamoDB::Table").values()
     assert {table["BillingMode"] for table in tables} == {"PAY_PER_REQUEST"}
 
 
-def test_tables_can_be_restored_in_every_stage_but_the_sandbox(template: dict[str, Any]) -> None:
+def test_tables_have_point_in_time_recovery_outside_the_sandbox(template: dict[str, Any]) -> None:
     stages = template["Parameters"]["Stage"]["AllowedValues"]
     assert "sandbox" in stages
     assert len(stages) > 1
@@ -585,7 +587,7 @@ def test_tables_can_be_restored_in_every_stage_but_the_sandbox(template: dict[st
             assert resolved(template, recovery, Stage=stage) is (stage != "sandbox"), (stage, name)
 
 
-def test_data_is_protected_on_demand_and_never_by_the_stage_so_a_first_deployment_can_roll_back(
+def test_deletion_protection_depends_on_its_parameter_and_not_on_the_stage(
     template: dict[str, Any],
 ) -> None:
     (pool,) = of_type(template, "AWS::Cognito::UserPool").values()

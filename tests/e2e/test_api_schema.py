@@ -46,7 +46,7 @@ def test_the_examples_of_the_document_work_with_the_seed(local: Stack, shop: Sho
     ("user", "operations"),
     [("customer", "--exclude-path-regex"), ("staff", "--include-path-regex")],
 )
-def test_no_request_gets_an_undocumented_answer_or_a_server_error(
+def test_no_request_gets_an_undocumented_response_or_a_server_error(
     local: Stack, tmp_path: Path, user: str, operations: str
 ) -> None:
     document = tmp_path / "openapi.json"

@@ -69,7 +69,7 @@ def api(status: int, body: bytes) -> Iterator[Stack]:
         (507, b"", "status 507; usually the API failed"),
     ],
 )
-def test_an_answer_that_no_test_expects_is_explained(status: int, body: bytes, message: str) -> None:
+def test_an_unexpected_response_is_explained(status: int, body: bytes, message: str) -> None:
     with api(status, body) as stack, pytest.raises(pytest.fail.Exception, match=f"POST /orders: {message}"):
         shop(stack).place(("PEN", 1))
 
@@ -196,5 +196,5 @@ def test_the_stack_is_found_in_the_region_and_with_the_credentials_of_a_profile(
         server.stop()
 
     assert found.returncode == pytest.ExitCode.OK, found.stdout + found.stderr
-    assert "test_orders.py::test_one_key_is_one_order" in found.stdout
+    assert "test_orders.py::test_requests_with_one_idempotency_key_place_one_order" in found.stdout
     assert "test_runner.py" not in found.stdout

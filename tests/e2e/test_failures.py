@@ -1,7 +1,8 @@
-"""Each way to fail, end to end: a record says who failed and why, other orders go on, and one redrive completes it.
+"""Each kind of failure, end to end: a failed event names consumer and reason, other orders are not affected, and one
+redrive completes the order.
 
-The application that runs here has the bugs of tests/layer/bugs/failures.py. A bug strikes the orders for a product with
-its name, from when it is planted until it is fixed. Local only: it needs fast time.
+The application that runs here has the bugs of tests/layer/bugs/failures.py. A bug affects the orders for a product with
+its name, from `plant` until `fix`. Local only: it needs fast time.
 """
 
 import json
@@ -36,8 +37,8 @@ TIMEOUTS = {
     "DlqProcessorFunction": 900,
     "BackofficeApiFunction": 900,
 }
-"""Seconds. Fast time does not make a function faster, so it needs a longer time-out; longest are those of the functions
-that invoke others, which on a busy machine wait until these have started."""
+"""Seconds. A function does not run faster in fast time, so it needs a longer timeout. Functions that invoke others need
+the longest, because they wait until those have started."""
 
 
 def for_fast_time(template: Template) -> None:
@@ -68,8 +69,8 @@ class Failing:
 
     Args:
         shop: as its users see it.
-        bugs: what is wrong with it.
-        faults: the file whose end lets SES come up again.
+        bugs: the bugs of the functions.
+        faults: SES fails as long as this file exists.
     """
 
     shop: Shop
@@ -77,7 +78,7 @@ class Failing:
     faults: Path
 
     def product(self, bug: str = "GOOD") -> str:
-        """A product of which there are 10; its name draws the bug."""
+        """The id of a new product with a stock of 10. Its name selects the bug."""
         product_id = f"{bug}-{uuid.uuid4().hex[:12]}"
         seed(self.shop.stack, [{"productId": product_id, "name": "Thing", "price": Decimal("10.00"), "stock": 10}])
         return product_id
@@ -126,20 +127,20 @@ class Failing:
         return records
 
     def redrive(self, record: dict[str, Any]) -> str:
-        """What came of one redrive."""
+        """Redrives a failed event. Returns the outcome."""
         answer = self.shop.call("POST", f"/admin/failed-events/{record['id']}/redrive", user="staff")
         assert answer.status == 200, answer.body
         return str(answer.body["outcome"])
 
     def assert_confirmed_once(self, order_id: str, product_id: str) -> None:
-        """The order went its way, once."""
+        """Asserts that the order was confirmed, once."""
         assert self.shop.outcome(order_id)["status"] == "CONFIRMED"
         assert self.shop.stock(product_id) == (9, 1)
         events = self.shop.call("GET", f"/orders/{order_id}/events").body["items"]
         assert [event["detail-type"] for event in events] == ["Order Placed", "Order Confirmed"]
 
     def is_parked(self, order_id: str) -> bool:
-        """Whether the DLQ processor has failed for good at a message about an order."""
+        """Whether a message about an order is in the parking queue."""
         url, sqs = self.shop.stack.outputs["OrderEventsParkingUrl"], self.shop.stack.client("sqs")
         answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
         return any(order_id in message["Body"] for message in answer.get("Messages", []))
@@ -172,12 +173,12 @@ def failing(tmp_path_factory: pytest.TempPathFactory, calls: Path) -> Iterator[F
 
 def test_a_function_that_always_raises(failing: Failing) -> None:
     failing.bugs.plant("RAISES")
-    product, neighbour = failing.product("RAISES"), failing.product()
-    order, good = failing.order(product), failing.order(neighbour)
+    product, good_product = failing.product("RAISES"), failing.product()
+    order, good = failing.order(product), failing.order(good_product)
     record = failing.record("inventory", order, "NEW")
     assert (record["kind"], record["reason"], record["failures"]) == ("INVOCATION", "ValueError", 1)
     assert failing.shop.call("GET", f"/orders/{order}").body["status"] == "PENDING"
-    failing.assert_confirmed_once(good, neighbour)
+    failing.assert_confirmed_once(good, good_product)
     assert failing.redrive(record) == "FAILED"  # as long as the bug is there
     failing.bugs.fix("RAISES")
     assert failing.redrive(record) == "RESOLVED"
@@ -210,8 +211,8 @@ def test_a_function_throttled_to_zero(failing: Failing) -> None:
 
 def test_a_poison_stream_record_between_good_ones(failing: Failing) -> None:
     failing.bugs.plant("POISON")
-    product, neighbour = failing.product("POISON"), failing.product()
-    before, order, after = failing.order(neighbour), failing.order(product), failing.order(neighbour)
+    product, good_product = failing.product("POISON"), failing.product()
+    before, order, after = failing.order(good_product), failing.order(product), failing.order(good_product)
     record = failing.record("event-publisher", order, "NEW")
     assert (record["kind"], record["reason"]) == ("NON_RETRYABLE", "UnreadableRecord")
     assert {failing.shop.outcome(good)["status"] for good in (before, after)} == {"CONFIRMED"}

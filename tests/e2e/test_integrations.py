@@ -55,7 +55,7 @@ class Integrations:
         return str(answer.body["orderId"])
 
     def sent_to_the_warehouse(self, order_id: str) -> list[dict[str, Any]]:
-        """The events about an order that were sent to the warehouse, whatever it answered."""
+        """The events about an order that were sent to the warehouse, with any response."""
         events = [json.loads(call.body) for call in list(self.warehouse.calls)]
         return [event for event in events if event["detail"]["orderId"] == order_id]
 
@@ -156,8 +156,8 @@ def test_the_sales_feed_contains_only_the_documented_fields_of_a_placed_order(in
 
 def test_a_partner_receives_the_events_of_orders_and_no_other_events_of_the_bus(integrations: Integrations) -> None:
     shop = integrations.shop
-    stranger = {"EventBusName": "orders-event-bus", "Source": "partner.shop", "DetailType": "Sold", "Detail": "{}"}
-    assert shop.stack.client("events").put_events(Entries=[stranger])["FailedEntryCount"] == 0
+    event = {"EventBusName": "orders-event-bus", "Source": "partner.shop", "DetailType": "Sold", "Detail": "{}"}
+    assert shop.stack.client("events").put_events(Entries=[event])["FailedEntryCount"] == 0
 
     order = integrations.order(shop.product(stock=5))
 

@@ -25,7 +25,7 @@ def test_an_order_out_of_stock_is_rejected_and_nothing_is_reserved(shop: Shop) -
     assert (shop.stock(enough), shop.stock(lacking)) == ((5, 0), (1, 0))
 
 
-def test_one_key_is_one_order(shop: Shop) -> None:
+def test_requests_with_one_idempotency_key_place_one_order(shop: Shop) -> None:
     product, key = shop.product(stock=5), str(uuid.uuid4())
     first = shop.place((product, 1), key=key)
     shop.outcome(first.body["orderId"])

@@ -58,13 +58,13 @@ def subscribe_queue(stack: Stack, name: str) -> None:
 
 @dataclass
 class Replaying:
-    """The application with an archive, as its users, its operators and its integrations see it.
+    """The application with an archive.
 
     Args:
-        shop: as its users see it.
-        warehouse: its endpoint.
-        record: what was on the bus.
-        begun: before the first order.
+        shop: the running application.
+        warehouse: the endpoint of the webhook.
+        record: the events on the bus.
+        begun: a time before the first order.
     """
 
     shop: Shop
@@ -108,7 +108,7 @@ class Replaying:
         return all(found[name] == "0" for name in names)
 
     def replay(self, *rules: str, name: str = "") -> str:
-        """Replay everything to the rules of these names; to all if there are none. The replay's name."""
+        """Replays all events to these rules, or to all rules if there are none. Returns the name of the replay."""
         stack, name = self.shop.stack, name or f"repair-{uuid.uuid4().hex}"
         end = datetime.now(UTC) + timedelta(seconds=1)
         if rules:
@@ -197,7 +197,7 @@ def test_a_new_consumer_catches_up_from_the_archive(replaying: Replaying) -> Non
     assert replaying.counted() == before
 
 
-def test_a_replay_to_every_rule_sends_nothing_outside_and_changes_nothing(replaying: Replaying) -> None:
+def test_a_replay_to_every_rule_reaches_no_integration_and_changes_nothing(replaying: Replaying) -> None:
     order_id = replaying.order(cancelled=True)
     before, sent = replaying.counted(), replaying.sent_to_the_warehouse(order_id)
     order = replaying.shop.call("GET", f"/orders/{order_id}").body
@@ -213,7 +213,7 @@ def test_a_replay_to_every_rule_sends_nothing_outside_and_changes_nothing(replay
     assert replaying.received("staging") == []
 
 
-def test_a_redrive_to_the_webhook_reaches_no_other_target(replaying: Replaying) -> None:
+def test_a_replay_to_the_webhook_reaches_no_other_target(replaying: Replaying) -> None:
     order_id = replaying.order(cancelled=True)
     sent, before = replaying.sent_to_the_warehouse(order_id), replaying.counted()
     replaying.received("feed")
@@ -221,7 +221,7 @@ def test_a_redrive_to_the_webhook_reaches_no_other_target(replaying: Replaying) 
     again = [("Order Confirmed", name), ("Order Cancelled", name)]
     eventually(lambda: replaying.sent_to_the_warehouse(order_id) == sorted(sent + again))
     replaying.settle()
-    assert replaying.received("feed") == []  # which accepts redrives too, but this one names another rule
+    assert replaying.received("feed") == []  # its pattern accepts this replay, but the replay names another rule
     assert replaying.received("staging") == []
     assert (replaying.mails(order_id), replaying.counted()) == (2, before)
 

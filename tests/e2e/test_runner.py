@@ -38,7 +38,7 @@ import os
 
 def handler(event, context):
     if event.get("fail"):
-        raise ValueError("told to")
+        raise ValueError("on request")
     return {"event": event, "secret": os.environ.get("MY_SECRET")}
 """
 
@@ -157,29 +157,29 @@ def test_invoke_runs_a_function_with_an_event(template: Path) -> None:
     event = template.parent / "event.json"
     event.write_text('{"answer": 42}')
     with running(template):
-        told = run("invoke", "EchoFunction", "-e", event, "--state", state)
-        assert (told.returncode, json.loads(told.stdout)) == (0, {"event": {"answer": 42}, "secret": None})
+        result = run("invoke", "EchoFunction", "-e", event, "--state", state)
+        assert (result.returncode, json.loads(result.stdout)) == (0, {"event": {"answer": 42}, "secret": None})
         failed = run("invoke", "EchoFunction", "-e", "-", "--state", state, text='{"fail": true}')
         assert failed.returncode == 1
-        assert json.loads(failed.stdout)["errorMessage"] == "told to"
+        assert json.loads(failed.stdout)["errorMessage"] == "on request"
         unknown = run("invoke", "OtherFunction", "-e", event, "--state", state)
         assert unknown.returncode == 1
         assert unknown.stderr == "error: the template has no function OtherFunction; it has EchoFunction\n"
 
 
 def test_invoke_reports_that_no_stack_is_running(tmp_path: Path) -> None:
-    told = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
-    assert told.returncode == 1
-    assert told.stderr.startswith("error: no running stack")
+    result = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: no running stack")
 
 
 def refusal(template: Path, *more: str) -> str:
     """The error message of a start that fails, one line."""
     state = template.parent / "state"
-    told = run("run", "--template", template, "--state", state, *more)
-    assert told.returncode == 1
-    lines = told.stderr.strip().splitlines()
-    assert len(lines) == 1, told.stderr
+    result = run("run", "--template", template, "--state", state, *more)
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
     assert not (state / "stack.json").exists()
     return lines[0]
 
@@ -193,9 +193,9 @@ def test_the_error_for_a_port_in_use_names_it(template: Path) -> None:
 def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_keeps_running(template: Path) -> None:
     state = template.parent / "state"
     with running(template):
-        told = run("run", "--template", template, "--state", state, "--port", "0")
-        assert told.returncode == 1
-        assert "a stack runs in" in told.stderr
+        result = run("run", "--template", template, "--state", state, "--port", "0")
+        assert result.returncode == 1
+        assert "a stack runs in" in result.stderr
         again = run("invoke", "EchoFunction", "-e", "-", "--state", state, text="{}")
         assert again.returncode == 0
 
@@ -210,8 +210,8 @@ def test_an_old_description_is_replaced_even_if_its_process_id_is_in_use_again(t
     with output.open("w") as lines, running(template, output=lines) as process:
         assert described_by(state) == process.pid
 
-    told = [line for line in output.read_text().splitlines() if "stack.json" in line]
-    assert [line.partition(" ")[2] for line in told] == [
+    result = [line for line in output.read_text().splitlines() if "stack.json" in line]
+    assert [line.partition(" ")[2] for line in result] == [
         f"{state}/stack.json was left by a run that did not end in order; it is replaced"
     ]
 
@@ -229,9 +229,9 @@ def test_a_killed_stack_does_not_keep_the_next_one_from_starting(template: Path)
 )
 def test_the_error_for_an_unreadable_description_names_it(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "stack.json").write_text(text)
-    told = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
-    assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
+    result = run("invoke", "EchoFunction", "-e", "-", "--state", tmp_path, text="{}")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path}/stack.json {reason}")
 
 
@@ -249,9 +249,9 @@ def test_the_files_of_a_run_are_readable_by_its_user_only(template: Path) -> Non
 
 
 def test_the_error_for_a_state_folder_that_cannot_be_created_names_it(template: Path) -> None:
-    told = run("run", "--template", template, "--state", template, "--port", "0")
-    assert told.returncode == 1
-    (line,) = told.stderr.splitlines()
+    result = run("run", "--template", template, "--state", template, "--port", "0")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: --state {template}: ")
 
 

@@ -1,1 +1,1 @@
-"""A package, so that what its tests share ends with them: moto holds one store at a time."""
+"""A package, so that its fixtures end with its tests: there is one moto store at a time."""

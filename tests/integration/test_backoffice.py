@@ -372,7 +372,7 @@ def test_all_failed_events_of_a_consumer_are_redriven_once_each(
     office: Api, aws: Aws, functions: Functions, consumer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backoffice.service.ENTRIES_PER_PAGE", 1)
-    mended = [add_failed_event(aws, consumer, status, minute=1) for status in ("NEW", "RETRYING", "PARKED")]
+    open_ones = [add_failed_event(aws, consumer, status, minute=1) for status in ("NEW", "RETRYING", "PARKED")]
     broken = [add_failed_event(aws, consumer, status, minute=2) for status in ("NEW", "RETRYING", "PARKED")]
     add_failed_event(aws, consumer, "PARKED", payload=None, remediation="make replay")
     resolved = add_failed_event(aws, consumer, "RESOLVED", minute=3)
@@ -380,7 +380,7 @@ def test_all_failed_events_of_a_consumer_are_redriven_once_each(
     answer = redrive_all(office, consumer=consumer)
     assert answer == {"resolved": 3, "failed": 3, "notRedrivable": 1, "remaining": False}
     assert len(functions.invoked) == 6
-    assert {failed_event(aws, failure_id)["status"] for failure_id in [*mended, resolved]} == {"RESOLVED"}
+    assert {failed_event(aws, failure_id)["status"] for failure_id in [*open_ones, resolved]} == {"RESOLVED"}
     assert {failed_event(aws, failure_id)["status"] for failure_id in broken} == {"PARKED"}
 
 

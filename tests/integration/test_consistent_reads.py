@@ -75,7 +75,7 @@ def processor(aws: Aws) -> ModuleType:
 
 
 def process(aws: Aws, processor: ModuleType, event: dict[str, Any]) -> None:
-    """Hands the DLQ processor an event that EmailFunction has sent to the DLQ."""
+    """Invokes the DLQ processor with an event that EmailFunction has sent to the DLQ."""
     function = aws.stack.resources["EmailFunction"].physical_id
     target = f"arn:aws:lambda:us-east-1:123456789012:function:{function}"
     attributes = {"ERROR_CODE": "MessageRejected", "TARGET_ARN": target}

@@ -41,7 +41,7 @@ SUCCESS = RedriveOutcome(succeeded=True)
 
 @dataclass
 class Answered:
-    """What a function answers."""
+    """The result of Invoke."""
 
     payload: bytes
     function_error: str | None = None
@@ -88,7 +88,7 @@ def consumers(aws: Aws) -> Iterator[Consumers]:
 
 @pytest.fixture
 def alerts(aws: Aws) -> Iterator[Callable[[], list[dict[str, str]]]]:
-    """Gives what the alert topic's subscribers have got since it was last asked."""
+    """Returns a function that returns the alerts published since its last call."""
     with subscribed(aws.stack.outputs["AlertTopicArn"]) as received:
         yield received
 
@@ -103,7 +103,7 @@ def refusing(code: str, operation: str) -> Callable[..., NoReturn]:
 
 
 def as_delivered(message: dict[str, Any]) -> dict[str, Any]:
-    """A message of the DLQ as Lambda hands it over."""
+    """A message of the DLQ in the format of Lambda's event."""
     return {
         "messageId": message["MessageId"],
         "body": message["Body"],
@@ -137,7 +137,7 @@ def a_message(body: Any, attributes: dict[str, str] | None = None, **system: str
 
 
 def failed_invocation(event: Any, error: str, message: str = "no") -> dict[str, Any]:
-    """What Lambda sends when the e-mail function kept failing."""
+    """The message that Lambda sends when all attempts of the e-mail function have failed."""
     body = {
         "requestContext": {
             "requestId": "r",
@@ -155,13 +155,13 @@ def an_event() -> dict[str, Any]:
 
 
 def process(processor: ModuleType, *messages: dict[str, Any]) -> list[str]:
-    """Hand messages over; gives those that could not be processed."""
+    """Processes messages. Returns the ids of those that failed."""
     answer = processor.handler({"Records": list(messages)}, Context())
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
 def process_retries(aws: Aws, processor: ModuleType) -> int:
-    """Hand over what the processor has sent to itself; gives how many messages that were."""
+    """Delivers the messages that the processor has sent to its own queue. Returns their number."""
     messages = [as_delivered(message) for message in aws.dlq()]
     if messages:  # Lambda never hands over an empty batch
         assert process(processor, *messages) == []
@@ -177,7 +177,7 @@ def record_of(processor: ModuleType, consumer: str, event: dict[str, Any]) -> Fa
 # ------------------------------------------------------------------------------------------ records
 
 
-def test_a_failure_is_stored_whole(aws: Aws, processor: ModuleType) -> None:
+def test_a_failure_is_stored_with_all_fields(aws: Aws, processor: ModuleType) -> None:
     event = an_event()
     message = failed_invocation(event, "KeyError", "'orderId'")
     assert process(processor, message) == []
@@ -239,7 +239,7 @@ def test_a_failure_that_a_redrive_cannot_help_is_parked_with_its_remediation(aws
     assert aws.dlq() == []
 
 
-def test_a_message_that_cannot_be_read_is_reported_alone_and_its_content_stays_out_of_the_log(
+def test_only_the_unreadable_message_is_reported_and_its_content_is_not_logged(
     aws: Aws, processor: ModuleType, output: Callable[[], str]
 ) -> None:
     event, strange = an_event(), a_message(f"mail to {CUSTOMER}")
@@ -252,7 +252,7 @@ def test_a_message_that_cannot_be_read_is_reported_alone_and_its_content_stays_o
     assert CUSTOMER not in printed
 
 
-def test_a_batch_that_fails_whole_is_reported_and_the_text_of_its_errors_stays_out_of_the_log(
+def test_a_batch_that_fails_completely_is_reported_and_the_text_of_its_errors_is_not_logged(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
 ) -> None:
     def fail(*_: Any) -> NoReturn:
@@ -347,7 +347,7 @@ def test_an_update_without_a_change_writes_nothing(processor: ModuleType, monkey
     assert processor.records.update(record.id, lambda _: None) == (record, None)
 
 
-def test_a_resolved_record_expires_and_not_if_it_fails_again(processor: ModuleType) -> None:
+def test_a_resolved_record_expires_unless_it_fails_again(processor: ModuleType) -> None:
     records, failure = processor.records, a_failure("a")
     resolved, _ = settle(records, add(records, failure, "m-1"), SUCCESS, NOW)
     assert resolved == records.get(resolved.id)
@@ -389,7 +389,7 @@ def pages(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_a_list_shows_each_record_once_newest_first_within_its_status(
+def test_a_list_contains_each_record_once_newest_first_within_its_status(
     listed: tuple[FailedEvents, str], limit: int
 ) -> None:
     records, consumer = listed
@@ -398,20 +398,20 @@ def test_a_list_shows_each_record_once_newest_first_within_its_status(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_a_list_of_one_status_shows_that_alone(listed: tuple[FailedEvents, str], limit: int) -> None:
+def test_a_list_of_one_status_contains_only_that_status(listed: tuple[FailedEvents, str], limit: int) -> None:
     records, consumer = listed
     found = [item["eventId"] for page in pages(records, FailedEventStatus.PARKED, consumer, limit) for item in page]
     assert found == ["e2", "e1"]
 
 
-def test_a_list_without_consumer_shows_all_consumers(listed: tuple[FailedEvents, str]) -> None:
+def test_a_list_without_consumer_contains_all_consumers(listed: tuple[FailedEvents, str]) -> None:
     records, consumer = listed
     found = {(item["consumer"], item["id"]) for page in pages(records, FailedEventStatus.NEW, None, 2) for item in page}
     assert {f"{consumer}:e0", f"{consumer}:e5", f"{consumer}:e6"} < {record_id for _, record_id in found}
     assert "another-consumer" in {name for name, _ in found}
 
 
-def test_a_list_shows_what_the_record_shows(listed: tuple[FailedEvents, str]) -> None:
+def test_a_list_has_the_fields_of_the_record(listed: tuple[FailedEvents, str]) -> None:
     records, consumer = listed
     (item,) = records.page(FailedEventStatus.RESOLVED, consumer, 5, None).items
     record = records.get(item["id"])
@@ -453,7 +453,7 @@ def test_the_first_retry_waits_in_the_queue(aws: Aws, processor: ModuleType, mon
     queue.purge_queue(QueueUrl=url)
 
 
-def test_after_three_retries_a_record_is_parked_and_left_alone(
+def test_after_three_retries_a_record_is_parked_and_not_retried_again(
     aws: Aws, processor: ModuleType, consumers: Consumers, output: Callable[[], str]
 ) -> None:
     event = an_event()
@@ -513,7 +513,9 @@ def test_a_failure_that_is_not_transient_is_not_retried(aws: Aws, processor: Mod
     assert consumers.invoked == []
 
 
-def test_a_request_that_comes_twice_or_late_does_no_harm(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+def test_a_repeated_or_late_retry_request_changes_nothing(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
     event = an_event()
     process(processor, failed_invocation(event, "NotAccepted"))
     (request,) = [as_delivered(message) for message in aws.dlq()]
@@ -523,7 +525,7 @@ def test_a_request_that_comes_twice_or_late_does_no_harm(aws: Aws, processor: Mo
     assert record_of(processor, "email", event).failures == 1
 
 
-def test_a_retry_that_was_interrupted_is_done_when_its_request_comes_again(
+def test_an_interrupted_retry_is_repeated_when_its_request_is_delivered_again(
     aws: Aws, processor: ModuleType, consumers: Consumers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = an_event()
@@ -543,7 +545,7 @@ def test_a_retry_that_was_interrupted_is_done_when_its_request_comes_again(
     assert record_of(processor, "email", event).status is FailedEventStatus.RESOLVED
 
 
-def test_a_request_behind_a_later_one_does_nothing(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+def test_a_retry_request_after_a_later_one_does_nothing(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
     event = an_event()
     consumers.fail()
     process(processor, failed_invocation(event, "NotAccepted"))
@@ -554,7 +556,7 @@ def test_a_request_behind_a_later_one_does_nothing(aws: Aws, processor: ModuleTy
     assert len(consumers.invoked) == 2
 
 
-def test_a_request_for_a_record_that_is_gone_does_nothing(processor: ModuleType, consumers: Consumers) -> None:
+def test_a_retry_request_for_a_deleted_record_does_nothing(processor: ModuleType, consumers: Consumers) -> None:
     assert process(processor, a_message("automatic retry", {"RETRY_OF": "email:gone", "ATTEMPT": "1"})) == []
     assert consumers.invoked == []
 
@@ -567,7 +569,7 @@ def test_a_parked_record_is_not_retried(aws: Aws, processor: ModuleType, consume
     assert consumers.invoked == []
 
 
-def test_a_failure_that_comes_back_is_parked_without_another_round(
+def test_a_failure_that_comes_back_is_parked_without_further_retries(
     aws: Aws, processor: ModuleType, consumers: Consumers
 ) -> None:
     event = an_event()
@@ -595,7 +597,7 @@ def test_a_retry_has_failed_if_the_consumer_sends_the_event_to_the_dlq_again(
     assert aws.dlq() == []
 
 
-def test_a_retry_that_was_never_asked_for_is_asked_for_when_the_message_comes_again(
+def test_a_retry_that_was_not_requested_is_requested_when_the_message_is_delivered_again(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = failed_invocation(an_event(), "NotAccepted")
@@ -614,7 +616,7 @@ def redrive(processor: ModuleType, failure: Failure) -> Any:
     return processor.redriver.redrive(add(processor.records, failure))
 
 
-def test_a_queues_message_is_handed_over_as_a_batch_and_its_answer_is_read(
+def test_a_queue_message_is_redriven_as_a_batch_and_its_response_is_read(
     aws: Aws, processor: ModuleType, consumers: Consumers
 ) -> None:
     event = an_event()
@@ -632,7 +634,9 @@ def test_a_queues_message_is_handed_over_as_a_batch_and_its_answer_is_read(
     assert record_of(processor, "analytics", event).status is FailedEventStatus.RESOLVED
 
 
-def test_a_function_that_lambda_does_not_run_has_failed(aws: Aws, processor: ModuleType, consumers: Consumers) -> None:
+def test_a_redrive_fails_if_lambda_does_not_run_the_function(
+    aws: Aws, processor: ModuleType, consumers: Consumers
+) -> None:
     def throttle(*_: Any) -> Any:
         raise ServiceError("TooManyRequestsException", "Rate Exceeded.", 429)
 
@@ -641,7 +645,7 @@ def test_a_function_that_lambda_does_not_run_has_failed(aws: Aws, processor: Mod
     assert (outcome.succeeded, outcome.reason) == (False, "TooManyRequestsException")
 
 
-def test_a_consumer_whose_answer_is_lost_is_not_invoked_again_by_the_sdk(
+def test_a_consumer_whose_response_is_lost_is_not_invoked_again_by_the_sdk(
     aws: Aws, processor: ModuleType, consumers: Consumers
 ) -> None:
     with aws.lost_answers("/2015-03-31/functions/"):
@@ -656,7 +660,9 @@ def test_a_consumer_is_invoked_by_its_alias(aws: Aws, processor: ModuleType, con
     assert [parameters["Qualifier"] for operation, parameters in aws.requests if operation == "Invoke"] == ["live"]
 
 
-def test_a_function_that_does_not_answer_has_failed(processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redrive_fails_if_the_function_does_not_respond(
+    processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wait(**_: Any) -> None:
         raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
 
@@ -664,7 +670,7 @@ def test_a_function_that_does_not_answer_has_failed(processor: ModuleType, monke
     assert redrive(processor, a_failure("email")).reason == "ReadTimeoutError"
 
 
-def test_the_processor_waits_for_a_consumer_no_longer_than_its_own_time_out_allows(processor: ModuleType) -> None:
+def test_the_read_timeout_of_a_redrive_is_within_the_functions_timeout(processor: ModuleType) -> None:
     assert processor.redriver.functions.meta.config.read_timeout == ANSWER_SECONDS
 
 
@@ -682,7 +688,7 @@ def test_the_reason_of_a_failed_redrive_is_cleaned_and_cut_and_its_message_is_cu
     assert (outcome.reason, outcome.message) == ("a_b_c" + "x" * 95, "y" * 1000)
 
 
-def test_a_record_that_changed_during_its_redrive_stays_as_the_other_writer_left_it(processor: ModuleType) -> None:
+def test_a_record_that_changed_during_its_redrive_is_not_overwritten(processor: ModuleType) -> None:
     records, record = processor.records, add(processor.records, a_failure("email"))
     settle(records, record, SUCCESS, NOW)
     failed = RedriveOutcome(succeeded=False, reason="KeyError")
@@ -696,7 +702,7 @@ def test_a_record_that_changed_during_its_redrive_stays_as_the_other_writer_left
     )
 
 
-def test_a_record_that_changes_while_its_outcome_is_stored_stays_as_the_other_writer_left_it(
+def test_a_record_that_changes_while_its_outcome_is_stored_is_not_overwritten(
     processor: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records, record = processor.records, add(processor.records, a_failure("email"))
@@ -828,7 +834,7 @@ def test_each_record_of_a_failed_batch_is_fetched_and_published(
     assert processor.records.get(f"event-publisher:{event_id_of(elsewhere)}") is None
 
 
-def test_a_batch_that_the_stream_has_forgotten_is_parked_with_its_command(aws: Aws, processor: ModuleType) -> None:
+def test_an_expired_batch_is_parked_with_its_remediation(aws: Aws, processor: ModuleType) -> None:
     stream = aws.table("OrdersTableName").latest_stream_arn
     shard = f"shardId-{uuid.uuid4().hex}"
     assert process(processor, pointer(aws, stream, OLD, OLD, shard)) == []
@@ -838,7 +844,7 @@ def test_a_batch_that_the_stream_has_forgotten_is_parked_with_its_command(aws: A
 
 
 class PagedStreams:
-    """A shard that answers in pages, as DynamoDB may."""
+    """A shard whose records are returned in pages, as DynamoDB may do."""
 
     def __init__(self, *answers: dict[str, Any]) -> None:
         self._answers = list(answers)
@@ -860,7 +866,7 @@ def a_stream_record(number: int) -> dict[str, Any]:
     return {"eventID": str(number), "dynamodb": change}
 
 
-def test_a_batch_is_read_over_empty_pages_and_no_further_than_its_end(
+def test_a_batch_is_read_across_empty_pages_up_to_its_end(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [a_stream_record(number) for number in (9, 10, 12)]
@@ -878,7 +884,9 @@ def test_a_batch_is_read_over_empty_pages_and_no_further_than_its_end(
     assert kept["dynamodb"]["NewImage"]["events"]["L"][0]["M"]["seal"] == {"B": "AAE="}
 
 
-def test_a_batch_is_read_over_99_empty_pages(aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_read_across_99_empty_pages(
+    aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = a_stream_record(9)
     empty = [{"Records": [], "NextShardIterator": str(following)} for following in range(1, 100)]
     monkeypatch.setattr(processor, "streams", PagedStreams(*empty, {"Records": [record]}))
@@ -899,7 +907,7 @@ def test_a_batch_that_the_stream_no_longer_returns_is_parked(
 
 
 @pytest.mark.parametrize("following", [{}, {"NextShardIterator": "0"}])
-def test_a_batch_whose_end_never_comes_is_parked(
+def test_a_batch_whose_end_is_not_found_is_parked(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, following: dict[str, str]
 ) -> None:
     monkeypatch.setattr(processor, "streams", PagedStreams({"Records": [], **following}))
@@ -908,7 +916,7 @@ def test_a_batch_whose_end_never_comes_is_parked(
     assert processor.records.get(f"event-publisher:{shard}-9").status is FailedEventStatus.PARKED
 
 
-def test_a_stream_that_cannot_be_read_now_fails_the_message(
+def test_a_temporary_error_of_the_stream_fails_the_message(
     aws: Aws, processor: ModuleType, monkeypatch: pytest.MonkeyPatch, output: Callable[[], str]
 ) -> None:
     monkeypatch.setattr(processor.streams, "get_shard_iterator", refusing("InternalServerError", "GetShardIterator"))
@@ -948,7 +956,7 @@ def test_the_same_reason_at_another_consumer_is_another_alert(
     assert subjects == [f"Failed event: {consumer}, {reason}" for consumer in ("email", "inventory")]
 
 
-def test_the_record_of_an_alert_is_kept_longer_than_the_hour_that_it_is_for(aws: Aws, processor: ModuleType) -> None:
+def test_the_idempotency_record_of_an_alert_outlives_its_hour(aws: Aws, processor: ModuleType) -> None:
     before = {item["id"] for item in aws.idempotency_table().scan()["Items"]}
     process(processor, failed_invocation(an_event(), f"Error{uuid.uuid4().hex}"))
     (record,) = [item for item in aws.idempotency_table().scan()["Items"] if item["id"] not in before]
@@ -999,7 +1007,7 @@ def test_another_alert_is_sent_in_another_hour_after_the_last_retry(
     assert "PARKED, failures: 1, automatic retries: 3" in alert["Message"]
 
 
-def test_an_alert_that_fails_is_sent_when_the_message_comes_again(
+def test_an_alert_that_fails_is_sent_when_the_message_is_delivered_again(
     aws: Aws, processor: ModuleType, alerts: Callable[[], list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = an_event()

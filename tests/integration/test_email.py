@@ -27,7 +27,7 @@ ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
 def set_addresses(
     function: ModuleType, monkeypatch: pytest.MonkeyPatch, *, sender: str = SENDER, sales: str = SALES
 ) -> None:
-    """Give the function the addresses that its environment would give."""
+    """Sets the addresses of the function's settings."""
     settings = dataclasses.replace(function.settings, sender_email=sender, sales_email=sales)
     mailer = function.Mailer(function.mailer._ses, sender, settings.configuration_set)
     monkeypatch.setattr(function, "settings", settings)
@@ -59,7 +59,7 @@ def event_of_type(detail_type: str) -> dict[str, Any]:
 
 
 class FailingSes:
-    """SES that fails so many times with an error code, and then works."""
+    """SES that fails a number of times with an error code, and then succeeds."""
 
     def __init__(self, ses: Any, code: str, message: str, times: int) -> None:
         self._ses = ses
@@ -76,7 +76,7 @@ class FailingSes:
 def fail(
     function: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str, message: str = f"no mail for {CUSTOMER}"
 ) -> None:
-    """Let SES fail once."""
+    """Makes SES fail once."""
     monkeypatch.setattr(function.mailer, "_ses", FailingSes(function.mailer._ses, code, message, times=1))
 
 
@@ -130,7 +130,7 @@ def test_a_repeated_event_sends_one_mail_and_another_event_its_own(function: Mod
     assert len(mails) == 2
 
 
-def test_two_events_of_one_kind_and_moment_are_two_mails(function: ModuleType, mails: list[Any]) -> None:
+def test_two_events_of_the_same_kind_and_time_send_two_mails(function: ModuleType, mails: list[Any]) -> None:
     one, other = event_of_type("Order Confirmed"), event_of_type("Order Confirmed")
     other["detail"]["orderId"] = "ORD-7V5P7GG0RPDMGJQ01WCPTTA70T"
     other["detail"]["metadata"]["timestamp"] = one["detail"]["metadata"]["timestamp"]
@@ -139,23 +139,21 @@ def test_two_events_of_one_kind_and_moment_are_two_mails(function: ModuleType, m
     assert [other["detail"]["orderId"] in mail["Subject"] for mail in mails] == [False, True]
 
 
-def test_an_event_published_anew_under_another_envelope_is_the_same_event(
-    function: ModuleType, mails: list[Any]
-) -> None:
+def test_a_republished_event_with_another_envelope_sends_no_second_mail(function: ModuleType, mails: list[Any]) -> None:
     event = event_of_type("Order Confirmed")
     function.handler(event, Context())
     function.handler({**event, "id": str(uuid.uuid4())}, Context())
     assert len(mails) == 1
 
 
-def test_two_kinds_for_one_event_are_two_mails(function: ModuleType, mails: list[Any]) -> None:
+def test_two_kinds_of_mail_for_one_event_are_both_sent(function: ModuleType, mails: list[Any]) -> None:
     event = event_of_type("Order Placed")
     function.handler(event, Context())
     function.handler({**event, "detail-type": "Order Confirmed"}, Context())
     assert [mail["To"] for mail in mails] == [SALES, CUSTOMER]
 
 
-def test_the_record_holds_the_message_id_alone_and_outlives_archive_and_dlq(
+def test_the_idempotency_record_contains_only_the_message_id_and_outlives_archive_and_dlq(
     aws: Aws, function: ModuleType, mails: list[Any]
 ) -> None:
     before = {item["id"] for item in aws.idempotency_table().scan()["Items"]}
@@ -166,7 +164,9 @@ def test_the_record_holds_the_message_id_alone_and_outlives_archive_and_dlq(
     assert record["expiration"] > time.time() + 104 * 24 * 60 * 60
 
 
-def test_the_chaos_check_knows_the_id_of_a_mails_record(aws: Aws, function: ModuleType, mails: list[Any]) -> None:
+def test_the_chaos_check_computes_the_id_of_the_idempotency_record(
+    aws: Aws, function: ModuleType, mails: list[Any]
+) -> None:
     event = event_of_type("Order Confirmed")
     function.handler(event, Context())
     key = {"id": record_id("order-confirmed", event["detail"]["metadata"]["eventId"])}
@@ -188,7 +188,7 @@ def test_a_concurrent_copy_of_an_event_fails_so_that_lambda_retries_it(
     assert len(mails) == 1
 
 
-def test_a_mail_whose_answer_is_lost_is_not_sent_again_by_the_sdk(
+def test_a_mail_whose_response_is_lost_is_not_sent_again_by_the_sdk(
     aws: Aws, function: ModuleType, mails: list[Any]
 ) -> None:
     with aws.lost_answers("/v2/email/"), pytest.raises(ConnectionClosedError):

@@ -1,4 +1,4 @@
-"""EventPublisherFunction against moto: fed with the stream records that the services' own writes make."""
+"""EventPublisherFunction against moto, with the stream records of the services' own writes."""
 
 import json
 import traceback
@@ -134,7 +134,7 @@ def test_only_the_records_whose_events_failed_are_reported(
     assert [json.loads(entry["Detail"])["orderId"] for entry in aws.published] == [other]
 
 
-def test_an_event_that_the_bus_refuses_goes_whole_to_the_dlq_and_is_counted(
+def test_an_event_that_the_bus_refuses_goes_unchanged_to_the_dlq_and_is_counted(
     aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     aws.answer = lambda _: {"ErrorCode": "MalformedDetail", "ErrorMessage": "Detail is malformed."}
@@ -165,7 +165,7 @@ def test_a_message_in_the_dlq_names_the_function_and_the_request_that_publishes_
     assert json.loads(aws.published[0]["Detail"]) == json.loads(cancelled["Body"])["detail"]
 
 
-def test_an_event_that_is_too_large_goes_whole_to_the_dlq_and_the_batch_goes_on(
+def test_an_event_that_is_too_large_goes_to_the_dlq_and_the_rest_of_the_batch_is_published(
     aws: Aws, api: Api, publisher: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = api.place(*(line(aws.add_product()) for _ in range(20))).body["orderId"]
@@ -191,7 +191,7 @@ def test_an_event_of_exactly_the_largest_size_is_published(
     assert aws.dlq() == []
 
 
-def test_a_record_that_no_service_can_have_written_goes_to_the_dlq_and_the_batch_goes_on(
+def test_an_unreadable_record_goes_to_the_dlq_and_the_rest_of_the_batch_is_published(
     aws: Aws, publisher: ModuleType, order_id: str
 ) -> None:
     (good,) = aws.records_of(order_id)
@@ -208,7 +208,7 @@ def test_a_record_that_no_service_can_have_written_goes_to_the_dlq_and_the_batch
 
 
 @pytest.mark.parametrize("cause", ["MalformedDetail", "EventTooLarge", "UnreadableRecord"])
-def test_a_batch_is_not_acknowledged_when_its_unpublishable_event_does_not_reach_the_dlq(
+def test_a_batch_fails_if_its_unpublishable_event_cannot_be_sent_to_the_dlq(
     aws: Aws, publisher: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
     (record,) = aws.records_of(order_id)
@@ -230,7 +230,7 @@ def test_a_batch_is_not_acknowledged_when_its_unpublishable_event_does_not_reach
     assert [message["MessageAttributes"]["ERROR_CODE"]["StringValue"] for message in aws.dlq()] == [cause]
 
 
-def test_what_an_unreadable_record_contains_stays_out_of_the_log(
+def test_the_content_of_an_unreadable_record_is_not_logged(
     aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     (record,) = aws.records_of(order_id)
@@ -252,7 +252,7 @@ def test_a_record_without_events_publishes_nothing(aws: Aws, publisher: ModuleTy
     assert aws.dlq() == []
 
 
-def test_what_was_published_and_what_failed_is_counted(
+def test_published_and_failed_events_are_counted(
     aws: Aws, api: Api, publisher: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     other = api.place(line(aws.add_product())).body["orderId"]
@@ -324,7 +324,7 @@ def test_a_request_whose_event_is_not_published_fails_and_nothing_goes_to_the_dl
     assert aws.dlq() == []
 
 
-def test_a_request_for_a_corrupt_item_fails_without_the_items_content(
+def test_a_request_for_a_corrupt_item_fails_without_showing_the_items_content(
     aws: Aws, publisher: ModuleType, order_id: str, output: Callable[[], str]
 ) -> None:
     aws.table("OrdersTableName").update_item(

@@ -83,7 +83,7 @@ def test_a_repeated_order_is_reserved_once(aws: Aws, function: ModuleType) -> No
     assert types(aws, order_id) == ["Inventory Reserved"]
 
 
-def test_an_order_that_was_out_of_stock_stays_so_when_there_is_stock_again(aws: Aws, function: ModuleType) -> None:
+def test_an_order_that_was_out_of_stock_is_not_reserved_when_stock_is_added(aws: Aws, function: ModuleType) -> None:
     product, order_id = aws.add_product(stock=1), new_order()
     send(function, PLACED, order_id, [(product, 2)])
     aws.table("InventoryTableName").update_item(

@@ -67,7 +67,7 @@ def test_an_order_is_placed_at_the_catalogues_price(api: Api, aws: Aws) -> None:
     assert "reason" not in order
 
 
-def test_what_stands_beside_the_events_is_what_they_fold_to(api: Api, aws: Aws) -> None:
+def test_the_index_attributes_match_the_state_that_results_from_the_events(api: Api, aws: Aws) -> None:
     order_id = api.place(line(aws.add_product())).body["orderId"]
     settle(api, order_id, "Inventory Reserved")
     api.call("POST", f"/orders/{order_id}/cancellation")
@@ -85,7 +85,7 @@ def test_two_equal_orders_without_a_key_are_two_orders(api: Api, aws: Aws) -> No
     assert first.body["orderId"] != second.body["orderId"]
 
 
-def test_one_key_is_one_order_and_one_answer_whatever_happened_since(api: Api, aws: Aws) -> None:
+def test_a_repeated_key_returns_the_first_response_whatever_the_orders_status_is_now(api: Api, aws: Aws) -> None:
     product = aws.add_product("10.00")
     first = api.place(line(product), key="key-1")
     aws.table("ProductsTableName").update_item(
@@ -136,7 +136,7 @@ def test_an_order_is_placed_with_one_read_and_one_write(api: Api, aws: Aws, key:
     assert [operation for operation, _ in aws.requests] == ["BatchGetItem", "UpdateItem"]
 
 
-def test_a_repeated_request_is_answered_without_a_further_read(api: Api, aws: Aws) -> None:
+def test_a_repeated_request_needs_no_further_read(api: Api, aws: Aws) -> None:
     product = aws.add_product()
     api.place(line(product), key="key-1")
     aws.requests.clear()
@@ -148,7 +148,7 @@ def test_a_repeated_request_is_answered_without_a_further_read(api: Api, aws: Aw
     assert [operation for operation, _ in aws.requests] == ["BatchGetItem", "GetItem"]
 
 
-def test_a_refused_request_without_a_key_looks_for_no_earlier_order(api: Api, aws: Aws) -> None:
+def test_a_refused_request_without_a_key_does_not_read_the_orders_table(api: Api, aws: Aws) -> None:
     api.place(line("PROD-NONE"))
     assert [operation for operation, _ in aws.requests] == ["BatchGetItem"]
 
@@ -197,7 +197,7 @@ def test_a_key_belongs_to_its_caller(api: Api, aws: Aws) -> None:
     assert mine.body["orderId"] != theirs.body["orderId"]
 
 
-def test_a_refusal_is_not_kept_as_the_keys_answer(api: Api, aws: Aws) -> None:
+def test_a_refused_request_does_not_use_its_key(api: Api, aws: Aws) -> None:
     product = aws.add_product("10.00")
     refused = api.place(line(product, price=9.00), key="key-1")
     assert (refused.status, slug(refused)) == (HTTPStatus.CONFLICT, "price-changed")
@@ -216,7 +216,7 @@ def test_a_request_with_a_malformed_key_and_an_invalid_body_is_refused_for_its_b
     assert [error["field"] for error in answer.body["errors"]] == ["items.0.quantity"]
 
 
-def test_the_longest_key_is_taken(api: Api, aws: Aws) -> None:
+def test_the_longest_key_is_accepted(api: Api, aws: Aws) -> None:
     assert api.place(line(aws.add_product()), key="x" * 255).status == HTTPStatus.CREATED
 
 
@@ -315,7 +315,7 @@ def test_a_body_that_is_not_text_is_refused(api: Api) -> None:
 
 @pytest.mark.parametrize("claims", [{}, {"sub": "customer-1", "token_use": "access"}, {"token_use": "id"}])
 @pytest.mark.parametrize("call", [("POST", "/orders"), ("GET", "/orders"), ("GET", "/orders/ORD-1")])
-def test_nobody_gets_in_without_an_id_token(api: Api, claims: dict[str, str], call: tuple[str, str]) -> None:
+def test_requests_without_an_id_token_are_refused(api: Api, claims: dict[str, str], call: tuple[str, str]) -> None:
     answer = api.call(*call, claims=claims)
     assert (answer.status, slug(answer)) == (HTTPStatus.UNAUTHORIZED, "unauthorized")
 
@@ -368,7 +368,7 @@ def test_staff_name_both_the_customer_and_the_address_or_neither(api: Api, aws: 
     assert answer.body["errors"] == [{"field": "body", "message": "customerId and customerEmail go together"}]
 
 
-def test_an_order_is_read_back_as_it_stands(api: Api, aws: Aws) -> None:
+def test_an_order_is_returned_in_its_current_state(api: Api, aws: Aws) -> None:
     placed = api.place(line(aws.add_product())).body
     settle(api, placed["orderId"], "Inventory Out-Of-Stock")
     order = api.call("GET", f"/orders/{placed['orderId']}").body
@@ -378,17 +378,17 @@ def test_an_order_is_read_back_as_it_stands(api: Api, aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/cancellation"])
-def test_somebody_elses_order_is_not_found(api: Api, aws: Aws, path: str) -> None:
+def test_an_order_of_another_customer_is_not_found(api: Api, aws: Aws, path: str) -> None:
     order_id = api.place(line(aws.add_product())).body["orderId"]
     method = "POST" if path == "/cancellation" else "GET"
-    stranger = api.as_("customer-2").call(method, f"/orders/{order_id}{path}")
-    nobody = api.call(method, f"/orders/ORD-0{path}")
-    assert (stranger.status, slug(stranger)) == (nobody.status, slug(nobody)) == (404, "order-not-found")
-    assert stranger.body["detail"].replace(order_id, "ORD-0") == nobody.body["detail"]
+    other = api.as_("customer-2").call(method, f"/orders/{order_id}{path}")
+    missing = api.call(method, f"/orders/ORD-0{path}")
+    assert (other.status, slug(other)) == (missing.status, slug(missing)) == (404, "order-not-found")
+    assert other.body["detail"].replace(order_id, "ORD-0") == missing.body["detail"]
     assert api.call("GET", f"/orders/{order_id}").body["version"] == 1
 
 
-def test_the_events_of_an_order_are_shown_as_published(api: Api, aws: Aws) -> None:
+def test_the_events_of_an_order_are_returned_as_published(api: Api, aws: Aws) -> None:
     order_id = api.place(line(aws.add_product())).body["orderId"]
     settle(api, order_id, "Inventory Reserved")
     events = api.call("GET", f"/orders/{order_id}/events").body["items"]
@@ -426,7 +426,7 @@ def test_a_status_is_searched_beyond_the_first_read(api: Api, aws: Aws, monkeypa
     assert [order["orderId"] for order in api.call("GET", "/orders", query=query).body["items"]] == [placed[0]]
 
 
-def test_a_search_ends_after_a_bounded_number_of_reads_and_can_go_on(
+def test_a_search_ends_after_a_limited_number_of_reads_and_can_be_continued(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orderflow.pagination.ITEMS_PER_FILTERED_READ", 1)
@@ -441,7 +441,7 @@ def test_a_search_ends_after_a_bounded_number_of_reads_and_can_go_on(
     assert [order["orderId"] for order in api.call("GET", "/orders", query=query).body["items"]] == [oldest]
 
 
-def test_a_cursor_is_good_for_its_own_list_only(api: Api, aws: Aws) -> None:
+def test_a_cursor_is_valid_for_its_own_list_only(api: Api, aws: Aws) -> None:
     product = aws.add_product()
     for _ in range(2):
         api.place(line(product))
@@ -471,7 +471,7 @@ def test_a_forged_position_is_refused(api: Api, path: str, of_list: tuple[str, .
     assert (answer.status, slug(answer)) == (HTTPStatus.BAD_REQUEST, "malformed-cursor")
 
 
-def test_an_id_that_is_too_long_for_a_key_is_not_looked_for(api: Api, aws: Aws) -> None:
+def test_an_id_that_is_too_long_for_a_key_is_not_found_without_a_read(api: Api, aws: Aws) -> None:
     answer = api.call("GET", f"/orders/{'é' * 1025}")
     assert aws.requests == []  # DynamoDB would refuse; moto does not
     assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "order-not-found")
@@ -559,7 +559,7 @@ def test_a_rejected_order_cannot_be_cancelled(api: Api, aws: Aws) -> None:
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "not-cancellable")
 
 
-def test_a_cancellation_that_loses_to_another_writer_decides_anew(
+def test_a_cancellation_is_decided_again_after_a_concurrent_update(
     api: Api, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_id = api.place(line(aws.add_product())).body["orderId"]
@@ -588,7 +588,7 @@ def test_an_order_that_changes_at_every_attempt_is_busy(api: Api, aws: Aws, monk
     assert (answer.status, slug(answer)) == (HTTPStatus.CONFLICT, "busy")
 
 
-def test_the_catalogue_is_public_and_shows_what_is_for_sale(api: Api, aws: Aws) -> None:
+def test_the_catalogue_is_public_and_lists_the_products_for_sale(api: Api, aws: Aws) -> None:
     shown, hidden, *_ = aws.add_product("79.90"), aws.add_product(active=False), *(aws.add_product() for _ in range(3))
     products: dict[str, Any] = {}
     query = {"limit": "3"}
@@ -632,7 +632,7 @@ def catalogue(api: Api) -> set[str]:
 
 
 @pytest.mark.parametrize(("changes", "problem"), SPOILED)
-def test_a_bad_row_of_the_catalogue_is_left_out_logged_and_counted(
+def test_an_invalid_product_is_left_out_logged_and_counted(
     api: Api, aws: Aws, output: Callable[[], str], changes: dict[str, Any], problem: str
 ) -> None:
     sound, spoiled = aws.add_product(), aws.add_product()
@@ -648,9 +648,7 @@ def test_a_bad_row_of_the_catalogue_is_left_out_logged_and_counted(
     assert measured(printed, "InvalidProducts") == [1]
 
 
-def test_a_row_of_the_catalogue_whose_id_cannot_be_ordered_is_left_out(
-    api: Api, aws: Aws, output: Callable[[], str]
-) -> None:
+def test_a_product_with_an_invalid_id_is_left_out(api: Api, aws: Aws, output: Callable[[], str]) -> None:
     product_id = f"PROD {uuid.uuid4()}"
     row = {"productId": product_id, "name": "Thing", "price": Decimal(1), "active": True}
     aws.table("ProductsTableName").put_item(Item=row)
@@ -671,7 +669,7 @@ def test_a_product_may_be_free(api: Api, aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("changes", [changes for changes, _ in SPOILED])
-def test_a_bad_row_of_the_catalogue_cannot_be_ordered(api: Api, aws: Aws, changes: dict[str, Any]) -> None:
+def test_an_invalid_product_cannot_be_ordered(api: Api, aws: Aws, changes: dict[str, Any]) -> None:
     spoiled = aws.add_product()
     aws.spoil_product(spoiled, **changes)
     answer = api.place(line(spoiled))
@@ -680,12 +678,12 @@ def test_a_bad_row_of_the_catalogue_cannot_be_ordered(api: Api, aws: Aws, change
     assert answer.body["errors"] == [{"field": "items", "message": f"{spoiled} is not for sale"}]
 
 
-def test_an_unknown_path_is_a_problem_too(api: Api) -> None:
+def test_an_unknown_path_is_answered_with_a_problem(api: Api) -> None:
     answer = api.call("GET", "/nothing")
     assert (answer.status, slug(answer)) == (HTTPStatus.NOT_FOUND, "no-such-route")
 
 
-def test_logs_lead_from_the_request_to_the_event(api: Api, aws: Aws, output: Callable[[], str]) -> None:
+def test_logs_connect_the_request_with_the_event(api: Api, aws: Aws, output: Callable[[], str]) -> None:
     answer = api.place(line(aws.add_product("10.00"), 3))
     api.place(line("PROD-NONE"))
     lines = log_lines(output())
@@ -710,13 +708,13 @@ def test_the_log_of_a_request_does_not_name_the_order_of_an_earlier_one(
     assert "order_id" not in refused
 
 
-def test_a_batch_that_dynamodb_answers_in_part_is_asked_again(api: Api, aws: Aws) -> None:
+def test_unprocessed_keys_of_a_batch_are_read_again(api: Api, aws: Aws) -> None:
     product = aws.add_product()
     catalogue = api.module.products
     real = catalogue._client.batch_get_item
 
     class Partial:
-        """Keeps everything back the first `times` times."""
+        """Leaves all keys unprocessed the first `times` times."""
 
         def __init__(self, times: int) -> None:
             self.times = times

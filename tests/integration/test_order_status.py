@@ -82,7 +82,7 @@ def test_a_cancelled_order_stays_cancelled(api: Api, status: ModuleType, order_i
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(commands=st.lists(st.sampled_from([RESERVED, OUT_OF_STOCK, "cancel"]), max_size=5))
-def test_whatever_happens_to_an_order_its_events_fold_to_what_stands_beside_them(
+def test_the_index_attributes_match_the_events_after_every_sequence_of_updates(
     api: Api, aws: Aws, status: ModuleType, commands: list[str]
 ) -> None:
     order_id = str(api.place(line(aws.add_product())).body["orderId"])
@@ -102,7 +102,7 @@ def test_an_unknown_order_is_an_error(status: ModuleType) -> None:
         tell(status, RESERVED, "ORD-NONE")
 
 
-def test_a_report_that_loses_to_a_cancellation_decides_anew(
+def test_a_report_is_decided_again_after_a_concurrent_cancellation(
     api: Api, status: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stale = status.orders.load(order_id)
@@ -118,7 +118,7 @@ def test_a_report_that_loses_to_a_cancellation_decides_anew(
     assert types(api, order_id) == ["Order Placed", "Order Cancelled"]
 
 
-def test_an_order_that_changes_at_every_attempt_is_left_to_lambdas_retries(
+def test_an_order_that_changes_at_every_attempt_raises_so_that_lambda_retries(
     api: Api, status: ModuleType, order_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stale = status.orders.load(order_id)

@@ -1,4 +1,4 @@
-"""Every consumer takes the published samples, of every version, of the events that its rules match."""
+"""Every consumer processes the published samples, of every version, of the events that its rules match."""
 
 import json
 import uuid
@@ -21,19 +21,19 @@ SAMPLES = {
 
 
 def samples_for(target: str) -> list[str]:
-    """The names of the samples that some rule hands to a target."""
+    """The names of the samples that a rule sends to this target."""
     patterns = [EventPattern(rule.pattern) for rule in rules().values() if rule.target == target]
     return [name for name, sample in SAMPLES.items() if any(pattern.matches(sample) for pattern in patterns)]
 
 
 def sample(name: str, **detail: Any) -> dict[str, Any]:
-    """A sample under an eventId that no other test has seen, with another detail where it says so."""
+    """A sample with a new eventId, and with these changes of its detail."""
     found = SAMPLES[name]
     metadata = {**found["detail"]["metadata"], "eventId": uuid.uuid4().hex}
     return {**found, "detail": {**found["detail"], "metadata": metadata, **detail}}
 
 
-def test_the_consumers_here_are_those_of_ours_that_rules_have() -> None:
+def test_every_function_that_rules_invoke_is_tested() -> None:
     consumers = {"InventoryFunction", "OrderStatusFunction", "EmailFunction", "AnalyticsQueue"}
     outside = {"EventLogGroup", "SalesFeedTopic", "FulfilmentWebhook", "PartnerEventBusArn", "StagingEventBusArn"}
     assert {rule.target for rule in rules().values()} == consumers | outside
@@ -69,7 +69,7 @@ def email(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleTyp
 
 
 @pytest.mark.parametrize("name", samples_for("EmailFunction"))
-def test_email_tells_of_a_sample(email: tuple[ModuleType, list[bytes]], name: str) -> None:
+def test_email_sends_an_e_mail_for_a_sample(email: tuple[ModuleType, list[bytes]], name: str) -> None:
     function, mails = email
     function.handler(sample(name), Context())
     (mail,) = mails

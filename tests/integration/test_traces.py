@@ -1,4 +1,4 @@
-"""Traces go to X-Ray. They must not contain the answers of the APIs, which contain addresses and failures' messages."""
+"""Traces in X-Ray must not contain the responses of the APIs, which contain addresses and messages of failures."""
 
 import json
 import os

@@ -99,7 +99,7 @@ def test_other_types_of_events_are_not_counted() -> None:
         ("2026-12-01T00:30:00+01:00", date(2026, 11, 30)),
     ],
 )
-def test_the_day_is_that_of_the_event_in_utc_and_not_of_its_publishing(time: str, day: date) -> None:
+def test_the_day_is_that_of_the_event_in_utc_and_not_of_its_publication(time: str, day: date) -> None:
     fact = fact_of({**event("order_confirmed", timestamp=time), "time": "2027-01-01T00:00:00Z"})
     assert fact is not None
     assert fact.day == day

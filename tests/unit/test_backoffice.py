@@ -115,7 +115,7 @@ def test_promotions_are_sorted_and_count_every_order_with_a_code_once(figures: l
         {"note": ""},
         {"note": "   "},
         {"note": "x" * 201},
-        {"note": "counted\r\nby nobody"},
+        {"note": "counted\r\nagain"},
         {"note": "\u202edetnuoc"},
         {"reserved": 1},
     ],

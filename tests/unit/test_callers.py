@@ -26,7 +26,7 @@ def test_a_member_of_the_group_staff_is_staff(groups: str) -> None:
         *("staff", "staff]", "[staff", "other,staff", "[other,staff]", "[other\nstaff]", "["),
     ],
 )
-def test_nobody_else_is_staff(groups: str) -> None:
+def test_members_of_other_groups_are_not_staff(groups: str) -> None:
     assert not caller_of(request(**{"cognito:groups": groups})).is_staff
 
 

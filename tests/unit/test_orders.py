@@ -83,7 +83,7 @@ def test_a_rejected_order_cannot_be_cancelled() -> None:
 
 
 @pytest.mark.parametrize("types", [[], ["Order Confirmed"], ["Order Placed", "Order Placed"]])
-def test_events_that_no_order_can_have_had_are_refused(types: list[str]) -> None:
+def test_impossible_sequences_of_events_are_refused(types: list[str]) -> None:
     first = placed()
     events = [new_event(event_type, first.data, CAUSE, NOW) for event_type in types]
     with pytest.raises(CorruptStream):
@@ -110,7 +110,7 @@ def test_an_order_costs_at_most_the_limit() -> None:
         domain.price_items([Line("PROD-HOUSE", 1000), Line("PROD-KEYBOARD", 1)], catalogue)
 
 
-def test_a_price_that_differs_from_the_one_seen_is_named() -> None:
+def test_a_price_that_differs_from_the_expected_one_is_named() -> None:
     with pytest.raises(domain.PriceChanged) as caught:
         domain.price_items([Line("PROD-KEYBOARD", 1, Decimal("75.00"))], {"PROD-KEYBOARD": KEYBOARD})
     assert caught.value.errors == [{"field": "items", "message": "PROD-KEYBOARD costs 79.90, not 75.00"}]

@@ -32,7 +32,7 @@ def entry(aggregate: str, number: int, detail: str = "{}") -> EventEntry:
 
 
 class FakeEvents:
-    """PutEvents that answers each entry as the test decides, by its DetailType and how often it was tried."""
+    """PutEvents whose result for each entry depends on its DetailType and the number of the attempt."""
 
     def __init__(self, answer: Callable[[str, int], Answer]) -> None:
         self.accepted: list[str] = []
@@ -69,7 +69,7 @@ def test_only_the_entries_that_failed_are_sent_again() -> None:
     assert outcome.failed == []
 
 
-def test_later_events_of_an_aggregate_wait_behind_one_that_fails() -> None:
+def test_later_events_of_an_aggregate_are_not_sent_before_one_that_fails() -> None:
     events = FakeEvents(lambda name, _: {"ErrorCode": "ThrottlingException"} if name == "a1" else {})
     outcome = send(events, [entry("a", 1), entry("a", 2), entry("b", 1), entry("b", 2)])
     assert events.accepted == ["b1", "b2"]
@@ -161,7 +161,7 @@ def test_two_entries_share_a_request_up_to_one_mebibyte(excess: int, requests: i
 
 
 @pytest.mark.parametrize(("entries", "requests"), [(10, 1), (11, 2), (20, 2), (21, 3)])
-def test_a_request_takes_ten_entries(entries: int, requests: int) -> None:
+def test_a_request_has_at_most_ten_entries(entries: int, requests: int) -> None:
     assert len(list(domain.requests([entry("a", number) for number in range(entries)]))) == requests
 
 

@@ -60,11 +60,11 @@ def test_an_invalid_line_is_refused_with_the_reason(items: list[dict[str, Any]],
         parse(items)
 
 
-def test_as_many_products_as_allowed_are_taken() -> None:
+def test_the_largest_number_of_products_is_accepted() -> None:
     assert len(parse([line(f"P-{number}") for number in range(MAX_PRODUCTS)]).lines()) == MAX_PRODUCTS
 
 
-def test_as_many_pieces_of_a_product_as_allowed_are_taken_from_several_lines() -> None:
+def test_the_largest_quantity_of_a_product_is_accepted_from_several_lines() -> None:
     (merged,) = parse([line(quantity=6_000), line(quantity=4_000)]).lines()
     assert merged.quantity == 10_000
 
@@ -127,12 +127,12 @@ def test_a_customer_with_a_control_or_direction_character_is_refused_by_its_fiel
         "नई दिल्ली",
     ],
 )
-def test_an_address_in_any_language_is_taken_as_it_is(street: str) -> None:
+def test_an_address_in_any_language_is_accepted_unchanged(street: str) -> None:
     request = parse([line()], shippingAddress={**ADDRESS, "street": f" {street}\n"})
     assert request.shipping_address.street == street
 
 
-def test_the_fingerprint_tells_orders_apart_and_not_their_spelling() -> None:
+def test_the_fingerprint_differs_between_orders_and_not_between_spellings() -> None:
     same = [parse([line(quantity=3, price=1.5)]), parse([line(quantity=1, price=1.50), line(quantity=2, price=1.5)])]
     assert same[0].fingerprint() == same[1].fingerprint()
     assert same[0].fingerprint() != parse([line(quantity=3)]).fingerprint()

@@ -87,7 +87,7 @@ def test_a_call_without_its_idempotency_key_is_refused() -> None:
         store.get_record({"week": "1"})
 
 
-def test_what_has_no_json_form_is_refused_by_its_type() -> None:
+def test_a_value_without_a_json_form_is_refused_with_its_type() -> None:
     with pytest.raises(TypeError, match="object"):
         to_json({"at": object()})
 
@@ -105,14 +105,14 @@ def test_ulids_carry_their_time_and_differ() -> None:
 
 
 @given(st.text(max_size=5), st.text(max_size=5), st.text(max_size=5))
-def test_derived_ids_know_where_one_part_ends(a: str, b: str, c: str) -> None:
+def test_derived_ids_differ_if_the_parts_are_split_differently(a: str, b: str, c: str) -> None:
     assert derived_ulid(a + b, c) == derived_ulid(a + b, c)
     if b:
         assert derived_ulid(a + b, c) != derived_ulid(a, b + c)
 
 
 def test_derived_ids_are_the_same_in_every_release() -> None:
-    """The order of an Idempotency-Key and a failed event are found by them."""
+    """They identify the order of an Idempotency-Key, and failed events."""
     assert derived_ulid("caller-1", "key-1") == "4B3T9CJ6JX1GGDW8JG9JDJF6J0"
 
 
@@ -144,7 +144,7 @@ def test_an_old_cursor_is_refused() -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_text_breaks_the_reading_of_a_cursor(text: str) -> None:
+def test_any_other_text_is_an_invalid_cursor(text: str) -> None:
     with pytest.raises(pagination.InvalidCursor):
         pagination.decode_cursor(text, ("orders", "ada"), is_position, NOW)
 
@@ -166,7 +166,7 @@ def test_a_forged_position_that_dynamodb_would_refuse_is_refused(position: str) 
 
 
 @pytest.mark.parametrize("content", ["[]", "[1, 2, 3]", "null", '[{}, "x", Infinity]', "[" * 5000])
-def test_json_that_is_no_cursor_is_refused(content: str) -> None:
+def test_json_that_is_not_a_cursor_is_refused(content: str) -> None:
     with pytest.raises(pagination.InvalidCursor, match="not one of this list"):
         pagination.decode_cursor(
             base64.urlsafe_b64encode(content.encode()).decode(), ("orders", "ada"), is_position, NOW
@@ -242,7 +242,7 @@ def test_a_page_is_read_until_it_is_full_or_the_list_ends(
     assert number == count
 
 
-def test_a_read_takes_no_more_than_the_page_unless_dynamodb_filters_it() -> None:
+def test_a_read_asks_for_no_more_than_the_page_unless_dynamodb_filters_it() -> None:
     assert pagination.read_limit(20, filtered=False) == 20
     assert pagination.read_limit(20, filtered=True) > 20
 

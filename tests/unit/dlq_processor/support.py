@@ -77,4 +77,4 @@ json_values = st.recursive(
     max_leaves=10,
 )
 extra = st.dictionaries(st.sampled_from(["requestContext", "requestPayload", "DDBStreamBatchInfo", "x"]), json_values)
-"""Fields that may stand next to an event's own."""
+"""Additional fields of an event."""

@@ -1,4 +1,4 @@
-"""Which format a message has, what makes it unreadable, and what is stored of it."""
+"""The format of a message, the reasons why it is unreadable, and the fields that are stored."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What functions send to the DLQ by themselves."""
+"""Messages that functions send to the DLQ themselves."""
 
 import json
 from typing import Any

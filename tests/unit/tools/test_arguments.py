@@ -39,7 +39,7 @@ def test_under_make_a_message_names_the_variable(
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
-def test_make_tells_a_command_that_it_has_started_it() -> None:
+def test_a_command_that_make_starts_names_the_variables_of_the_makefile() -> None:
     makefile = f"all:\n\t@{sys.executable} -m tools.replay --from noon --to noon --rule x\n"
 
     done = subprocess.run(

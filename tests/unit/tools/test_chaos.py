@@ -1,4 +1,4 @@
-"""A chaos run: what its clients and operators do, and when it is over."""
+"""A chaos run: its clients, its operators and its end."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ ORDER = chaos.Order("key", {"PEN": 2}, "MAY", None)
 
 
 class FakeApi:
-    """Gives the answers that it is told to, a status with a body each, or raises them."""
+    """Returns the given responses one after the other, a status and a body each, or raises the given exceptions."""
 
     def __init__(self, *answers: tuple[int, dict[str, Any]] | Exception) -> None:
         self._answers = iter(answers)
@@ -51,7 +51,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("persistent", [False, True])
 @pytest.mark.parametrize("orders", [10, 40, 500])
-def test_the_runner_takes_the_faults(orders: int, persistent: bool, tmp_path: Path) -> None:
+def test_the_runner_accepts_the_faults(orders: int, persistent: bool, tmp_path: Path) -> None:
     (tmp_path / "faults.json").write_text(json.dumps(chaos.faults(1, orders, persistent=persistent)))
 
     names: dict[str, dict[str, str]] = {selector: {} for selector in ("rule", "queue", "stream")}
@@ -60,7 +60,7 @@ def test_the_runner_takes_the_faults(orders: int, persistent: bool, tmp_path: Pa
     read_faults(tmp_path / "faults.json", names, tmp_path / "log")
 
 
-def test_with_few_orders_seldom_faults_are_more_probable() -> None:
+def test_rare_faults_are_more_probable_in_a_run_of_few_orders() -> None:
     def probability(orders: int, kind: str, **selector: str) -> Any:
         return next(
             fault["probability"]
@@ -74,7 +74,7 @@ def test_with_few_orders_seldom_faults_are_more_probable() -> None:
     assert probability(40, "error", function="*") == probability(500, "error", function="*") == 0.1
 
 
-def test_all_faults_of_calls_that_the_sdk_retries_can_be_made_to_outlast_it() -> None:
+def test_a_persistent_run_makes_all_faults_of_calls_outlast_the_sdks_retries() -> None:
     def persistent(*, outlasting: bool) -> set[tuple[str, str]]:
         faults = chaos.faults(1, 500, persistent=outlasting)["faults"]
         return {(fault["call"], fault["kind"]) for fault in faults if fault.get("persistent")}
@@ -87,7 +87,7 @@ def test_all_faults_of_calls_that_the_sdk_retries_can_be_made_to_outlast_it() ->
     assert not {("events.PutEvents", "error"), ("dynamodb.UpdateItem", "crash")} & all_
 
 
-def test_a_kind_of_fault_that_never_struck_is_told_unless_it_is_rare() -> None:
+def test_a_kind_of_fault_that_never_occurred_is_reported_unless_it_is_rare() -> None:
     file = {
         "faults": [
             {"function": "*", "kind": "error"},
@@ -100,7 +100,7 @@ def test_a_kind_of_fault_that_never_struck_is_told_unless_it_is_rare() -> None:
     assert chaos.missing(file, found) == ["fault rule delay: never struck"]
 
 
-def test_time_outs_are_stretched_and_nothing_else(tmp_path: Path) -> None:
+def test_only_timeouts_are_extended(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     template = tmp_path / "code" / "template.yaml"
     template.write_text("Globals:\n  Timeout: 10\nFunction:\n    Timeout: 30 # s\n    VisibilityTimeout: 180\n")
@@ -116,7 +116,7 @@ def test_time_outs_are_stretched_and_nothing_else(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- the clients
 
 
-def test_a_seed_makes_the_same_plan_with_everything_in_it() -> None:
+def test_a_seed_always_makes_the_same_plan_with_every_kind_of_step() -> None:
     orders = chaos.plan(1, 200)
 
     assert orders == chaos.plan(1, 200)
@@ -129,7 +129,7 @@ def test_a_seed_makes_the_same_plan_with_everything_in_it() -> None:
     }
 
 
-def test_a_client_repeats_its_request_until_it_is_answered() -> None:
+def test_a_client_repeats_its_request_until_there_is_a_response() -> None:
     customers, api = clients(
         urllib3.exceptions.ProtocolError("gone"),
         (503, {}),
@@ -145,7 +145,7 @@ def test_a_client_repeats_its_request_until_it_is_answered() -> None:
     assert json.loads(api.calls[0][2]["body"])["promotionCode"] == "MAY"
 
 
-def test_a_refusal_is_an_answer() -> None:
+def test_a_refused_request_is_not_repeated() -> None:
     customers, api = clients((422, {"type": "/problems/unknown-product"}))
 
     assert customers.place(ORDER) == Placed("key", "422 unknown-product")
@@ -197,7 +197,7 @@ def failed(status: str, **more: Any) -> dict[str, Any]:
     return {"id": "email:1/2", "status": status, "reason": "FaultInjected", **more}
 
 
-def test_what_is_open_is_redriven_but_not_for_ever(stack: Stack) -> None:
+def test_open_failed_events_are_redriven_a_limited_number_of_times(stack: Stack) -> None:
     people, api = operators(stack, answers=chaos.REDRIVES)
 
     for _ in range(chaos.REDRIVES + 1):
@@ -206,7 +206,7 @@ def test_what_is_open_is_redriven_but_not_for_ever(stack: Stack) -> None:
     assert [path for _, path, _ in api.calls] == ["/admin/failed-events/email%3A1%2F2/redrive"] * chaos.REDRIVES
 
 
-def test_what_is_still_retried_automatically_is_left_alone(stack: Stack) -> None:
+def test_failed_events_with_automatic_retries_are_not_redriven(stack: Stack) -> None:
     people, api = operators(stack, answers=0)
 
     people.redrive([failed("RETRYING", payload="{}"), failed("NEW", payload="{}", reason="NotAccepted")])
@@ -267,7 +267,7 @@ def test_mails_are_read_with_their_tags(tmp_path: Path) -> None:
     assert chaos.read_mails(tmp_path) == [Mail("ada@example.com", "order-confirmed", "E1")]
 
 
-def test_a_strike_is_told_from_one_whose_call_was_retried_with_success(tmp_path: Path) -> None:
+def test_a_fault_is_distinguished_from_one_whose_call_was_retried_successfully(tmp_path: Path) -> None:
     log = tmp_path / "faults.jsonl"
     struck = [{"kind": "error", "call_id": "one"}, {"kind": "error", "call_id": "two"}, {"kind": "crash"}]
     lines = [*struck, {"kind": "recovered", "call_id": "two"}]
@@ -299,7 +299,7 @@ def test_the_data_that_no_log_may_contain_is_what_the_clients_send() -> None:
     assert [text for text in chaos.PERSONAL if text not in body] == []
 
 
-def test_a_time_out_that_nobody_injected_is_told_from_others() -> None:
+def test_a_timeout_without_an_injected_fault_is_distinguished_from_others() -> None:
     runner_log = "\n".join(
         f"12:00 failure  EmailFunction: Sandbox.Timedout: 2026-11-21T18:36:00.000Z {request} Task timed out after 1 s"
         for request in ("slow", "struck")
@@ -310,7 +310,7 @@ def test_a_time_out_that_nobody_injected_is_told_from_others() -> None:
     ]
 
 
-def test_a_run_with_violations_leaves_its_evidence(tmp_path: Path) -> None:
+def test_a_run_with_violations_keeps_its_logs(tmp_path: Path) -> None:
     state, kept = tmp_path / "state", tmp_path / "kept"
     (state / "logs").mkdir(parents=True)
     (kept / "of an earlier run").mkdir(parents=True)
@@ -338,13 +338,13 @@ class Idle:
 
 
 def looks(*found: Snapshot) -> Iterator[Snapshot]:
-    """Each in its turn, the last one for ever."""
+    """Returns one after the other, and then the last one again and again."""
     yield from found
     while True:
         yield found[-1]
 
 
-def test_a_run_is_over_when_nothing_changes_any_more() -> None:
+def test_a_run_ends_when_nothing_changes_any_more() -> None:
     one, two = (replace(EMPTY, mails=[Mail("ada@example.com", "hello", "E1")] * number) for number in (1, 2))
     view, people = looks(EMPTY, one, two), Idle()
 

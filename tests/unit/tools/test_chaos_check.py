@@ -1,4 +1,4 @@
-"""The verdict on a chaos run finds each kind of violation, and excuses only what a fault explains."""
+"""The check of a chaos run finds each kind of violation, and permits only what a fault explains."""
 
 import subprocess
 import sys
@@ -78,7 +78,7 @@ def strikes(kind: str, times: int, **what: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def found() -> Snapshot:
-    """A run on which all went well: a dear order was confirmed, one cancelled after that, one before, one rejected."""
+    """A run without violations: one high-value order was confirmed, two others cancelled, one rejected."""
     orders = [
         order("A", "CONFIRMED", PLACED, CONFIRMED, total="1000.01", promotion="MAY"),
         order("B", "CANCELLED", PLACED, CONFIRMED, CANCELLED),
@@ -139,18 +139,18 @@ def test_a_run_without_violations_has_none(found: Snapshot) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "violation"),
+    ("placed", "violation"),
     [
         (Placed("key E", "503"), "request key E: no order, the last answer was 503"),
         (Placed("key E", "201", "E"), "order E: accepted, but not stored"),
         (Placed("key E", "201", "A"), "order A: the answer to two requests, key A and key E"),
     ],
 )
-def test_a_request_without_an_order_of_its_own_is_found(found: Snapshot, told: Placed, violation: str) -> None:
-    assert check(replace(found, placed=[*found.placed, told])) == [violation]
+def test_a_request_without_an_order_of_its_own_is_found(found: Snapshot, placed: Placed, violation: str) -> None:
+    assert check(replace(found, placed=[*found.placed, placed])) == [violation]
 
 
-def test_an_order_that_no_client_knows_of_is_found(found: Snapshot) -> None:
+def test_an_order_that_no_client_placed_is_found(found: Snapshot) -> None:
     assert check(replace(found, placed=found.placed[1:])) == ["order A: stored, but no client received it"]
 
 
@@ -163,13 +163,13 @@ def test_an_order_that_no_client_knows_of_is_found(found: Snapshot) -> None:
         (1, "503", "order B: the last answer to its cancellation was 503"),
     ],
 )
-def test_a_cancellation_that_was_answered_otherwise_than_it_ended_is_found(
+def test_a_cancellation_whose_response_contradicts_its_outcome_is_found(
     found: Snapshot, number: int, answer: str | None, violation: str
 ) -> None:
-    told = list(found.placed)
-    told[number] = replace(told[number], cancellation=answer)
+    placed = list(found.placed)
+    placed[number] = replace(placed[number], cancellation=answer)
 
-    assert check(replace(found, placed=told)) == [violation]
+    assert check(replace(found, placed=placed)) == [violation]
 
 
 # --------------------------------------------------------------------------------------------- reconciliation
@@ -218,7 +218,7 @@ def test_a_rejection_without_a_shortage_is_found(found: Snapshot, shortages: Any
     assert check(replace(found, inventory=[*found.inventory[:-1], rejected])) == [violation]
 
 
-def test_a_shortage_that_the_reservations_rule_out_is_found(found: Snapshot) -> None:
+def test_a_shortage_that_contradicts_the_reservations_is_found(found: Snapshot) -> None:
     product = {"pk": "PRODUCT#PEN", "available": 2, "reserved": 1}
 
     assert check(replace(found, initial={"PEN": 3}, inventory=[product, *found.inventory[1:]])) == [
@@ -276,7 +276,7 @@ def test_a_mail_that_was_not_sent_is_found(found: Snapshot) -> None:
 
 
 @pytest.mark.parametrize("mail", [Mail("E@example.com", "order-rejected", "D2"), Mail("A@example.com", "hello", "A2")])
-def test_a_mail_that_nothing_calls_for_is_found(found: Snapshot, mail: Mail) -> None:
+def test_an_unexpected_mail_is_found(found: Snapshot, mail: Mail) -> None:
     assert check(replace(found, mails=[*found.mails, mail])) == [
         f"mail {mail.kind} of event {mail.event_id}: sent, but no event requires it, or not to this recipient"
     ]
@@ -299,7 +299,7 @@ def test_a_mail_may_come_twice_only_if_its_own_acceptance_was_not_recorded(found
 
 
 def struck_record(call_id: str, event_id: str = "A2", **more: Any) -> dict[str, Any]:
-    """A struck attempt to complete the idempotency record of an order's confirmation."""
+    """A fault in an attempt to complete the idempotency record of an order's confirmation."""
     return {
         "kind": "throttle",
         "call": "dynamodb.UpdateItem",
@@ -312,7 +312,7 @@ def struck_record(call_id: str, event_id: str = "A2", **more: Any) -> dict[str, 
     }
 
 
-def test_a_mail_may_come_again_for_each_write_of_its_record_that_failed_for_good(found: Snapshot) -> None:
+def test_a_mail_may_be_repeated_for_each_write_of_its_record_that_finally_failed(found: Snapshot) -> None:
     twice = replace(found, mails=[found.mails[1], *found.mails])
     thrice = replace(twice, mails=[found.mails[1], *twice.mails])
     attempts = [struck_record("one")] * 4
@@ -335,7 +335,7 @@ def test_a_mail_may_come_again_for_each_write_of_its_record_that_failed_for_good
     ],
     ids=["retried with success", "written, answer lost", "another mail", "another call", "another function"],
 )
-def test_a_write_that_did_not_fail_for_good_excuses_no_mail(found: Snapshot, faults: list[dict[str, Any]]) -> None:
+def test_a_write_that_did_not_finally_fail_excuses_no_mail(found: Snapshot, faults: list[dict[str, Any]]) -> None:
     assert check(replace(found, mails=[found.mails[1], *found.mails], faults=faults)) == [
         "mail order-confirmed of event A2: sent 2 times, and 1 at most can be"
     ]
@@ -383,7 +383,7 @@ def test_a_failed_event_that_is_open_is_found_unless_it_was_remediated(found: Sn
         ("ClientError", strikes("throttle", 3, call="dynamodb.UpdateItem", by="InventoryFunction")),
     ],
 )
-def test_a_failed_event_is_explained_by_the_faults_that_its_reason_speaks_of(
+def test_a_failed_event_is_explained_by_the_faults_that_match_its_reason(
     found: Snapshot, reason: str, fault: list[dict[str, Any]]
 ) -> None:
     run = replace(found, failed_events=[failed("inventory", reason)], faults=fault)
@@ -408,7 +408,7 @@ def test_a_failed_event_is_explained_by_the_faults_that_its_reason_speaks_of(
         ("RESOLVED", "FaultInjected", False),
     ],
 )
-def test_a_failed_event_waits_for_a_person_once_it_is_not_retried(status: str, reason: str, given_up: bool) -> None:
+def test_a_failed_event_needs_an_operator_once_it_is_not_retried(status: str, reason: str, given_up: bool) -> None:
     assert is_given_up(failed("email", reason, status=status)) == given_up
 
 
@@ -469,7 +469,7 @@ def test_a_message_that_is_left_in_a_queue_is_found(found: Snapshot) -> None:
 # ------------------------------------------------------------------------------------------------ the faults
 
 
-def test_faults_are_counted_by_what_they_struck_and_how() -> None:
+def test_faults_are_counted_by_target_and_kind() -> None:
     faults = [
         *strikes("throttle", 2, function="InventoryFunction"),
         *strikes("throttle", 1, call="dynamodb.GetItem", by="InventoryFunction"),
@@ -485,7 +485,7 @@ def test_faults_are_counted_by_what_they_struck_and_how() -> None:
     }
 
 
-def test_the_verdict_shares_no_code_with_what_it_judges() -> None:
+def test_the_check_shares_no_code_with_the_application() -> None:
     program = (
         "import sys, tools.chaos_check, tools.chaos;"
         "print([name for name, module in sys.modules.items() if 'functions/' in (getattr(module, '__file__', 0) or '')"

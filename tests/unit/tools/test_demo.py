@@ -1,4 +1,4 @@
-"""A fixture becomes the request that API Gateway would have made it of."""
+"""The demo rebuilds the HTTP request from a fixture in API Gateway's format."""
 
 import base64
 from typing import Any
@@ -23,7 +23,7 @@ def context(claims: dict[str, str] | None) -> dict[str, Any]:
     return {"http": {"method": "GET"}, **authorizer}
 
 
-def test_the_request_has_the_fixtures_method_path_body_and_the_headers_that_mean_something() -> None:
+def test_the_request_has_the_method_path_body_and_relevant_headers_of_the_fixture() -> None:
     request = request_of(fixture(body='{"items": []}'))
 
     assert (request.method, request.path, request.body) == ("POST", "/orders", b'{"items": []}')

@@ -1,4 +1,4 @@
-"""The commands that deploy and delete a stack: what they ask the SAM CLI for, and when they refuse."""
+"""The commands that deploy and delete a stack: how they call the SAM CLI, and when they refuse."""
 
 import re
 import subprocess
@@ -73,7 +73,7 @@ def test_a_deployment_builds_first_and_passes_the_parameters_of_samconfig_and_a_
     assert parameters["Release"] == "1795528011"
 
 
-def test_a_release_differs_in_its_first_ten_characters_and_suits_the_template() -> None:
+def test_a_release_differs_in_its_first_ten_characters_and_matches_the_templates_pattern() -> None:
     one, other = release(NOW), release(NOW + 1)
 
     assert one[:10] != other[:10]
@@ -134,7 +134,7 @@ def test_protection_is_switched_off_on_demand() -> None:
 
 
 @pytest.mark.parametrize("status", sorted(NOT_UPDATABLE))
-def test_a_stack_that_can_only_be_deleted_is_named_with_the_way_out(status: str) -> None:
+def test_a_stack_that_can_only_be_deleted_is_reported_with_the_command_to_run(status: str) -> None:
     account = Account(status)
 
     with pytest.raises(DeployError, match=rf"shop-prod is in status {status}.*make destroy STACK=shop-prod"):
@@ -204,7 +204,9 @@ def test_a_stack_that_does_not_exist_is_not_deleted() -> None:
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, LEFT_BEHIND + "\n"), (1, "")])
-def test_what_a_deleted_stack_leaves_behind_is_said(code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resources_that_remain_after_a_deletion_are_reported(
+    code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     account = Account("UPDATE_COMPLETE", code=code, parameters={"Protect": "false"})
 
     assert destroy("shop", account, account.sam) == code
@@ -213,7 +215,7 @@ def test_what_a_deleted_stack_leaves_behind_is_said(code: int, said: str, capsys
     assert capsys.readouterr().out == said
 
 
-def test_to_destroy_no_stack_is_refused_before_anything_is_installed(tmp_path: Path) -> None:
+def test_destroy_without_a_stack_is_refused_before_anything_is_installed(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
 
     found = subprocess.run(["make", "destroy", "STACK="], cwd=tmp_path, capture_output=True, text=True)

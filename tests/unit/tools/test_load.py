@@ -1,4 +1,4 @@
-"""What becomes of the rows of a file, and how the results are computed. The rows are made up."""
+"""How the rows of a file become orders, and how the results are computed. The rows are not real data."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_a_second_customer_on_an_invoice_is_left_out() -> None:
     assert planned.reasons == {"another customer on the same invoice": 1}
 
 
-def test_every_row_is_in_a_step_or_has_a_reason() -> None:
+def test_every_row_is_in_a_step_or_is_reported_with_a_reason() -> None:
     rows = [
         row(),
         row(customer=""),
@@ -142,20 +142,20 @@ def test_steps_are_in_the_order_of_their_times_and_nothing_is_cancelled_before_i
     assert planned.reasons == {"cancellation without an earlier order": 1}
 
 
-def test_a_product_costs_its_first_price_and_is_in_stock_as_often_as_it_is_ordered() -> None:
+def test_a_product_has_its_first_price_and_as_much_stock_as_is_ordered() -> None:
     planned = plan([row(quantity=2), row("2", quantity=3, UnitPrice="9.99", Description="OTHER")])
 
     assert planned.products == [{"productId": "10000", "name": "PAPER LANTERN", "price": Decimal("1.25"), "stock": 5}]
 
 
-def test_every_fiftieth_product_has_half_of_what_is_asked_for() -> None:
+def test_every_fiftieth_product_has_half_of_the_ordered_quantity_in_stock() -> None:
     planned = plan([row(str(number), f"P{number:03}", 11) for number in range(1, 101)])
 
     assert {product["productId"] for product in planned.products if product["stock"] == 5} == {"P050", "P100"}
     assert {product["stock"] for product in planned.products} == {5, 11}
 
 
-def test_a_limit_is_one_of_invoices(tmp_path: Path) -> None:
+def test_the_limit_counts_invoices(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     lines = [",".join(row()), *(",".join(row(invoice).values()) for invoice in ("1", "1", "2", "3"))]
     file.write_text("\n".join(lines))
@@ -164,7 +164,7 @@ def test_a_limit_is_one_of_invoices(tmp_path: Path) -> None:
     assert len(list(read_rows(file, None))) == 4
 
 
-def test_a_file_without_the_columns_or_without_being_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_file_without_the_columns_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("InvoiceNo,StockCode\n1,2\n")
 
@@ -181,7 +181,7 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([3.0], 0.5) == 3
 
 
-def test_rates_tell_the_halves_apart() -> None:
+def test_rates_are_computed_for_each_half() -> None:
     assert rates(0, [1, 2, 4, 6]) == (4 / 6, 1, 0.5)
 
 

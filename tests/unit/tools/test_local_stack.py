@@ -15,7 +15,7 @@ DESCRIPTION = {"apiUrl": "http://127.0.0.1:1", "outputs": {}, "region": "us-east
 
 @pytest.fixture
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 

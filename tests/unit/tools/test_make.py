@@ -1,4 +1,4 @@
-"""Make passes on the values of its command line, and none that it predefines or that the environment holds."""
+"""make passes on the values of its command line, but no predefined values and none of the environment."""
 
 import os
 import subprocess

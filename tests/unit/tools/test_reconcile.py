@@ -21,7 +21,7 @@ INITIAL = {"PEN": 10, "BOOK": 5}
 
 
 def stored(name: str, *event_ids: str, items: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """Events as they stand in an item; the first holds the order."""
+    """The events of an item; the first contains the order."""
     lines = [{"productId": product, "quantity": quantity} for product, quantity in (items or {}).items()]
     data: dict[str, Any] = {"order": {"orderId": name, "items": lines}}
     return [{"eventId": event_id, "data": data if number == 0 else {}} for number, event_id in enumerate(event_ids)]
@@ -68,13 +68,13 @@ def test_consistent_tables_have_no_differences(tables: Tables) -> None:
     assert tables.differences() == []
 
 
-def test_an_event_that_was_published_twice_is_no_difference(tables: Tables) -> None:
+def test_an_event_that_was_published_twice_is_not_a_difference(tables: Tables) -> None:
     tables.bus.append(copy.deepcopy(tables.bus[0]))
 
     assert tables.differences() == []
 
 
-def test_a_manual_change_of_stock_is_no_difference(tables: Tables) -> None:
+def test_a_manual_change_of_stock_is_not_a_difference(tables: Tables) -> None:
     tables.book_stock.update(version=3, changes=1)
     change = {"pk": "STOCK_CHANGE#BOOK#1", "productId": "BOOK", "before": 1, "after": 5, "version": 3}
     tables.reservations.append(change)
@@ -192,7 +192,7 @@ RETENTION_DAYS = 14
 
 @dataclass
 class Account:
-    """A deployed stack in moto, with one order that has come to its end."""
+    """A deployed stack in moto, with one settled order."""
 
     logged: int = 0
 
@@ -209,7 +209,7 @@ class Account:
         )
 
     def store(self, stored_at: datetime) -> list[str]:
-        """Store an order and its reservation at a time. Returns the lines that the log gets of their events."""
+        """Store an order and its reservation at a time. Returns the log lines of their events."""
         made = order("A", "CONFIRMED", "a1", "a2"), reservation("A", "RESERVED", "ra", items={"PEN": 3})
         items = json.loads(json.dumps(made), parse_float=Decimal)
         for table, item in zip(("orders", "inventory"), items, strict=True):
@@ -234,7 +234,7 @@ def published(source: str, event_id: str) -> str:
 
 
 def masked(line: str, first: str, last: str) -> str:
-    """A line whose text from one word to another one is replaced by as many asterisks, as data protection does."""
+    """A log line whose text from one word to another is masked by asterisks, as by data protection."""
     begin, end = line.index(first), line.index(last) + len(last)
     return line[:begin] + "*" * (end - begin) + line[end:]
 

@@ -1,4 +1,4 @@
-"""The command that replays events: to whom, which ones, and what it says."""
+"""`make replay`: its rules, its time range and its messages."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -29,7 +29,7 @@ RULES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Shop:
-    """A bus with rules and an archive with an event a second from noon on, and what was replayed to which rules."""
+    """A bus with rules, an archive with one event per second from noon on, and the replays with their rules."""
 
     stack: Stack
     replayed: list[tuple[dict[str, Any], set[str]]]
@@ -76,7 +76,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_the_events_of_the_window_are_replayed_to_the_rules_that_are_named_and_it_says_so(
+def test_the_events_of_the_time_range_are_replayed_to_the_named_rules_and_reported(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*WINDOW, "--rule", "count,any-replay", "--name", "repair-1"]) == 0
@@ -107,7 +107,9 @@ def test_a_name_is_never_too_long_for_a_replay(shop: Shop) -> None:
     assert main([*WINDOW, "--rule", rule]) == 0
 
 
-def test_an_archive_without_an_event_in_the_window_is_told(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archive_without_events_in_the_time_range_is_reported(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["--from", "2026-11-20T12:00:00Z", "--to", "2026-11-21T12:00:00Z", "--rule", "count"])
     assert capsys.readouterr().out.splitlines()[1] == "done: no event was in the archive for this time"
     assert shop.replayed == []
@@ -117,7 +119,7 @@ def test_an_archive_without_an_event_in_the_window_is_told(shop: Shop, capsys: p
     ("rule", "name"),
     [("webhook", "redrive-1"), ("repair", "repair"), ("any-replay", "any"), ("no-test", "no"), ("count", "count")],
 )
-def test_a_rule_gets_replays_of_the_names_that_it_asks_for(shop: Shop, rule: str, name: str) -> None:
+def test_a_rule_receives_replays_whose_names_match_its_pattern(shop: Shop, rule: str, name: str) -> None:
     assert main([*WINDOW, "--rule", rule, "--name", name]) == 0
     assert shop.rules() == {rule}
 
@@ -125,7 +127,7 @@ def test_a_rule_gets_replays_of_the_names_that_it_asks_for(shop: Shop, rule: str
 @pytest.mark.parametrize(
     ("rule", "name"), [("tell", "redrive-1"), ("webhook", "again"), ("repair", "repair-1"), ("count,tell", "again")]
 )
-def test_a_replay_that_a_rule_would_not_take_is_refused_before_it_starts(
+def test_a_replay_that_a_rule_does_not_accept_is_refused_before_it_starts(
     shop: Shop, capsys: pytest.CaptureFixture[str], rule: str, name: str
 ) -> None:
     line = refused([*WINDOW, "--rule", rule, "--name", name], capsys)
@@ -133,7 +135,7 @@ def test_a_replay_that_a_rule_would_not_take_is_refused_before_it_starts(
     assert shop.replays() == []
 
 
-def test_a_rule_that_is_not_there_is_named(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rule_that_does_not_exist_is_named(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Rule nobody does not exist" in refused([*WINDOW, "--rule", "count,nobody"], capsys)
     assert shop.replays() == []
 
@@ -144,7 +146,7 @@ def test_a_name_that_is_taken_is_refused(shop: Shop, capsys: pytest.CaptureFixtu
     assert len(shop.replayed) == 2
 
 
-def test_a_replay_that_does_not_come_to_its_end_is_an_error() -> None:
+def test_a_replay_that_does_not_complete_is_an_error() -> None:
     class Cancelled(Stack):
         states = iter(["STARTING", "RUNNING", "CANCELLING", "CANCELLED"])
 

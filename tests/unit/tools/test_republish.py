@@ -94,7 +94,7 @@ def test_an_order_is_published_with_its_reservation() -> None:
     ]
 
 
-def test_a_span_of_time_is_published_of_every_item_with_an_event_in_it() -> None:
+def test_every_item_with_an_event_in_the_time_range_is_published() -> None:
     items = {"orders": [item(1, 2), item(9, orderId="ORD-2")], "inventory": [item(2, pk="RESERVATION#ORD-1")]}
     stack = FakeStack(items)
     assert run(stack, window=after_noon(2, 3)) == 2

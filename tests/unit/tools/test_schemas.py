@@ -1,4 +1,4 @@
-"""The schema tool turns models into draft 4, tells what a change breaks, and refuses to publish it."""
+"""The schema tool converts models to draft 4, names incompatible changes and refuses to publish them."""
 
 import copy
 import json
@@ -55,13 +55,13 @@ class Whole(ContractModel):
 
 
 class Unknown(ContractModel):
-    """With a keyword that draft 4 writes otherwise."""
+    """With a keyword that draft 4 does not have."""
 
     above: int = Field(gt=0)
 
 
 class TestDraft4:
-    def test_a_model_becomes_one_schema_in_the_words_of_draft_4(self) -> None:
+    def test_a_model_becomes_one_draft_4_schema(self) -> None:
         generated = Whole.model_json_schema()
         money = {"description": "An amount of money with at most two decimal places.", "type": "number", "minimum": 0}
         part = {
@@ -82,7 +82,7 @@ class TestDraft4:
             "required": ["firstPart", "parts", "kind"],
         }
 
-    def test_what_has_no_known_form_is_an_error_and_not_left_out(self) -> None:
+    def test_an_unknown_keyword_is_an_error_and_is_not_omitted(self) -> None:
         with pytest.raises(ValueError, match="exclusiveMinimum"):
             draft4(Unknown.model_json_schema(), {})
 
@@ -149,11 +149,11 @@ class TestChanges:
         ]
         assert refusals([PLACED], [replace(newer, minor=1)]) == []
 
-    def test_another_events_schema_does_not_matter(self) -> None:
+    def test_the_schema_of_another_event_is_ignored(self) -> None:
         newer = replace(changed("detail", lambda schema: schema.clear()), event="orders.service@OrderShipped")
         assert refusals([PLACED], [newer]) == []
 
-    def test_a_description_may_be_written_better(self) -> None:
+    def test_a_description_may_change(self) -> None:
         better = changed("detail.metadata", lambda schema: schema.update(description="Better."))
         assert list(changes(PLACED.content, better.content)) == []
 
@@ -170,7 +170,7 @@ def contents(root: Path) -> dict[Path, str]:
 
 
 class TestMain:
-    def test_what_is_written_passes_the_check_and_is_written_once(
+    def test_written_files_pass_the_check_and_are_written_once(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main([], tmp_path) == 0
@@ -180,7 +180,7 @@ class TestMain:
         assert capsys.readouterr() == ("", "")
 
     @pytest.mark.parametrize("name", [FOLDER / f"{PLACED.name}.json", TEMPLATE])
-    def test_a_file_that_is_not_what_the_models_say_fails_the_check_by_its_name_and_is_mended(
+    def test_a_file_that_differs_from_the_models_fails_the_check_by_name_and_is_rewritten(
         self, root: Path, name: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (root / name).write_text((root / name).read_text().replace(PLACED.content["description"], "Was it?"))

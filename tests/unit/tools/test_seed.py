@@ -1,4 +1,4 @@
-"""A seed file is checked as a whole before anything is written, by the rules that the catalogue is read with."""
+"""A seed file is validated completely before anything is written, by the rules for reading the catalogue."""
 
 import json
 import sys
@@ -52,7 +52,7 @@ def catalogue_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", VALID)
-def test_what_the_seed_accepts_the_catalogue_sells(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_product_that_the_seed_accepts_is_valid_in_the_catalogue(tmp_path: Path, change: dict[str, Any]) -> None:
     row = {**MOUSE, **change}
     (product,) = seed.read_seed(written(tmp_path, row))
     assert product == {**row, "price": Decimal(str(row["price"]))}
@@ -60,7 +60,7 @@ def test_what_the_seed_accepts_the_catalogue_sells(tmp_path: Path, change: dict[
 
 
 @pytest.mark.parametrize(("change", "problem"), INVALID)
-def test_what_the_catalogue_leaves_out_the_seed_refuses_by_file_row_and_field(
+def test_a_product_that_the_catalogue_leaves_out_is_refused_with_file_row_and_field(
     tmp_path: Path, change: dict[str, Any], problem: str
 ) -> None:
     row = {**MOUSE, **change}
@@ -83,7 +83,7 @@ def test_the_seed_and_the_catalogue_refuse_the_same_characters() -> None:
 
 
 @pytest.mark.parametrize("stock", [-1, 1.5, "10", True, 1_000_001, None])
-def test_a_stock_that_cannot_be_is_refused(tmp_path: Path, stock: Any) -> None:
+def test_an_invalid_stock_is_refused(tmp_path: Path, stock: Any) -> None:
     with pytest.raises(seed.InvalidSeed, match=r"product 1 \(PROD-MOUSE\): stock: "):
         seed.read_seed(written(tmp_path, {**MOUSE, "stock": stock}))
 
@@ -104,7 +104,7 @@ def test_a_file_of_another_form_is_refused_by_its_name(tmp_path: Path, text: str
         seed.read_seed(path)
 
 
-def test_nothing_is_written_of_a_file_with_a_bad_row(
+def test_a_file_with_an_invalid_row_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stacks: list[str | None] = []
