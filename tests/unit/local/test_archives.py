@@ -214,8 +214,8 @@ def test_replays_are_listed_by_name_state_and_archive(ask: Ask, sent: Sent) -> N
         ({"EventSourceArn": f"{EVENTS}archive/none"}, "archive/none does not exist"),
         ({"Destination": {"Arn": f"{EVENTS}event-bus/other-bus"}}, "Cross event bus replay is not permitted"),
         ({"EventEndTime": NOON}, "EventStartTime must be before EventEndTime"),
-        ({"ReplayName": "two words"}, "two words is no name"),
-        ({"ReplayName": "x" * 65}, "is no name"),
+        ({"ReplayName": "two words"}, "two words must be 1 to 64 letters"),
+        ({"ReplayName": "x" * 65}, "must be 1 to 64 letters"),
     ],
 )
 def test_a_replay_that_cannot_be_is_refused(ask: Ask, wrong: dict[str, Any], message: str) -> None:

@@ -240,8 +240,8 @@ def test_an_event_that_is_lost_is_told(world: Make) -> None:
     for shop in (without, gone):
         shop.bus.put_events([entry()])
     wait_until(lambda: without.failures and gone.failures)
-    assert "lost, it has no failure destination" in without.failures[0]
-    assert "lost, not sent to" in gone.failures[0]
+    assert "lost, there is no failure destination" in without.failures[0]
+    assert "lost, could not be sent to" in gone.failures[0]
 
 
 def test_the_dlq_gets_the_event_and_not_the_input_made_of_it(world: Make) -> None:
@@ -333,13 +333,13 @@ def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ({"Arn": "arn:aws:sns:us-east-1:1:topic"}, "no delivery to"),
-        ({"Arn": "arn:aws:events:us-east-1:1:archive/orders"}, "no delivery to"),
-        ({"Arn": WEBHOOK, "HttpParameters": {"HeaderParameters": {}}}, "no parts of the path"),
+        ({"Arn": "arn:aws:sns:us-east-1:1:topic"}, "delivery to"),
+        ({"Arn": "arn:aws:events:us-east-1:1:archive/orders"}, "delivery to"),
+        ({"Arn": WEBHOOK, "HttpParameters": {"HeaderParameters": {}}}, "path, header and query parameters are not"),
         ({"Arn": FUNCTION, "InputPath": "detail"}, "not a path"),
         ({"Arn": BUS + "other-bus", "InputPath": "$.detail"}, "modifying the input"),
         ({"Arn": "arn:aws:logs:us-east-1:1:log-group:log", "Input": "{}"}, "modifying the input"),
-        ({"Arn": DLQ, "SqsParameters": {"MessageGroupId": "one"}}, "no message groups"),
+        ({"Arn": DLQ, "SqsParameters": {"MessageGroupId": "one"}}, "message groups are not supported"),
     ],
 )
 def test_a_delivery_that_nobody_makes_is_refused_with_the_rules_name(target: dict[str, Any], reason: str) -> None:

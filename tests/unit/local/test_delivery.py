@@ -256,11 +256,13 @@ def test_a_function_without_any_concurrency_sends_its_events_straight_on(schedul
 def test_an_event_that_is_lost_is_told(scheduler: Scheduler) -> None:
     without = Lambda(scheduler, [FAILED], InvokeConfig(retries=0))
     without.accept()
-    assert without.failures == ["taker: event given up, RetriesExhausted; lost, it has no failure destination"]
+    assert without.failures == ["taker: event discarded, RetriesExhausted; lost, there is no failure destination"]
     gone = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
     gone.destination_is_gone = True
     gone.accept()
-    assert gone.failures == [f"taker: event given up, RetriesExhausted; lost, not sent to {DLQ}: no such queue"]
+    assert gone.failures == [
+        f"taker: event discarded, RetriesExhausted; lost, could not be sent to {DLQ}: no such queue"
+    ]
 
 
 def test_a_config_has_lambdas_defaults() -> None:

@@ -137,22 +137,25 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("error", "is to name one of function, call, rule, queue, stream"),
-        ({"kind": "error", "probability": 1}, "is to name one of"),
-        ({"rule": "*", "queue": "*", "kind": "duplicate", "probability": 1}, "is to name one of"),
+        ("error", "must name one of function, call, rule, queue, stream"),
+        ({"kind": "error", "probability": 1}, "must name one of"),
+        ({"rule": "*", "queue": "*", "kind": "duplicate", "probability": 1}, "must name one of"),
         ({"rule": "*", "kind": "crash", "probability": 1}, "the kinds of a rule are duplicate, delay, error"),
         ({"rule": "*", "probability": 1}, "the kinds of a rule are"),
-        ({"rule": "*", "kind": "error"}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "error", "probability": 0}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "error", "probability": 1.01}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "error", "probability": True}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "delay", "probability": 1}, "seconds are to be"),
-        ({"rule": "*", "kind": "error", "probability": 1, "seconds": 1}, "seconds is unknown here"),
-        ({"rule": "*", "kind": "error", "probability": 1, "by": "*"}, "by is unknown here"),
-        ({"rule": "*", "kind": "error", "probability": 1, "persistent": True}, "persistent is unknown here"),
+        ({"rule": "*", "kind": "error"}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "error", "probability": 0}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "error", "probability": 1.01}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "error", "probability": True}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "delay", "probability": 1}, "seconds must be"),
+        ({"rule": "*", "kind": "error", "probability": 1, "seconds": 1}, "seconds is not a field of this entry"),
+        ({"rule": "*", "kind": "error", "probability": 1, "by": "*"}, "by is not a field of this entry"),
+        (
+            {"rule": "*", "kind": "error", "probability": 1, "persistent": True},
+            "persistent is not a field of this entry",
+        ),
         ({"call": "*", "kind": "error", "probability": 1, "persistent": 1}, "persistent must be true or false"),
-        ({"rule": "*", "kind": "error", "probability": 1, "times": 1.5}, "times are to be"),
-        ({"rule": "*", "kind": "error", "probability": 1, "often": 2}, "often is unknown here"),
+        ({"rule": "*", "kind": "error", "probability": 1, "times": 1.5}, "times must be"),
+        ({"rule": "*", "kind": "error", "probability": 1, "often": 2}, "often is not a field of this entry"),
         ({"rule": "none-shop", "kind": "error", "probability": 1}, "there is no rule none-shop"),
         ({"rule": 5, "kind": "error", "probability": 1}, "there is no rule 5"),
         ({"function": "shop-taker-1X", "kind": "error", "probability": 1}, "there is no function shop-taker-1X"),
@@ -165,7 +168,7 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
             {"call": "sqs.*", "kind": "stale", "probability": 1, "seconds": 5},
             "only dynamodb.GetItem, dynamodb.BatchGet",
         ),
-        ({"call": "dynamodb.GetItem", "kind": "stale", "probability": 1}, "seconds are to be"),
+        ({"call": "dynamodb.GetItem", "kind": "stale", "probability": 1}, "seconds must be"),
         ({"call": "*", "by": "Taker", "kind": "error", "probability": 1}, "there is no function Taker"),
     ],
 )
@@ -271,7 +274,7 @@ def test_an_invocation_is_throttled_for_every_caller(world: World, functions: Ca
 
 @pytest.mark.parametrize(
     ("kind", "error_type", "message"),
-    [("error", "FaultInjected", "failed on purpose"), ("time-out", "Sandbox.Timedout", "Task timed out after 20.00 s")],
+    [("error", "FaultInjected", "injected fault"), ("time-out", "Sandbox.Timedout", "Task timed out after 20.00 s")],
 )
 def test_an_invocation_fails_without_running_the_function(
     world: World, functions: Callable[..., Functions], kind: str, error_type: str, message: str

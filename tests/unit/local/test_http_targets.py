@@ -67,7 +67,7 @@ def test_the_status_decides_whether_another_attempt_is_made(hook: Webhook, statu
     error = refused(targets_of(hook.url))
 
     assert (error.code, error.retriable, error.pause) == ("SDK_CLIENT_ERROR", again, 0)
-    assert f"answered {status}" in error.message
+    assert f"status {status}" in error.message
     assert len(hook.calls) == 1
 
 

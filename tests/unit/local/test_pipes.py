@@ -106,8 +106,8 @@ def test_a_target_that_fails_gets_the_record_again(world: Make) -> None:
     told.sources.on_record(STREAM, record(1, "NEW", "PARKED"))
     wait_until(lambda: told.got)
     assert told.failures == [
-        f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records again",
-        f"{PIPE}: RuntimeError: no; 1 records again",
+        f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records are retried",
+        f"{PIPE}: RuntimeError: no; 1 records are retried",
     ]
 
 
@@ -137,11 +137,11 @@ def test_a_value_stands_in_the_text_as_it_is_and_a_missing_one_leaves_nothing(va
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"Source": DLQ}, "no delivery from arn:aws:sqs"),
-        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:teller"}, "no delivery from .* to arn:aws:lambda"),
-        ({"Enrichment": "arn"}, "no delivery"),
-        ({"TargetParameters": {}}, "only an InputTemplate that is a text"),
-        ({"TargetParameters": {"InputTemplate": '{"id": <$.id>}'}}, "only an InputTemplate that is a text"),
+        ({"Source": DLQ}, "delivery from arn:aws:sqs"),
+        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:teller"}, "delivery from .* to arn:aws:lambda"),
+        ({"Enrichment": "arn"}, "delivery"),
+        ({"TargetParameters": {}}, "only an InputTemplate of plain text"),
+        ({"TargetParameters": {"InputTemplate": '{"id": <$.id>}'}}, "only an InputTemplate of plain text"),
         ({"TargetParameters": {"InputTemplate": "by <aws.pipes.pipe-name>"}}, "aws.pipes.pipe-name is not a path"),
     ],
 )

@@ -147,7 +147,7 @@ def test_a_function_that_cannot_be_invoked_gets_the_records_again(world: Make) -
 
     taker = world(take).feed(record(1))
     wait_until(lambda: len(taker.batches) == 2)
-    assert taker.failures == ["taker: RuntimeError: gone; 1 records again"]
+    assert taker.failures == ["taker: RuntimeError: gone; 1 records are retried"]
 
 
 def poisoned(*poison: int) -> Callable[[list[int]], InvocationResult]:
@@ -187,7 +187,9 @@ def test_a_record_that_is_too_old_is_given_up_and_a_younger_one_is_not(world: Ma
 def test_records_that_are_lost_are_told(world: Make) -> None:
     taker = world(poisoned(1), MaximumRetryAttempts=0, DestinationConfig={}).feed(record(1))
     wait_until(lambda: taker.failures)
-    assert taker.failures == ["taker: 1 records given up, RetryAttemptsExhausted; lost, it has no failure destination"]
+    assert taker.failures == [
+        "taker: 1 records discarded, RetryAttemptsExhausted; lost, there is no failure destination"
+    ]
 
 
 @settings(max_examples=25, deadline=None)

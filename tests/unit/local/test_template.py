@@ -379,9 +379,9 @@ def test_the_resources_of_a_nested_stack_are_the_stacks_own(store: Store, folder
         (
             NESTED,
             WITH_NESTED.replace("BusName:", "Name:"),
-            "A: its parameters do not match BusName, Name of its template",
+            "A: the stack and its template differ in the parameters BusName, Name",
         ),
-        (NESTED.replace("Queue:", "Bus:"), WITH_NESTED, "A: nested.yaml defines Bus again"),
+        (NESTED.replace("Queue:", "Bus:"), WITH_NESTED, "A: nested.yaml defines Bus, which exists already"),
         (
             NESTED,
             WITH_NESTED.replace("Properties: {Templ", "Condition: No, Properties: {Templ"),
