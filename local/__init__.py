@@ -1,1 +1,1 @@
-"""Runs a SAM template on one machine: no Docker, no account. It knows nothing of the application in the template."""
+"""Runs a SAM template on one machine, without Docker and without an AWS account. Works with any application."""

@@ -22,14 +22,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 
 class CommandError(Exception):
-    """The command cannot do what it should; the message says why, in one line."""
+    """The command failed. The message gives the reason in one line."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        The exit code: 0, or 1 with one line on stderr that says what is wrong.
+        The exit code: 0, or 1 with the reason in one line on stderr.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -43,28 +43,28 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local", description="Run a SAM template on this machine.")
     commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="start everything the template describes")
+    run = commands.add_parser("run", help="start all resources of the template")
     run.set_defaults(command=_run)
     run.add_argument("--template", type=Path, default=Path("template.yaml"))
     run.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parameter)
     run.add_argument("--stack-name", default="orderflow")
-    run.add_argument("--port", type=int, default=3000, help="of the API; 0 for a free one")
+    run.add_argument("--port", type=int, default=3000, help="port of the HTTP API; 0 selects a free port")
     run.add_argument(
-        "--time-scale", type=_positive, default=1.0, help="how many times as fast waits and time-outs pass"
+        "--time-scale", type=_positive, default=1.0, help="factor by which waits and timeouts are shorter than in AWS"
     )
-    run.add_argument("--store-host", default="127.0.0.1", help="where the AWS endpoint listens")
+    run.add_argument("--store-host", default="127.0.0.1", help="address that the AWS endpoint listens on")
     run.add_argument("--state", type=Path, default=Path(".local"), help="folder for logs and stack.json")
-    run.add_argument("--quiet", action="store_true", help="only notices and failures")
-    run.add_argument("--prepare", metavar="COMMAND", help="run once everything is up; the stack is ready when it ends")
+    run.add_argument("--quiet", action="store_true", help="print notices and failures only")
+    run.add_argument("--prepare", metavar="COMMAND", help="command to run after the start; the stack is ready after it")
     run.add_argument(
-        "--fault", type=Path, metavar="FILE", help="JSON: what fails on purpose, as local/faults.py reads it"
+        "--fault", type=Path, metavar="FILE", help="JSON file of the faults to inject; see local/faults.py"
     )
     run.add_argument("--stop-at-eof", action="store_true", help="stop when standard input ends")
-    run.add_argument("--calls", type=Path, metavar="FILE", help="gets a line for each action that a function needs")
-    invoke = commands.add_parser("invoke", help="run one function with one event, on a running stack")
+    run.add_argument("--calls", type=Path, metavar="FILE", help="record the IAM actions that the functions use")
+    invoke = commands.add_parser("invoke", help="invoke one function of a running stack with one event")
     invoke.set_defaults(command=_invoke)
-    invoke.add_argument("function", help="logical id")
-    invoke.add_argument("-e", "--event", required=True, help="a JSON file, or - for standard input")
+    invoke.add_argument("function", help="logical ID of the function")
+    invoke.add_argument("-e", "--event", required=True, help="JSON file, or - for standard input")
     invoke.add_argument("--state", type=Path, default=Path(".local"))
     return parser
 
@@ -79,14 +79,14 @@ def _parameter(text: str) -> tuple[str, str]:
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
     return number
 
 
 def _run(options: argparse.Namespace) -> int:
     begun = time.monotonic()
-    gc.disable()  # what is imported and made now stays: looking through it again and again costs half a second
-    os.umask(0o077)  # what the run writes is for this user only: stack.json holds tokens, mails hold addresses
+    gc.disable()  # objects made during the start live until the end; collecting garbage now costs half a second
+    os.umask(0o077)  # only this user may read the files: stack.json contains tokens, the e-mails contain addresses
     stop = _stop_on_signals()
     if options.stop_at_eof:
         threading.Thread(target=_set_at_eof, args=(stop,), daemon=True).start()
@@ -95,8 +95,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_until(stop: threading.Event, options: argparse.Namespace, begun: float) -> int:
-    """Run the stack until `stop` is set. `begun` is when the command began, by the monotonic clock."""
-    # Here, because it takes two seconds that `invoke` need not wait
+    """Run the stack until `stop` is set. `begun` is the start of the command on the monotonic clock."""
+    # Imported here because the import takes two seconds and `invoke` does not need it
     from local.console import Console, LogLines
     from local.runner import Runner, StartError
 
@@ -104,7 +104,7 @@ def _run_until(stop: threading.Event, options: argparse.Namespace, begun: float)
     logging.getLogger().addHandler(LogLines(console))
     description = options.state / "stack.json"
     if description.exists():
-        console.notice(f"{description} was left by a run that did not end in order; it is replaced")
+        console.notice(f"{description} is left over from a run that did not stop normally; it is replaced")
         description.unlink()
     runner = Runner(
         options.template,
@@ -136,10 +136,10 @@ def _run_until(stop: threading.Event, options: argparse.Namespace, begun: float)
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that is set by Ctrl-C, by a request to terminate, and when the terminal is closed."""
+    """Returns an event that is set on Ctrl-C (SIGINT), on SIGTERM and when the terminal is closed (SIGHUP)."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):  # nohup ignores it on purpose
+        if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN):  # nohup ignores SIGHUP
             signal.signal(number, lambda *_: stop.set())
     return stop
 
@@ -152,13 +152,13 @@ def _set_at_eof(stop: threading.Event) -> None:
 
 @contextmanager
 def _only_run_in(state: Path) -> Iterator[None]:
-    """Keep the folder for this run: two stacks in one folder would write over each other's description and logs.
+    """Lock the folder for this run. Two stacks in one folder would overwrite each other's description and logs.
 
-    The lock proves that another run lives, because the kernel releases it when that process ends. A process id in a
-    file proves nothing: ids are used again.
+    The kernel releases the lock when the process ends, so a held lock means that the other run is alive. A process ID
+    in a file would not show this, because process IDs are reused.
 
     Raises:
-        CommandError: another run has the folder, or it cannot be written.
+        CommandError: another run uses the folder, or the folder is not writable.
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -169,26 +169,26 @@ def _only_run_in(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CommandError(f"a stack runs in {state} already: stop it, or name another --state") from error
+            raise CommandError(f"a stack runs in {state} already: stop it, or use another --state folder") from error
         yield
 
 
 def _prepare(command: str | None, stack: dict[str, Any], description: Path) -> bool:
-    """Let the command add to the stack's description, then make it known: whoever finds the file finds it complete."""
+    """Run the command, which may add to the stack's description, then rename the file so that it appears complete."""
     draft = description.with_suffix(".starting")
-    draft.unlink(missing_ok=True)  # so that the file is made anew, with the mode that the umask leaves
+    draft.unlink(missing_ok=True)  # an existing file would keep its mode; a new one gets the mode of the umask
     draft.write_text(json.dumps({**stack, "pid": os.getpid()}, indent=2))
     if command is not None:
         code = subprocess.run(command, shell=True, env={**os.environ, "STACK_FILE": str(draft)}).returncode  # noqa: S602 - the user's own command line
         if code != 0:
-            print(f"error: `{command}` ended with code {code}", file=sys.stderr)
+            print(f"error: `{command}` ended with exit code {code}", file=sys.stderr)
             return False
     draft.rename(description)
     return True
 
 
 def _invoke(options: argparse.Namespace) -> int:
-    """Print the function's answer; its error makes the exit code 1."""
+    """Print the function's response. The exit code is 1 if the function returned an error."""
     stack = _running_stack(options.state / "stack.json")
     if options.function not in stack["functions"]:
         known = ", ".join(sorted(stack["functions"]))
@@ -198,7 +198,7 @@ def _invoke(options: argparse.Namespace) -> int:
         endpoint_url=stack["awsEndpoint"],
         region_name=stack["region"],
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
+        aws_secret_access_key="local",  # noqa: S106 - a placeholder; the local endpoint does not check signatures
         config=Config(retries={"total_max_attempts": 1}, read_timeout=910),
     )
     try:
@@ -213,7 +213,7 @@ def _running_stack(description: Path) -> dict[str, Any]:
     try:
         stack: dict[str, Any] = json.loads(description.read_text())
     except FileNotFoundError as error:
-        raise CommandError(f"no running stack: there is no {description}; start one with `make run`") from error
+        raise CommandError(f"no running stack: {description} does not exist; start one with `make run`") from error
     except ValueError as error:
         raise CommandError(f"{description} is not valid JSON: {error}; start a new stack with `make run`") from error
     if not isinstance(stack, dict) or not {"awsEndpoint", "region", "functions"} <= stack.keys():

@@ -1,4 +1,4 @@
-"""EventBridge's archives: they keep what a bus has taken in, and replays send a span of time of it again.
+"""EventBridge archives and replays: archives store the events of a bus, replays send those of a time range again.
 
 Sources: "Archiving and replaying events in Amazon EventBridge" (user guide), StartReplay and Replay (API reference).
 """
@@ -17,7 +17,7 @@ from local.patterns import EventPattern, InvalidEventPattern
 from local.store import ServiceError
 
 MAX_EVENTS = 50_000
-"""How many events an archive keeps here, the newest ones; of ours they take about 80 MB."""
+"""An archive keeps this many of the newest events. With Orderflow's events this takes about 80 MB."""
 
 _NAME = re.compile(r"[.\-_A-Za-z0-9]{1,64}")
 _RUNNING = ("STARTING", "RUNNING")
@@ -27,12 +27,12 @@ Request = dict[str, Any]
 
 @dataclass(frozen=True)
 class Archive:
-    """What a bus has taken in and the archive's pattern matches, as JSON with its time in seconds of the epoch.
+    """The events of a bus that match the archive's pattern, as JSON with the time in seconds since the epoch.
 
     Args:
-        arn: the archive's.
-        source: its bus's ARN.
-        pattern: of what it keeps.
+        arn: ARN of the archive.
+        source: ARN of the event bus.
+        pattern: selects the events to keep.
     """
 
     arn: str
@@ -42,15 +42,15 @@ class Archive:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, bus: str, event: dict[str, Any]) -> None:
-        """Keep an event that a bus, by its name, has taken in, if it is for this archive."""
+        """Store an event if it is from the archive's bus and matches its pattern. `bus` is the name of the bus."""
         if self.source.endswith(f":event-bus/{bus}") and self.pattern.matches(event):
             with self._lock:
                 self._events.append((_time(event), json.dumps(event)))
 
     def between(self, begin: float, end: float) -> list[dict[str, Any]]:
-        """The events from one time up to, but not including, another, minute by minute.
+        """Returns the events from `begin` (inclusive) to `end` (exclusive), sorted by minute.
 
-        It is the time in the event that counts, "prior to the EventEndTime" (API reference, Replay).
+        The field `time` of the event decides: "prior to the EventEndTime" (API reference, Replay).
         """
         with self._lock:
             inside = [(moment, event) for moment, event in self._events if begin <= moment < end]
@@ -58,12 +58,12 @@ class Archive:
 
 
 def read_archive(arn: str, properties: Mapping[str, Any]) -> Archive:
-    """An `AWS::Events::Archive` by its ARN and resolved properties.
+    """Returns the archive with an ARN and the resolved properties of an `AWS::Events::Archive`.
 
     Raises:
-        InvalidEventPattern: naming the archive and what EventBridge would refuse in its pattern.
+        InvalidEventPattern: EventBridge would reject the pattern. The message names the archive and the reason.
     """
-    no_replays = {"replay-name": [{"exists": False}]}  # which EventBridge adds to the pattern
+    no_replays = {"replay-name": [{"exists": False}]}  # EventBridge adds this to the pattern
     try:
         pattern = EventPattern(properties.get("EventPattern", {}) | no_replays)
     except InvalidEventPattern as error:
@@ -72,11 +72,11 @@ def read_archive(arn: str, properties: Mapping[str, Any]) -> Archive:
 
 
 class Replays:
-    """The replays of one account and region. They are known until the process ends.
+    """The replays of one account and region. They are kept until the process ends.
 
     Args:
-        archives: those that can be replayed.
-        send: gives an event to a bus, by its ARN, for the rules with these ARNs alone; for all if there are none.
+        archives: archives that can be replayed.
+        send: sends an event to a bus, given by its ARN, for the rules with these ARNs; for all rules if there are none.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Replays:
         self._lock = threading.Lock()
 
     def answer(self, action: str, request: Request) -> dict[str, Any]:
-        """StartReplay, DescribeReplay, ListReplays or CancelReplay, with times in seconds of the epoch.
+        """Answers StartReplay, DescribeReplay, ListReplays or CancelReplay. Times are in seconds since the epoch.
 
         Raises:
-            ServiceError: the request is refused.
+            ServiceError: the request is rejected.
         """
         with self._lock:
             match action:
@@ -112,7 +112,7 @@ class Replays:
     def _start(self, request: Request) -> dict[str, Any]:
         name, archive = request["ReplayName"], self._archives.get(request["EventSourceArn"])
         if not _NAME.fullmatch(name):
-            raise _invalid("ReplayName", f"{name} is no name of at most 64 letters, digits, dots, hyphens, underscores")
+            raise _invalid("ReplayName", f"{name} must be 1 to 64 letters, digits, dots, hyphens or underscores")
         if archive is None:
             raise _invalid("EventSourceArn", f"Archive {request['EventSourceArn']} does not exist.")
         if request["Destination"]["Arn"] != archive.source:
@@ -156,7 +156,7 @@ def _time(event: Mapping[str, Any]) -> float:
 
 
 def _wanted(replay: Mapping[str, Any], request: Request) -> bool:
-    """Whether ListReplays asks for a replay."""
+    """Returns whether a replay matches the filters of ListReplays."""
     equal = (request.get(key, replay[key]) == replay[key] for key in ("State", "EventSourceArn"))
     return all(equal) and replay["ReplayName"].startswith(request.get("NamePrefix", ""))
 

@@ -1,7 +1,7 @@
-"""Runs one function in a process of its own: takes invocations from the Lambda Runtime API and calls the handler.
+"""Runs one function in its own process: takes invocations from the Lambda Runtime API and calls the handler.
 
-`local.runtime` starts it as a script. It needs the standard library only and imports nothing of this repository, so
-that a function sees its own code and its layers and nothing else.
+`local.runtime` starts this file as a script. It imports the standard library only, so that a function sees only its
+own code and its layers.
 """
 
 import decimal
@@ -21,7 +21,7 @@ Handler = Callable[[Any, "Context"], Any]
 
 
 class Context:
-    """What a handler gets as its second argument, under the names that Lambda gives it."""
+    """The Lambda context object, the second argument of a handler."""
 
     identity = None
     client_context = None
@@ -29,7 +29,7 @@ class Context:
     def __init__(self, request_id: str, arn: str, deadline_ms: int) -> None:
         self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
         self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
-        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]  # a string, in Lambda too
+        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]  # a string, as in Lambda
         self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
         self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
         self.invoked_function_arn = arn
@@ -42,27 +42,27 @@ class Context:
 
 
 def main() -> None:
-    """Loads the handler and serves invocations until the runtime goes away."""
+    """Loads the handler and serves invocations until the runtime closes the connection."""
     _end_with_the_runner()
     connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
-    connection.connect()  # before the import: the runtime knows from the connection that this process lives
+    connection.connect()  # before the import: the connection shows the runtime that this process is alive
     try:
         os.chdir(os.environ["LAMBDA_TASK_ROOT"])
         handler = load_handler(os.environ["_HANDLER"])
-    except Exception as error:  # importing a function may raise anything
+    except Exception as error:  # importing a function may raise any exception
         _call(connection, "POST", "/init/error", _dump(_describe(error)))
         sys.exit(1)
     try:
         while True:
             serve_one(connection, handler)
     except (ConnectionError, http.client.HTTPException):
-        sys.exit(0)  # the runtime has closed the connection: there is nobody left to work for
+        sys.exit(0)  # the runtime has closed the connection
 
 
 def load_handler(name: str) -> Handler:
-    """The function called `name`, "package.module.function" or "directory/module.function".
+    """Returns the handler with a name like "package.module.function" or "directory/module.function".
 
-    Raises: whatever importing the module raises, AttributeError or ValueError if it holds no such function.
+    Raises: any exception of the import; AttributeError or ValueError if the module does not have the function.
     """
     module, function = name.rsplit(".", 1)
     handler: Handler = getattr(importlib.import_module(module.replace("/", ".")), function)
@@ -70,7 +70,7 @@ def load_handler(name: str) -> Handler:
 
 
 def serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
-    """Waits for one invocation, runs it and reports its answer or its error."""
+    """Waits for one invocation, runs it and reports its response or its error."""
     headers, payload = _call(connection, "GET", "/invocation/next")
     request_id = headers["Lambda-Runtime-Aws-Request-Id"]
     os.environ["_X_AMZN_TRACE_ID"] = headers["Lambda-Runtime-Trace-Id"]
@@ -82,10 +82,10 @@ def serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
 
 
 def run(handler: Handler, payload: bytes, context: Context) -> tuple[str, bytes]:
-    """Calls the handler; returns ("response", its answer) or ("error", the description of what it raised)."""
+    """Calls the handler. Returns ("response", its result) or ("error", the description of its exception)."""
     try:
         answer = handler(json.loads(payload), context)
-    except Exception as error:  # a handler may raise anything, and each is one failed invocation
+    except Exception as error:  # a handler may raise any exception; it fails this invocation only
         traceback.print_exc()
         return "error", _dump(_describe(error) | {"requestId": context.aws_request_id})
     try:
@@ -97,7 +97,7 @@ def run(handler: Handler, payload: bytes, context: Context) -> tuple[str, bytes]
 
 
 def _describe(error: Exception) -> dict[str, Any]:
-    """An error as Lambda reports it; the stack trace begins below this file's own frame."""
+    """Returns an error as Lambda reports it. The stack trace starts after the frame of this file."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     return {
         "errorMessage": str(error),
@@ -111,7 +111,7 @@ def _dump(value: Any) -> bytes:
 
 
 def _number(value: object) -> float:
-    """Lambda's Python runtime turns a Decimal into a number, and knows no other type beside JSON's own."""
+    """Converts a Decimal to a number. Lambda's Python runtime serializes JSON's own types and Decimal only."""
     if isinstance(value, decimal.Decimal):
         return float(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
@@ -126,10 +126,10 @@ def _call(
 
 
 def _end_with_the_runner() -> None:
-    """Ends this process when the runner's end of standard input closes, even while a handler is busy.
+    """Ends this process when the runner's end of standard input closes, even while a handler runs.
 
-    A runner that is killed cannot stop anybody, but the kernel closes its pipes. The function itself reads an empty
-    standard input, as in Lambda.
+    A runner that is killed cannot stop its processes, but the kernel closes its pipes. The function itself reads an
+    empty standard input, as in Lambda.
     """
     pipe = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""EventBridge: takes events in, matches them against the rules, and hands them to the rules' targets."""
+"""EventBridge: accepts events, matches them against the rules, and delivers them to the rules' targets."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ ENABLED = {"ENABLED", "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS"}
 
 @dataclass(frozen=True)
 class Target:
-    """Where a rule sends what of its events, how often it tries, and where an event goes that it cannot deliver."""
+    """A rule's target: its ARN, its input, its retry policy and the ARN of its dead-letter queue."""
 
     arn: str
     payload: Input = whole_event
@@ -50,7 +50,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Accepted:
-    """An event that a bus has taken in, with the rules that it matched; `forwarded` if another bus sent it."""
+    """An event that a bus has accepted, with the matching rules. `forwarded` is true if another bus sent it."""
 
     bus: str
     event: dict[str, Any]
@@ -61,20 +61,19 @@ class Accepted:
 
 
 class UnsupportedTarget(Exception):
-    """A rule, pipe or schedule of the template asks for a delivery that this runner does not make."""
+    """A rule, pipe or schedule of the template has a target or setting that the runner does not support."""
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -> list[Rule]:
-    """The rules of a template that events can match.
+    """Returns the enabled rules that have an event pattern.
 
     Args:
-        rules: resolved properties of `AWS::Events::Rule` resources. Those without a pattern are schedules and left
-            out, and so are disabled ones.
-        delivers_to: the services whose ARNs a target may name.
+        rules: resolved properties of `AWS::Events::Rule` resources. Schedules and disabled rules are left out.
+        delivers_to: supported services of a target, as in its ARN.
 
     Raises:
-        InvalidEventPattern: naming the rule and what EventBridge would refuse in its pattern.
-        UnsupportedTarget: naming the rule, and the target or what is wrong with its input.
+        InvalidEventPattern: EventBridge would reject the pattern. The message names the rule.
+        UnsupportedTarget: the target or its input is not supported. The message names the rule.
     """
     known = frozenset(delivers_to)
     return [
@@ -99,20 +98,20 @@ def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
 def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
     arn, payload = target["Arn"], read_input(target)
     if service_of(arn) not in known or (service_of(arn) == "events" and not _is_bus(arn) and not is_http(arn)):
-        raise UnsupportedTarget(f"no delivery to {arn}")
+        raise UnsupportedTarget(f"delivery to {arn} is not supported")
     if (_is_bus(arn) or service_of(arn) == "logs") and payload is not whole_event:
-        # a bus takes whole events only, a log group a template of two fixed fields that nobody needs here
+        # a bus accepts whole events only; a log group accepts a template of two fixed fields, not implemented here
         raise UnsupportedTarget(f"modifying the input for {arn} is not supported")
     if "SqsParameters" in target:
-        raise UnsupportedTarget(f"no message groups: {arn}")
+        raise UnsupportedTarget(f"message groups are not supported: {arn}")
     if "HttpParameters" in target:
-        raise UnsupportedTarget(f"no parts of the path, headers or queries: {arn}")
+        raise UnsupportedTarget(f"path, header and query parameters are not supported: {arn}")
     policy = RetryPolicy.of(target.get("RetryPolicy", {}))
     return Target(arn, payload, policy, target.get("DeadLetterConfig", {}).get("Arn"))
 
 
 def service_of(arn: str) -> str:
-    """The service in an ARN: `arn:aws:lambda:…` → `lambda`."""
+    """Returns the service in an ARN: `arn:aws:lambda:…` → `lambda`."""
     return arn.split(":")[2]
 
 
@@ -121,26 +120,26 @@ def _is_bus(arn: str) -> bool:
 
 
 def is_http(arn: str) -> bool:
-    """Whether an ARN is that of an API destination."""
+    """Returns whether an ARN names an API destination."""
     return ":api-destination/" in arn
 
 
 class Bus:
-    """The buses of one account and region.
+    """The event buses of one account and region.
 
     Args:
-        names: the buses that exist, besides `default`.
+        names: names of the buses, without `default`.
         rules: from `read_rules`.
         scheduler: runs the retries.
-        hand_over: gives a payload and its trace header to a target that is not a bus, by its ARN; raises Undelivered
-            if the target does not take it.
-        send: puts a message with text attributes into a queue, by its ARN; it may raise.
-        on_event: is shown every event taken in.
-        on_failure: is told, in a line, what could not be delivered, why, and where it is now.
-        region, account_id: for the events' envelopes.
-        archives: keep what is taken in.
-        run_http: runs each attempt to deliver to an API destination, which may take its time.
-        faults: those of the run.
+        hand_over: delivers a payload and its trace header to a target that is not a bus, given by its ARN; raises
+            Undelivered if the delivery fails.
+        send: sends a message with text attributes to a queue, given by its ARN; it may raise.
+        on_event: called with every accepted event.
+        on_failure: called with one line about each failed delivery: the event, the reason and its new place.
+        region, account_id: values in the events' envelopes.
+        archives: archives of the buses.
+        run_http: runs each attempt to deliver to an API destination; an endpoint may be slow.
+        faults: injected faults.
     """
 
     def __init__(
@@ -175,26 +174,26 @@ class Bus:
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the deliveries."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Deliver what was taken in, then end."""
+        """Deliver the accepted events, then stop."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
 
     def put_events(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """PutEvents: each entry is taken in or refused for itself.
+        """Answers PutEvents. Each entry is accepted or rejected separately.
 
         Raises:
-            ServiceError: the request as a whole is refused.
+            ServiceError: the whole request is rejected.
         """
         _check_request(entries)
         return [self._take(entry) for entry in entries]
 
     def replay(self, arn: str, event: dict[str, Any], rules: Collection[str]) -> None:
-        """Take an event into a bus, by its ARN, for the rules with these ARNs alone; for all if there are none."""
+        """Send an event to a bus, given by its ARN, for the rules with these ARNs; for all rules if there are none."""
         bus = arn.removeprefix(self._arn("event-bus/"))
         self._queue.put(self._accept(bus, event, None, forwarded=False, only=rules))
 
@@ -226,12 +225,12 @@ class Bus:
         if entry["Source"].startswith("aws."):
             return "NotAuthorizedForSourceException", "Not authorized for the source."
         if self._bus_name(entry) not in self._names:
-            # EventBridge answers so and drops the event; here it is refused, because it is always a mistake
+            # EventBridge accepts the entry and drops the event. Here it is rejected, because it is always a mistake
             return "InvalidArgument", f"Event bus {self._bus_name(entry)} does not exist."
         return None if _is_object(entry["Detail"]) else ("MalformedDetail", "Detail is malformed.")
 
     def _bus_name(self, entry: dict[str, Any]) -> str:
-        """The name in EventBusName, which may be an ARN; one of another account or region stays an ARN."""
+        """Returns the name in EventBusName, which may be an ARN. An ARN of another account or region is unchanged."""
         return str(entry.get("EventBusName", "default")).removeprefix(self._arn("event-bus/"))
 
     def _arn(self, resource: str) -> str:
@@ -263,7 +262,7 @@ class Bus:
     def _deliver(self, rule: Rule, target: Target, accepted: Accepted) -> None:
         def attempt() -> None:
             if self._faults.strikes("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
-                raise Undelivered("INTERNAL_ERROR", "failed on purpose", retriable=True)
+                raise Undelivered("INTERNAL_ERROR", "injected fault", retriable=True)
             try:
                 if _is_bus(target.arn):
                     self._forward(target.arn, accepted)
@@ -272,7 +271,7 @@ class Bus:
                     self._give(target.arn, target.payload(match), accepted.trace_header)
             except Undelivered:
                 raise
-            except Exception as error:  # whatever it is, the event must not be lost with it
+            except Exception as error:  # no error of a target may lose the event
                 raise Undelivered("INTERNAL_ERROR", f"{type(error).__name__}: {error}", retriable=True) from error
 
         def begin() -> None:
@@ -290,22 +289,22 @@ class Bus:
             begin()
 
     def _forward(self, arn: str, accepted: Accepted) -> None:
-        """Give an event to another bus, which takes it in as it is.
+        """Send an event unchanged to another bus.
 
         Raises:
-            Undelivered: the bus is not here, or the event came from another bus itself ("EventBridge can't route events
-                received from a sender event bus to a third event bus", user guide).
+            Undelivered: the bus does not exist here, or the event already came from another bus ("EventBridge can't
+                route events received from a sender event bus to a third event bus", user guide).
         """
         name = arn.removeprefix(self._arn("event-bus/"))
         if name not in self._names:
-            raise Undelivered("NO_RESOURCE", f"there is no {arn}", retriable=False)
+            raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False)
         if accepted.forwarded:
-            reason = "an event from another bus goes to no third one"
+            reason = "an event from another bus cannot be sent to a third bus"
             raise Undelivered("THIRD_ACCOUNT_HOP_DETECTED", reason, retriable=False)
         self._deliver_all(self._accept(name, accepted.event, accepted.trace_header, forwarded=True))
 
     def _bury(self, rule: Rule, target: Target, accepted: Accepted, given_up: GivenUp) -> None:
-        """Send an event that was not delivered to its target's DLQ, with the attributes that say why."""
+        """Send an undelivered event to its target's DLQ, with the reason in the message attributes."""
         what = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}: {given_up.error}"
         body = json.dumps(accepted.event)
         attributes = {
@@ -320,13 +319,13 @@ class Bus:
 
 
 def _check_request(entries: list[dict[str, Any]]) -> None:
-    """Refuse a request as a whole.
+    """Checks the limits of a request.
 
     Raises:
-        ServiceError: too many entries, or too long ones.
+        ServiceError: there are too many entries, or an entry is too long.
     """
     if not 1 <= len(entries) <= MAX_ENTRIES:
-        raise ServiceError("ValidationException", f"Entries must hold 1 to {MAX_ENTRIES} entries, not {len(entries)}")
+        raise ServiceError("ValidationException", f"Entries must have 1 to {MAX_ENTRIES} entries, not {len(entries)}")
     for entry in entries:
         if len(entry.get("TraceHeader", "")) > MAX_TRACE_HEADER:
             raise ServiceError("ValidationException", f"TraceHeader has more than {MAX_TRACE_HEADER} characters")
@@ -339,21 +338,21 @@ def _check_request(entries: list[dict[str, Any]]) -> None:
 def _is_object(detail: str) -> bool:
     try:
         return isinstance(json.loads(detail, parse_constant=_refuse), dict)
-    except (ValueError, RecursionError):  # too deep for us is about where it is too deep for EventBridge: 1,100 levels
+    except (ValueError, RecursionError):  # Python's limit is close to EventBridge's, 1,100 levels
         return False
 
 
 def _refuse(constant: str) -> None:
-    """Python reads NaN and Infinity, which JSON has not."""
+    """Rejects NaN and Infinity: Python accepts them, JSON does not have them."""
     raise ValueError(constant)
 
 
 def _seconds(time: datetime) -> str:
-    """A time as events have it: EventBridge keeps whole seconds."""
+    """Returns a time in the format of events: EventBridge keeps whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _size(entry: dict[str, Any]) -> int:
-    """What an entry counts for (EventBridge user guide, "Calculating PutEvents event entry size")."""
+    """Returns the size of an entry in bytes (EventBridge user guide, "Calculating PutEvents event entry size")."""
     texts = [entry.get("Source", ""), entry.get("DetailType", ""), entry.get("Detail", ""), *entry.get("Resources", [])]
     return sum(len(text.encode()) for text in texts) + (14 if "Time" in entry else 0)

@@ -1,4 +1,4 @@
-"""Notes what the functions call in AWS, in the words of IAM, so that it can be compared with what their roles allow."""
+"""Records the IAM actions that the functions' AWS calls need, to compare them with what their roles allow."""
 
 import json
 import threading
@@ -12,15 +12,15 @@ from local.faults import Answer, Caller, caller_and_call
 from local.runtime import function_name
 
 RESOURCES = {"lambda": "FunctionName", "sesv2": "ConfigurationSetName", "sns": "TopicArn", "sqs": "QueueUrl"}
-"""The parameter that names a call's resource."""
+"""The request parameter that names the resource, by service."""
 
 
 class Calls:
-    """A file with a line of JSON for each function, action and resource that came together. Safe for threads.
+    """A file with one JSON line for each combination of function, action and resource. Thread-safe.
 
     Args:
-        file: gets the lines; what it has stays.
-        names: the logical ids of the stack's resources by what `!Ref` gives.
+        file: lines are appended to it.
+        names: logical IDs of the stack's resources, by the value of `!Ref`.
     """
 
     def __init__(self, file: Path, names: Mapping[str, str]) -> None:
@@ -30,12 +30,12 @@ class Calls:
         self._lock = threading.Lock()
 
     def note(self, function: str, call: str, request: Mapping[str, Any]) -> None:
-        """Write down what a call needs.
+        """Record the permissions that a call needs.
 
         Args:
-            function: the physical or logical id.
-            call: in boto3's names: `dynamodb.PutItem`.
-            request: its parameters.
+            function: physical or logical ID.
+            call: service and operation with boto3's names, like `dynamodb.PutItem`.
+            request: parameters of the call.
         """
         by = self._names.get(function, function)
         for action, resource in needs(call, request):
@@ -52,7 +52,7 @@ class Calls:
         caller: Callable[[str], Caller | None],
         answer: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None],
     ) -> Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None]:
-        """What notes the requests of functions and lets another one answer; see Store.on_call."""
+        """Wraps a function for Store.on_call: records the functions' requests, then calls `answer`."""
 
         def noted(request: BaseHTTPRequestHandler, body: bytes, usual: Callable[[bytes], Answer]) -> Answer | None:
             process, call = caller_and_call(request, body, caller)
@@ -64,10 +64,10 @@ class Calls:
 
 
 def needs(call: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The permissions that a call wants: actions, and resources as the request names them.
+    """Returns the permissions that a call needs: pairs of an action and a resource, as the request names it.
 
-    The service authorization reference has an action for each operation, but for those that touch several items: a
-    transaction wants the actions of its items.
+    The Service Authorization Reference has one action for each operation, except transactions: they need the actions
+    of their operations.
     """
     service, _, operation = call.partition(".")
     if operation == "TransactWriteItems":
@@ -90,7 +90,7 @@ def needs(call: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _parameters(call: str, path: str, body: bytes) -> dict[str, Any]:
-    """A request's parameters, as far as they name resources."""
+    """Returns the request's parameters that name resources."""
     if call == "lambda.Invoke":  # the body is the function's event
         return {"FunctionName": unquote(path.split("/")[3])}
     text = body.decode()

@@ -1,4 +1,4 @@
-"""The runner's readable lines: one per request, event, invocation and failure. Safe for threads."""
+"""The runner's output: one readable line per request, event, invocation and failure. Thread-safe."""
 
 import logging
 import os
@@ -11,17 +11,17 @@ from rich.text import Text
 from local.bus import Accepted
 
 Part = str | tuple[str, str]
-"""A piece of a line: a text, or a text and its style."""
+"""A part of a line: a text, or a text and its style."""
 
 
 class Console:
-    """Prints to the terminal, with colours if the output is a terminal.
+    """Prints lines, with colours if the output is a terminal.
 
-    Control characters are escaped in every line: a request's path, an event's detail-type or an error message comes
-    from outside and could otherwise move the cursor, rename the window or rewrite earlier lines.
+    Control characters are escaped: a request's path, an event's detail-type or an error message is untrusted and could
+    otherwise move the cursor, rename the window or overwrite earlier lines.
 
     Args:
-        quiet: leave out everything but notices and failures.
+        quiet: print notices and failures only.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -29,25 +29,25 @@ class Console:
         self._quiet = quiet
 
     def request(self, method: str, path: str, status: int, duration: float) -> None:
-        """One HTTP request; `duration` in seconds."""
+        """Print an HTTP request; `duration` in seconds."""
         colour = "green" if status < 400 else "yellow" if status < 500 else "red"
         self._line("request", f"{method} {path} ", (str(status), colour), " ", _milliseconds(duration))
 
     def event(self, accepted: Accepted) -> None:
-        """One event on a bus, with the rules that took it."""
+        """Print an event on a bus, with the rules that it matched."""
         rules = ", ".join(rule.name for rule in accepted.rules) or "no rule"
         self._line("event", (accepted.event["detail-type"], "cyan"), f" → {rules}")
 
     def invocation(self, function: str, duration: float) -> None:
-        """One successful invocation; `duration` in seconds."""
+        """Print a successful invocation; `duration` in seconds."""
         self._line("invoke", f"{function} ", _milliseconds(duration))
 
     def failure(self, text: str) -> None:
-        """Something that went wrong, with its reason."""
+        """Print a failure with its reason."""
         self._write(("failure", "red"), f"  {text}")
 
     def notice(self, text: str) -> None:
-        """Something to know at the start."""
+        """Print a note, for example at the start."""
         self._write(text)
 
     def _line(self, kind: str, *parts: Part) -> None:
@@ -56,7 +56,7 @@ class Console:
 
     def _write(self, *parts: Part) -> None:
         moment = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
-        # Text, because markup would let a `[red]` from outside colour the line
+        # Text, because rich would read a `[red]` in untrusted data as markup
         line = Text.assemble((moment, "dim"), " ", *map(_escaped, parts))
         try:
             self._out.print(line)
@@ -66,7 +66,7 @@ class Console:
 
 
 class LogLines(logging.Handler):
-    """Prints warnings and errors of Python's loggers, a line each and also for each line of a traceback."""
+    """Prints warnings and errors of Python's loggers. A traceback is printed line by line."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.WARNING)
@@ -80,7 +80,7 @@ class LogLines(logging.Handler):
 
 class _Terminal(RichConsole):
     def on_broken_pipe(self) -> None:
-        """Goes on without output once the terminal is closed: rich would end the thread that printed."""
+        """Continues without output after the terminal is closed. Rich would end the thread that printed."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -91,7 +91,7 @@ def _escaped(part: Part) -> Part:
 
 
 def _escape(text: str) -> str:
-    """The text with a backslash escape for each character that does not print, such as `\\x1b`."""
+    """Returns the text with each non-printable character as a backslash escape, such as `\\x1b`."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 

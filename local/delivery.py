@@ -1,4 +1,4 @@
-"""What becomes of a delivery that fails: attempts, age, pauses, a failure destination. For targets and invocations."""
+"""Retries of failed deliveries and asynchronous invocations: attempts, maximum age, backoff, failure destination."""
 
 import heapq
 import itertools
@@ -18,26 +18,26 @@ Action = Callable[[], None]
 
 
 class Clock:
-    """Time that runs `scale` times as fast as it does outside, for every wait alike."""
+    """A clock that runs `scale` times as fast as real time."""
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
 
     def since(self, moment: float) -> float:
-        """Seconds since a moment in seconds of the epoch, as they count here."""
+        """Returns the seconds of this clock since a time in seconds since the epoch."""
         return (time.time() - moment) * self.scale
 
     def outside(self, seconds: float) -> float:
-        """How long so many seconds last outside."""
+        """Converts seconds of this clock to real seconds."""
         return seconds / self.scale
 
 
 class Scheduler:
-    """Runs actions after a while, one after the other, on a thread of its own; they must be short.
+    """Runs actions after a delay, one at a time, on its own thread. Actions must be short.
 
     Args:
-        clock: what a second is.
-        on_failure: is told, in a line, what an action raised.
+        clock: measures the delays.
+        on_failure: called with one line about an exception of an action.
     """
 
     def __init__(self, clock: Clock, on_failure: Callable[[str], None]) -> None:
@@ -50,11 +50,11 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        """Begin to run actions."""
+        """Start to run actions."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what is not due yet is given up."""
+        """Stop. Actions that are not due yet are dropped."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -62,7 +62,7 @@ class Scheduler:
             self._thread.join()
 
     def after(self, seconds: float, action: Action) -> None:
-        """Run an action in so many seconds of the clock."""
+        """Run an action after this number of seconds of the clock."""
         with self._changed:
             due = time.monotonic() + self.clock.outside(seconds)
             heapq.heappush(self._due, (due, next(self._numbers), action))
@@ -72,7 +72,7 @@ class Scheduler:
         while action := self._next():
             try:
                 action()
-            except Exception as error:  # one delivery's trouble is not another's
+            except Exception as error:  # the failure of one delivery must not stop the others
                 self._on_failure(f"{type(error).__name__}: {error}")
 
     def _next(self) -> Action | None:
@@ -93,7 +93,7 @@ AGE = "MaximumEventAgeInSeconds"
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long a target's delivery is tried again.
+    """The retry policy of a target.
 
     The defaults are EventBridge's: 185 retries within 24 hours (EventBridge user guide, "How EventBridge retries
     delivering events").
@@ -104,18 +104,18 @@ class RetryPolicy:
 
     @classmethod
     def of(cls, properties: Mapping[str, Any]) -> "RetryPolicy":
-        """From a target's RetryPolicy."""
+        """Returns the policy from a target's RetryPolicy."""
         return cls(int(properties.get(ATTEMPTS, cls.retries)), float(properties.get(AGE, cls.maximum_age)))
 
 
 class Undelivered(Exception):
-    """A target did not take an event.
+    """The delivery of an event to a target failed.
 
     Args:
-        code: as in the attribute ERROR_CODE.
-        message: as in ERROR_MESSAGE.
-        retriable: whether another attempt may succeed. A target that is gone, or lacks a permission, never does.
-        pause: how many seconds the target asks to be left alone before that.
+        code: value of the DLQ message attribute ERROR_CODE.
+        message: value of ERROR_MESSAGE.
+        retriable: whether another attempt may succeed. Not if the target does not exist or a permission is missing.
+        pause: minimum seconds before the next attempt, as the target requested.
     """
 
     def __init__(self, code: str, message: str, *, retriable: bool, pause: float = 0.0) -> None:
@@ -128,7 +128,7 @@ class Undelivered(Exception):
 
 @dataclass(frozen=True)
 class GivenUp:
-    """A delivery that failed for good: why, after how many retries, and which of the policy's limits ended it."""
+    """A delivery that failed permanently: the error, the number of retries, and the exhausted limit of the policy."""
 
     error: Undelivered
     retries: int
@@ -136,7 +136,7 @@ class GivenUp:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What a message of a dead-letter queue says of it, in its attributes."""
+        """The attributes of the message in the dead-letter queue."""
         ended = {} if self.condition is None else {"EXHAUSTED_RETRY_CONDITION": self.condition}
         return {
             "ERROR_CODE": self.error.code,
@@ -149,27 +149,27 @@ class GivenUp:
 def put_aside(
     what: str, destination: str | None, send: Callable[[str], None], on_failure: Callable[[str], None]
 ) -> None:
-    """Send what was given up to its failure destination, and tell what became of it.
+    """Send a permanently failed event to its failure destination, and report the outcome.
 
     Args:
-        what: what was given up, and why, in a line.
-        destination: the ARN of its DLQ or OnFailure destination; without one it is lost.
-        send: sends it there; it may raise.
-        on_failure: is told, in a line.
+        what: description of the event and the reason, in one line.
+        destination: ARN of the DLQ or OnFailure destination; None means that the event is lost.
+        send: sends the event to the destination; it may raise.
+        on_failure: called with one line about the outcome.
     """
     if destination is None:
-        on_failure(f"{what}; lost, it has no failure destination")
+        on_failure(f"{what}; lost, there is no failure destination")
         return
     try:
         send(destination)
-    except Exception as error:  # in AWS too it is lost then; here somebody is told
-        on_failure(f"{what}; lost, not sent to {destination}: {error}")
+    except Exception as error:  # AWS loses the event as well; here it is reported
+        on_failure(f"{what}; lost, could not be sent to {destination}: {error}")
     else:
         on_failure(f"{what}; sent to {destination}")
 
 
 def run_at_once(action: Action) -> None:
-    """Run it here and now."""
+    """Run an action on the current thread."""
     action()
 
 
@@ -180,14 +180,14 @@ def deliver(
     on_given_up: Callable[[GivenUp], None],
     run: Callable[[Action], None] = run_at_once,
 ) -> None:
-    """Try a delivery until it succeeds or the policy ends it.
+    """Try a delivery until it succeeds or the limits of the retry policy are reached.
 
     Args:
         scheduler: runs the retries.
         attempt: raises Undelivered if it fails.
-        policy: the target's.
-        on_given_up: called once, if it failed for good.
-        run: runs each attempt, at once or on another thread.
+        policy: retry policy of the target.
+        on_given_up: called once if the delivery failed permanently.
+        run: runs each attempt, immediately or on another thread.
     """
     begun = time.time()
 
@@ -216,19 +216,19 @@ def _limit(retries: int, age: float, policy: RetryPolicy) -> str | None:
 # ----------------------------------------------------------------------------------- asynchronous invocations
 
 RETRY_PAUSES = (60.0, 120.0)
-"""Seconds before the first and the second retry of a function error; throttles are tried again from 1 s to 5 min
+"""Seconds before the first and second retry of a function error. Throttled events are retried after 1 s to 5 min
 (Lambda developer guide, "How Lambda handles errors and retries with asynchronous invocation")."""
 LONGEST_THROTTLE_PAUSE = 300.0
 
 
 @dataclass(frozen=True)
 class InvokeConfig:
-    """A function's EventInvokeConfig; the defaults are Lambda's.
+    """A function's EventInvokeConfig. The defaults are Lambda's.
 
     Args:
-        retries: of function errors.
-        maximum_age: of an event, in seconds.
-        on_failure: the ARN of the destination, or None.
+        retries: maximum retries of function errors.
+        maximum_age: maximum age of an event, in seconds.
+        on_failure: ARN of the destination, or None.
     """
 
     retries: int = 2
@@ -237,7 +237,7 @@ class InvokeConfig:
 
     @classmethod
     def of(cls, properties: Mapping[str, Any]) -> "InvokeConfig":
-        """From an AWS::Lambda::EventInvokeConfig."""
+        """Returns the configuration from the properties of an AWS::Lambda::EventInvokeConfig."""
         destinations = properties.get("DestinationConfig", {})
         return cls(
             int(properties.get(ATTEMPTS, cls.retries)),
@@ -248,7 +248,7 @@ class InvokeConfig:
 
 @dataclass
 class _Event:
-    """An event in a function's queue."""
+    """An event in the queue of a function."""
 
     function: FunctionConfig
     payload: bytes
@@ -260,15 +260,15 @@ class _Event:
 
 
 class AsynchronousInvocations:
-    """Lambda's queue of events in front of each function.
+    """Lambda's queue for asynchronous invocations of each function.
 
     Args:
         scheduler: runs the retries.
-        configs: by function name; a function without one has Lambda's defaults.
+        configs: by function name; a missing function has Lambda's defaults.
         invoke: `Runtime.invoke_async`.
-        send: hands a message to a destination by its ARN; it may raise.
-        on_result: is shown each invocation's result.
-        on_failure: is told the function, and in a line what becomes of a failed event.
+        send: sends a message to a destination, given by its ARN; it may raise.
+        on_result: called with the function and the result of each invocation.
+        on_failure: called with the function and one line about a failed event and its next step.
     """
 
     def __init__(
@@ -289,7 +289,7 @@ class AsynchronousInvocations:
         self._on_failure = on_failure
 
     def accept(self, function: FunctionConfig, payload: bytes, trace_id: str | None = None) -> None:
-        """Take an event in; returns at once."""
+        """Put an event into the queue and return."""
         event = _Event(function, payload, trace_id)
         if function.reserved_concurrency == 0:
             self._give_up(event, "ZeroReservedConcurrency", None)
@@ -318,7 +318,7 @@ class AsynchronousInvocations:
         if self._scheduler.clock.since(event.accepted) + pause > self._config(event).maximum_age:
             self._give_up(event, "EventAgeExceeded", result)
             return
-        self._on_failure(event.function.name, f"event {why}, again in {self._scheduler.clock.outside(pause):.1f} s")
+        self._on_failure(event.function.name, f"event {why}, retry in {self._scheduler.clock.outside(pause):.1f} s")
         self._scheduler.after(pause, lambda: self._run(event))
 
     def _give_up(self, event: _Event, condition: str, result: InvocationResult | None) -> None:
@@ -326,7 +326,7 @@ class AsynchronousInvocations:
             self._send(destination, json.dumps(_invocation_record(event, condition, result)))
 
         put_aside(
-            f"event given up, {condition}",
+            f"event discarded, {condition}",
             self._config(event).on_failure,
             send,
             partial(self._on_failure, event.function.name),
@@ -337,7 +337,9 @@ class AsynchronousInvocations:
 
 
 def _invocation_record(event: _Event, condition: str, result: InvocationResult | None) -> dict[str, Any]:
-    """What a destination gets (Lambda developer guide, "Capturing records of Lambda asynchronous invocations")."""
+    """Returns the record for a destination (Lambda developer guide, "Capturing records of Lambda asynchronous
+    invocations").
+    """
     record: dict[str, Any] = {
         "version": "1.0",
         "timestamp": timestamp(),

@@ -1,4 +1,4 @@
-"""Faults on purpose: what fails, how and how often is read from a file, drawn by lot and logged."""
+"""Fault injection: a file says which calls and deliveries fail, how, and with which probability. Faults are logged."""
 
 import functools
 import json
@@ -29,36 +29,36 @@ KINDS = {
     "queue": ("duplicate",),
     "stream": ("duplicate",),
 }
-"""What can be hit, and how.
+"""The kinds of faults, by selector.
 
-A lost answer is a connection that is closed after the call took effect.
+`lost-answer` closes the connection after the call took effect.
 
-A call that is `stale` is a GetItem, BatchGetItem or Query of DynamoDB without ConsistentRead. It answers with what each
-item was before its last write, if that write is at most `seconds` old; a new item is missing. Queries of a global
-secondary index are never consistent, so they are hit too, unless the entry names another call.
+`stale` affects GetItem, BatchGetItem and Query of DynamoDB without ConsistentRead. The call returns each item as it was
+before its last write, if that write is at most `seconds` old; a new item is missing. Queries of a global secondary
+index are always eventually consistent, so they are affected too, unless the entry names another call.
 """
 
 Answer = tuple[str, list[tuple[str, str]], bytes]
-"""What an AWS API answers: status, headers and body."""
+"""A response of an AWS API: status, headers and body."""
 
 
 class InvalidFaults(Exception):
-    """The file of faults cannot be used; the message says why, in one line."""
+    """The fault file is not valid. The message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One entry of the file.
+    """One entry of the fault file.
 
     Args:
-        selector: what it hits, a key of KINDS.
-        name: which of them; may be a pattern: `*`, `dynamodb.*`.
+        selector: a key of KINDS.
+        name: the affected function, call, rule, queue or table; may be a pattern: `*`, `dynamodb.*`.
         kind: one of the selector's kinds.
-        probability: of each strike, above 0 and up to 1.
-        by: of a call the function that makes it; may be a pattern.
-        persistent: of a call: a strike also strikes the SDK's retries of the same call.
-        seconds: how long a delay lasts, or how long a write may go unseen, on the runner's clock.
-        times: how often it strikes at most.
+        probability: greater than 0, at most 1.
+        by: for a call, the function that makes it; may be a pattern.
+        persistent: for a call, whether the SDK's retries of the same call fail as well.
+        seconds: duration of a delay, or maximum age of a write that a stale read misses, on the runner's clock.
+        times: maximum number of injections.
     """
 
     selector: str
@@ -72,14 +72,14 @@ class Fault:
 
 
 class Faults:
-    """Draws and logs the faults of a run, which last as long as their file exists. Safe for threads.
+    """Decides when faults are injected, and logs them. Faults stop when their file is deleted. Thread-safe.
 
     Args:
-        faults: the entries. None strikes after another one did at the same chance.
-        names: by selector, how the file calls what the runner knows by other names.
-        seed: of the lots; each entry draws its own.
-        file: where the entries came from.
-        log: the file that gets a line of JSON for each strike; emptied.
+        faults: the entries. At most one of them is injected at a time: the first that is drawn.
+        names: by selector, the names in the file by the runner's names.
+        seed: seed of the random numbers; each entry has its own sequence.
+        file: the fault file.
+        log: one JSON line is written to this file for each injected fault. It is emptied first.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Faults:
     ) -> None:
         self._lots = [(fault, random.Random(f"{seed} {number}")) for number, fault in enumerate(faults)]  # noqa: S311
         self._left = [fault.times for fault in faults]
-        self._struck: dict[str, Fault] = {}  # by the SDK's id of a call, which its retries share
+        self._struck: dict[str, Fault] = {}  # by the SDK's ID of a call; its retries have the same ID
         self._names = names
         self._file = file
         self._log = log
@@ -102,14 +102,14 @@ class Faults:
             log.write_text("")
 
     def strikes(self, selector: str, name: str, kinds: Collection[str] = (), by: str = "", **what: Any) -> Fault | None:
-        """Let a fault strike or not, and log it.
+        """Returns the fault to inject, or None, and logs it.
 
         Args:
-            selector: what may be hit.
-            name: which one, as the runner knows it.
-            kinds: those that can strike here; none named, all of the selector's.
+            selector: a key of KINDS.
+            name: the runner's name of the function, call, rule, queue or table.
+            kinds: the kinds that are possible here; empty for all kinds of the selector.
             by: the function that makes a call.
-            what: goes into the log; no addresses and no bodies.
+            what: fields of the log line; no addresses and no bodies.
         """
         fault = self.draw(selector, name, kinds, by)
         if fault:
@@ -119,14 +119,14 @@ class Faults:
     def draw(
         self, selector: str, name: str, kinds: Collection[str] = (), by: str = "", call_id: str = ""
     ) -> Fault | None:
-        """Like `strikes`, for those who call `note` themselves, once they know the outcome.
+        """Returns the fault to inject, or None, without logging it: the caller calls `note` when the outcome is known.
 
         Args:
-            selector: what may be hit.
-            name: which one, as the runner knows it.
-            kinds: those that can strike here; none named, all of the selector's.
+            selector: a key of KINDS.
+            name: the runner's name of the function, call, rule, queue or table.
+            kinds: the kinds that are possible here; empty for all kinds of the selector.
             by: the function that makes a call.
-            call_id: the SDK's id of a call; a persistent fault that struck a call strikes each of its retries.
+            call_id: the SDK's ID of a call; a persistent fault is injected into each retry of the call.
         """
         if not self._lots or not self._file.exists():
             return None
@@ -151,12 +151,12 @@ class Faults:
         return None
 
     def recovered(self, call_id: str) -> Fault | None:
-        """The fault that struck a call before one of its retries took effect; None if there was none."""
+        """Returns the fault of an earlier attempt of a call whose retry took effect, or None."""
         with self._lock:
             return self._struck.pop(call_id, None)
 
     def note(self, fault: Fault, name: str, by: str = "", **what: Any) -> None:
-        """Write a strike's line of the log."""
+        """Write the log line of an injected fault."""
         line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "kind": fault.kind,
@@ -179,15 +179,15 @@ NO_FAULTS = Faults()
 
 
 def read_faults(file: Path, names: Mapping[str, Mapping[str, str]], log: Path) -> Faults:
-    """The faults of a file: `{"seed": 7, "faults": [{"function": "*", "kind": "error", "probability": 0.1}, …]}`.
+    """Reads a fault file: `{"seed": 7, "faults": [{"function": "*", "kind": "error", "probability": 0.1}, …]}`.
 
     Args:
-        file: its path.
-        names: by selector, what the runner knows of it and how the file calls that.
-        log: see Faults.
+        file: path of the file.
+        names: by selector, the names in the file by the runner's names.
+        log: the file for the log lines.
 
     Raises:
-        InvalidFaults: naming the entry.
+        InvalidFaults: the file is not valid. The message names the entry.
     """
     try:
         content = json.loads(file.read_text())
@@ -204,7 +204,7 @@ def _read_entry(place: str, entry: Any, names: Mapping[str, Mapping[str, str]]) 
     where = f"{place} {json.dumps(entry)}"
     selectors = KINDS.keys() & entry.keys() if isinstance(entry, dict) else set()
     if len(selectors) != 1:
-        raise InvalidFaults(f"{where}: is to name one of {', '.join(KINDS)}")
+        raise InvalidFaults(f"{where}: must name one of {', '.join(KINDS)}")
     (selector,) = selectors
     for reason in _mistakes(selector, entry, names):
         raise InvalidFaults(f"{where}: {reason}")
@@ -217,13 +217,13 @@ def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[
         yield f"the kinds of a {selector} are {', '.join(KINDS[selector])}"
     known = {selector, "kind", "probability", "times"} | ({"by", "persistent"} if selector == "call" else set())
     for key in sorted(entry.keys() - known - ({"seconds"} if timed else set())):
-        yield f"{key} is unknown here"
+        yield f"{key} is not a field of this entry"
     if not _between(entry.get("probability"), 1):
-        yield "the probability is to be above 0 and up to 1"
+        yield "probability must be greater than 0 and at most 1"
     if timed and not _between(entry.get("seconds"), math.inf):
-        yield "seconds are to be a number above 0"
+        yield "seconds must be a number greater than 0"
     if "times" in entry and not (_between(entry["times"], math.inf) and entry["times"] == int(entry["times"])):
-        yield "times are to be a whole number above 0"
+        yield "times must be a whole number greater than 0"
     if type(entry.get("persistent", False)) is not bool:
         yield "persistent must be true or false"
     if not _matches(selector, entry[selector], names):
@@ -239,7 +239,7 @@ def _between(value: Any, most: float) -> bool:
 
 
 def _matches(selector: str, pattern: Any, names: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether the pattern means anything that there is."""
+    """Returns whether a pattern matches an existing name."""
     if not isinstance(pattern, str):
         return False
     known = _operations(pattern.partition(".")[0]) if selector == "call" else names[selector].values()
@@ -251,14 +251,14 @@ def _matches(selector: str, pattern: Any, names: Mapping[str, Mapping[str, str]]
 PUT_EVENTS = "events.PutEvents"
 BEFORE = ("throttle", "error")
 AFTER = ("lost-answer", "crash", "delay")
-"""The kinds that keep a call from taking effect, and those that strike once it has."""
+"""The kinds that replace a call, and the kinds that are injected after it took effect."""
 RECOVERED = "recovered"
-"""The kind in the log's line for a struck call, once one of its retries has taken effect. It is not a strike."""
+"""The kind in the log line of a failed call's retry that took effect. It is not an injected fault."""
 READS = ("dynamodb.GetItem", "dynamodb.BatchGetItem", "dynamodb.Query")
 """The calls that can be stale."""
 
 SERVICES = {"dynamodb": ("dynamodb", "dynamodbstreams"), "ses": ("sesv2", "ses"), "states": ("stepfunctions",)}
-"""How boto3 calls the services, where the name in the signature is another or that of several."""
+"""boto3's names of services, by the name in the signature, where they differ."""
 
 THROTTLES = {
     "dynamodb": ("ProvisionedThroughputExceededException", 400),
@@ -268,12 +268,12 @@ THROTTLES = {
     "sqs": ("RequestThrottled", 400),
 }
 ERRORS = {"dynamodb": "InternalServerError", "lambda": "ServiceException", "sns": "InternalError"}
-"""What services answer in place of ThrottlingException (400) and InternalFailure (500), the errors common to all of
-AWS; from the error lists of PutItem, Invoke, SendEmail, Publish and SendMessage in their API references."""
+"""Errors of services that do not use the common AWS errors ThrottlingException (400) and InternalFailure (500). From
+the error lists of PutItem, Invoke, SendEmail, Publish and SendMessage in their API references."""
 
 
 class Caller(Protocol):
-    """A function's process."""
+    """The process of a function."""
 
     @property
     def function(self) -> str: ...
@@ -282,13 +282,13 @@ class Caller(Protocol):
 
 
 class FaultyCalls:
-    """Stands between the functions and the AWS APIs.
+    """Injects faults into the functions' calls of AWS APIs.
 
     Args:
-        faults: those of the run.
-        caller: the process with an access key, or None: the calls of others are let through.
-        outside: how long so many seconds of the clock last outside.
-        stale_reads: lets reads meanwhile miss the writes of so many seconds, outside.
+        faults: the faults.
+        caller: returns the process with an access key, or None. Calls of other clients are not affected.
+        outside: converts seconds of the runner's clock to real seconds.
+        stale_reads: context in which reads miss the writes of the last seconds (real time).
     """
 
     def __init__(
@@ -304,15 +304,15 @@ class FaultyCalls:
         self._stale_reads = stale_reads
 
     def answer(self, request: BaseHTTPRequestHandler, body: bytes, answer: Callable[[bytes], Answer]) -> Answer | None:
-        """Answer a call, or let it fail.
+        """Answers a call, with or without an injected fault.
 
         Args:
-            request: its method, path and headers.
-            body: its body.
-            answer: lets the call take effect.
+            request: method, path and headers of the call.
+            body: body of the call.
+            answer: executes the call.
 
         Returns:
-            None to close the connection without an answer.
+            The response, or None to close the connection without a response.
         """
         process, call = caller_and_call(request, body, self._caller)
         if process is None or call is None:
@@ -344,7 +344,7 @@ class FaultyCalls:
         return status, headers, text
 
     def _put_events(self, by: str, call_id: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
-        """Refuse single entries, as EventBridge does."""
+        """Rejects single entries, as EventBridge does."""
         request = json.loads(body)
         entries = request["Entries"]
         struck = [
@@ -376,10 +376,10 @@ class FaultyCalls:
 def caller_and_call(
     request: BaseHTTPRequestHandler, body: bytes, caller: Callable[[str], Caller | None]
 ) -> tuple[Caller | None, str | None]:
-    """The process that sent a request, if it is a function's, and what it calls, in boto3's names.
+    """Returns the function's process that sent a request, or None, and the called operation with boto3's names.
 
     Args:
-        caller: the process with an access key, or None.
+        caller: returns the process with an access key, or None.
     """
     signature = re.search(r"Credential=([^/]+)/[^/]+/[^/]+/([^/]+)/", request.headers.get("Authorization", ""))
     process = caller(signature[1]) if signature else None
@@ -401,7 +401,7 @@ def _operations(service: str) -> list[str]:
 
 
 def _call(signed_for: str, request: BaseHTTPRequestHandler, body: bytes) -> str | None:
-    """What a request calls, in boto3's names: `service.Operation`; None if its service is not known here."""
+    """Returns the operation of a request with boto3's names, like `service.Operation`; None if it is unknown."""
     prefix, _, operation = request.headers.get("X-Amz-Target", "").partition(".")
     for service in filter(_operations, SERVICES.get(signed_for, (signed_for,))):
         model = _model(service)
@@ -422,7 +422,7 @@ def _call(signed_for: str, request: BaseHTTPRequestHandler, body: bytes) -> str 
 
 
 def _about(call: str, body: bytes) -> dict[str, Any]:
-    """What a call is about, for the log: a mail's tags, or the key of the DynamoDB item that is read or changed."""
+    """Returns log fields about a call: the tags of an e-mail, or the key of the DynamoDB item."""
     if call == "sesv2.SendEmail":
         return {"tags": {tag["Name"]: tag["Value"] for tag in json.loads(body).get("EmailTags", [])}}
     key = json.loads(body).get("Key", {}) if call.startswith("dynamodb.") else {}
@@ -430,7 +430,7 @@ def _about(call: str, body: bytes) -> dict[str, Any]:
 
 
 def _may_be_stale(call: str, body: bytes) -> bool:
-    """Whether a call is a read that asks for no consistency, for any of its tables."""
+    """Returns whether a call is a read without ConsistentRead for all of its tables."""
     if call not in READS:
         return False
     request = json.loads(body)
@@ -443,7 +443,7 @@ def _refusal(call: str, kind: str) -> Answer:
     code, status = (ERRORS.get(service, "InternalFailure"), 500)
     if kind == "throttle":
         code, status = THROTTLES.get(service, ("ThrottlingException", 400))
-    message = f"{kind} on purpose"
+    message = f"injected fault: {kind}"
     if _model(service).protocol == "query":
         text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
         return str(status), [("Content-Type", "text/xml")], text.encode()
@@ -453,14 +453,14 @@ def _refusal(call: str, kind: str) -> Answer:
 
 def _refused_entry(fault: Fault) -> dict[str, str]:
     code = "ThrottlingException" if fault.kind == "throttle" else "InternalFailure"
-    return {"ErrorCode": code, "ErrorMessage": f"{fault.kind} on purpose"}
+    return {"ErrorCode": code, "ErrorMessage": f"injected fault: {fault.kind}"}
 
 
 # ------------------------------------------------------------------------------------- event source mappings
 
 
 class Result(Protocol):
-    """What a function answered."""
+    """The result of an invocation."""
 
     @property
     def payload(self) -> bytes: ...
@@ -473,15 +473,15 @@ R = TypeVar("R", bound=Result)
 
 
 def repeating(faults: Faults, selector: str, invoke: Callable[[str, bytes], R]) -> Callable[[str, bytes], R]:
-    """Hands records to a function again that it has handled: a stream's whole batch, single messages of a queue.
+    """Injects duplicates: invokes a function again with a stream's whole batch, or with single messages of a queue.
 
     Args:
-        faults: those of the run.
+        faults: the faults.
         selector: `stream` or `queue`.
         invoke: runs the function and waits for its result.
 
     Returns:
-        What stands in its place, and answers with the last result: the records count as not handled if that fails.
+        A replacement for `invoke`. It returns the last result: if the second invocation fails, the batch has failed.
     """
 
     def invoke_again(function: str, payload: bytes) -> R:

@@ -1,7 +1,7 @@
-"""Stands for an API Gateway HTTP API: routes, JWT authorizer, CORS and Lambda proxy integrations of payload format 2.0.
+"""API Gateway HTTP API: routes, JWT authorizer, CORS and Lambda proxy integrations with payload format 2.0.
 
-Formats and rules are those of the API Gateway developer guide:
-- events and answers: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+Sources, in the API Gateway developer guide:
+- events and responses: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 - routes: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-routes.html
 - tokens: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html
 - CORS: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-cors.html
@@ -33,7 +33,7 @@ from local.runtime import InvocationResult, RequestTooLarge, RuntimeStopped, Thr
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
 MAX_BODY = 10 * 1024 * 1024  # bytes
 MAX_INTEGRATION_TIME = 30.0  # s
-MAX_CALLS = 100  # at a time; ours, more than the functions of one machine can serve
+MAX_CALLS = 100  # concurrent calls; no AWS quota, but more than the functions of one machine can serve
 
 _ANY = "x-amazon-apigateway-any-method"
 _TEXT_TYPES = re.compile(r"text/.*|application/(json|xml|javascript|x-www-form-urlencoded|.*\+json|.*\+xml)")
@@ -41,7 +41,7 @@ _TEXT_TYPES = re.compile(r"text/.*|application/(json|xml|javascript|x-www-form-u
 
 @dataclass(frozen=True)
 class RequestLine:
-    """One answered request, for the runner to show; `duration` in seconds."""
+    """An answered request, for the runner's output; `duration` in seconds."""
 
     method: str
     path: str
@@ -64,9 +64,15 @@ class Gateway:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """`body` is the API's OpenAPI document with everything resolved; `keys` gives an issuer's public keys.
+        """Opens the port.
 
-        Raises: OSError if the port is taken, ValueError for a route that this gateway cannot serve.
+        Args:
+            body: the API's OpenAPI document with resolved references.
+            keys: returns the public keys of an issuer.
+
+        Raises:
+            OSError: the port is in use.
+            ValueError: a route is not supported.
         """
         self._routes = _read_routes(body)
         self._cors = body.get("x-amazon-apigateway-cors")
@@ -76,7 +82,7 @@ class Gateway:
         self._api_id = api_id
         self._on_request = on_request
         self._calls = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="gateway")
-        with socket.create_server((host, port)) as listener:  # werkzeug itself would exit if the port is taken
+        with socket.create_server((host, port)) as listener:  # werkzeug would exit if the port is in use
             self._server = make_server(
                 host, port, self._serve, threaded=True, request_handler=_Handler, fd=listener.fileno()
             )
@@ -84,11 +90,11 @@ class Gateway:
         self.url = f"http://{host}:{self._server.port}"
 
     def start(self) -> None:
-        """Begins to answer requests."""
+        """Starts to answer requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the server; requests that wait for a function get no answer. May be called twice."""
+        """Stops the server. Requests that wait for a function get no response. May be called twice."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -125,7 +131,7 @@ class Gateway:
             return _message(403, "Forbidden")
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
-        except (OSError, BadRequest):  # a malformed chunk, or the client has hung up
+        except (OSError, BadRequest):  # a malformed chunk, or the client has closed the connection
             return _message(400, "Bad Request")
         return self._integrate(route, event)
 
@@ -141,13 +147,16 @@ class Gateway:
             return _message(500, "Internal Server Error")
         try:
             return _read_answer(result.payload)
-        except (TypeError, ValueError, AttributeError):  # not of the documented form
+        except (TypeError, ValueError, AttributeError):  # not in payload format 2.0
             return _message(500, "Internal Server Error")
 
     def _event(
         self, request: Request, route: "_Route", path_parameters: dict[str, str], caller: dict[str, Any] | None
     ) -> dict[str, Any]:
-        """The request as payload format 2.0. Raises: RequestEntityTooLarge, BadRequest or OSError for a bad body."""
+        """Returns the request in payload format 2.0.
+
+        Raises RequestEntityTooLarge, BadRequest or OSError if the body is not valid.
+        """
         now = time.time()
         domain = f"{self._api_id}.execute-api.localhost"
         context = {
@@ -174,7 +183,7 @@ class Gateway:
         event = {
             "version": "2.0",
             "routeKey": route.key,
-            "rawPath": request.path,  # percent-decoded: HTTP APIs do that, in spite of the name
+            "rawPath": request.path,  # percent-decoded by HTTP APIs, despite the name
             "rawQueryString": request.query_string.decode("latin-1"),
             "cookies": [cookie.strip() for cookie in request.headers.get("Cookie", "").split(";") if cookie.strip()],
             "headers": {name.lower(): value for name, value in request.headers if name != "Cookie"},
@@ -189,12 +198,12 @@ class Gateway:
 
 
 class _Handler(WSGIRequestHandler):
-    """Logs nothing: the runner writes one line per request, and a URL may hold what nobody should read."""
+    """Logs nothing: the runner prints one line per request, and a URL may contain sensitive data."""
 
-    wbufsize = -1  # headers and body leave in one piece
+    wbufsize = -1  # send headers and body together
 
     def finish(self) -> None:
-        with suppress(ConnectionError):  # the client has hung up before its whole answer was sent
+        with suppress(ConnectionError):  # the client has closed the connection before the end of the response
             super().finish()
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - named by the base class
@@ -214,10 +223,10 @@ class _JwtAuthorizer:
 @dataclass(frozen=True)
 class _Route:
     key: str
-    method: str | None  # None for any
+    method: str | None  # None for ANY
     path: re.Pattern[str]
     parameters: tuple[str, ...]
-    rank: tuple[Any, ...]  # the smallest that matches wins
+    rank: tuple[Any, ...]  # the matching route with the smallest rank is selected
     function: str
     timeout: float  # s
     authorizer: _JwtAuthorizer | None
@@ -225,7 +234,7 @@ class _Route:
 
 
 def _read_routes(body: Mapping[str, Any]) -> list[_Route]:
-    """The routes of an OpenAPI document, the most specific first."""
+    """Returns the routes of an OpenAPI document, the most specific first."""
     schemes = body.get("components", {}).get("securitySchemes", {})
     routes = [
         _read_route(path, method, operation, schemes)
@@ -240,7 +249,7 @@ def _read_route(path: str, method: str, operation: Mapping[str, Any], schemes: M
     verb = None if method == _ANY else method.upper()
     key = path if path == "$default" else f"{verb or 'ANY'} {path}"
     if integration["type"] != "aws_proxy" or integration["payloadFormatVersion"] != "2.0":
-        raise ValueError(f"{key}: only Lambda proxy integrations with payload format 2.0 run here")
+        raise ValueError(f"{key}: only Lambda proxy integrations with payload format 2.0 are supported")
     authorizer, scopes = _read_security(key, operation.get("security", []), schemes)
     return _Route(
         key=key,
@@ -258,14 +267,14 @@ def _read_route(path: str, method: str, operation: Mapping[str, Any], schemes: M
 def _read_security(
     key: str, security: list[Mapping[str, list[str]]], schemes: Mapping[str, Any]
 ) -> tuple[_JwtAuthorizer | None, frozenset[str]]:
-    """A route's authorizer and the scopes it asks for. SAM writes NONE for a route without authorizer."""
+    """Returns a route's authorizer and its required scopes. SAM writes NONE for a route without an authorizer."""
     for requirement in security:
         for name, scopes in requirement.items():
             if name == "NONE":
                 continue
             authorizer = schemes[name]["x-amazon-apigateway-authorizer"]
             if authorizer["type"] != "jwt" or not authorizer["identitySource"].startswith("$request.header."):
-                raise ValueError(f"{key}: only JWT authorizers that read a header run here")
+                raise ValueError(f"{key}: only JWT authorizers that read a header are supported")
             configuration = authorizer["jwtConfiguration"]
             header = authorizer["identitySource"].removeprefix("$request.header.")
             return (
@@ -285,7 +294,7 @@ def _path_pattern(path: str) -> re.Pattern[str]:
 
 
 def _rank(path: str, method: str | None) -> tuple[Any, ...]:
-    """Order of precedence: a full match, then a greedy variable, then $default; fixed parts before variables."""
+    """Returns the precedence: a full match, then a greedy variable, then $default; fixed parts before variables."""
     segments = tuple(2 if s.endswith("+}") else 1 if s.startswith("{") else 0 for s in path.split("/"))
     return (path == "$default", 2 in segments, segments, method is None)
 
@@ -301,15 +310,15 @@ def _find_route(routes: list[_Route], method: str, path: str) -> tuple[_Route, d
 
 
 class _Unauthorized(Exception):
-    """There is no token, or it is not valid."""
+    """The token is missing or not valid."""
 
 
 class _Forbidden(Exception):
-    """The token has none of the scopes that the route asks for."""
+    """The token has none of the scopes that the route requires."""
 
 
 def _authorize(request: Request, route: _Route, keys: Callable[[str], KeySet]) -> dict[str, Any] | None:
-    """What the event tells of the caller, or None for a public route. Raises: _Unauthorized, _Forbidden."""
+    """Returns the authorizer context of the event, or None for a public route. Raises _Unauthorized or _Forbidden."""
     if route.authorizer is None:
         return None
     token = request.headers.get(route.authorizer.header, "")
@@ -322,14 +331,14 @@ def _authorize(request: Request, route: _Route, keys: Callable[[str], KeySet]) -
 
 
 def _valid_claims(token: str, authorizer: _JwtAuthorizer, keys: Callable[[str], KeySet]) -> dict[str, Any]:
-    # No leeway for the clocks: the guide grants none.
+    # No leeway for clock differences: the guide does not mention any.
     registry = jwt.JWTClaimsRegistry(iss={"essential": True, "value": authorizer.issuer}, exp={"essential": True})
     try:
         decoded = jwt.decode(token, keys(authorizer.issuer), algorithms=["RS256"])
         registry.validate(decoded.claims)
     except JoseError as error:
         raise _Unauthorized from error
-    # client_id counts only for a token without aud, such as Cognito's access tokens.
+    # client_id is used only if the token has no aud, such as Cognito's access tokens.
     audience = decoded.claims.get("aud", decoded.claims.get("client_id"))
     audiences = set(audience if isinstance(audience, list) else [audience])
     if "kid" not in decoded.header or not authorizer.audience & audiences:
@@ -343,7 +352,7 @@ def _scopes(claims: Mapping[str, Any]) -> set[str]:
 
 
 def _claim_text(value: Any) -> str:
-    """A claim as API Gateway hands it on: always text, a list as "[a b]"."""
+    """Returns a claim as API Gateway passes it on: always a string, a list as "[a b]"."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -359,9 +368,9 @@ def _message(status: int, text: str) -> Response:
 
 
 def _read_answer(payload: bytes) -> Response:
-    """The HTTP answer that a function's result stands for.
+    """Returns the HTTP response for a function's result.
 
-    Raises: TypeError, ValueError or AttributeError if it is not of payload format 2.0.
+    Raises TypeError, ValueError or AttributeError if the result is not in payload format 2.0.
     """
     answer = json.loads(payload)
     if not isinstance(answer, dict) or "statusCode" not in answer:
@@ -372,7 +381,7 @@ def _read_answer(payload: bytes) -> Response:
         raise TypeError("body is not a string")
     status = int(answer["statusCode"])
     if status not in range(200, 600):
-        raise ValueError(f"{status} is not an HTTP status of an answer")
+        raise ValueError(f"{status} is not an HTTP status of a response")
     response = Response(base64.b64decode(body, validate=True) if answer.get("isBase64Encoded") else body, status)
     response.headers["Content-Type"] = "text/plain;charset=utf-8"
     for name, value in (answer.get("headers") or {}).items():
@@ -385,7 +394,7 @@ def _read_answer(payload: bytes) -> Response:
 
 
 def _set_cors_headers(response: Response, request: Request, cors: Mapping[str, Any]) -> None:
-    """Puts the API's CORS headers in place of the function's, if the request comes from an allowed origin."""
+    """Replaces the function's CORS headers by those of the API, if the origin of the request is allowed."""
     for header, _ in list(response.headers):
         if header.lower().startswith("access-control-"):
             del response.headers[header]

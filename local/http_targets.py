@@ -1,7 +1,7 @@
-"""API destinations of EventBridge: the HTTP endpoints that a rule may have as its target.
+"""EventBridge API destinations: HTTP endpoints as targets of rules.
 
-Sources: "API destinations as targets in Amazon EventBridge" (user guide), and messages recorded from dead-letter queues
-in AWS for the codes of what failed.
+Sources: "API destinations as targets in Amazon EventBridge" (user guide). The error codes are taken from messages in
+dead-letter queues in AWS.
 """
 
 import socket
@@ -18,25 +18,24 @@ from local.bus import UnsupportedTarget
 from local.delivery import Clock, Undelivered
 
 TIMEOUT = 5.0
-"""Seconds within which an endpoint must answer."""
+"""Timeout of a call, in seconds."""
 RATE = 300
-"""Calls per second of a destination that sets no limit (EventBridge quotas)."""
+"""Default limit of a destination, in calls per second (EventBridge quotas)."""
 CALLS_AT_ONCE = 16
-"""To all destinations together. EventBridge names no limit."""
+"""Concurrent calls of all destinations together. EventBridge documents no limit."""
 RETRIED = {401, 407, 409, 429}
-"""Statuses of errors after which EventBridge tries again, beside those from 500."""
+"""Client error statuses that EventBridge retries. It retries all statuses from 500 as well."""
 
 _FAILED = "Unable to invoke ApiDestination endpoint: "
 
 
 @dataclass(frozen=True)
 class ApiDestination:
-    """How an endpoint is called.
+    """An HTTP endpoint.
 
     Args:
-        url, method: what is called.
-        headers: those of its connection, which tell it who calls.
-        rate: how often per second at most.
+        headers: the API key header of the connection.
+        rate: maximum calls per second.
     """
 
     url: str
@@ -48,14 +47,14 @@ class ApiDestination:
 def read_destinations(
     destinations: Mapping[str, Mapping[str, Any]], connections: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, ApiDestination]:
-    """The destinations by their names.
+    """Returns the API destinations by name.
 
     Args:
         destinations: resolved properties of `AWS::Events::ApiDestination` resources by name.
-        connections: the same of `AWS::Events::Connection`.
+        connections: resolved properties of `AWS::Events::Connection` resources by name.
 
     Raises:
-        UnsupportedTarget: naming the destination, and what its connection asks for beside an API key.
+        UnsupportedTarget: the connection has more than an API key. The message names the destination.
     """
     return {name: _read(name, properties, connections) for name, properties in destinations.items()}
 
@@ -73,16 +72,16 @@ def _read(name: str, properties: Mapping[str, Any], connections: Mapping[str, Ma
 
 
 def _name(arn: str) -> str:
-    """The name in an ARN: `…:connection/warehouse/0b1c…` → `warehouse`."""
+    """Returns the name in an ARN: `…:connection/warehouse/0b1c…` → `warehouse`."""
     return arn.split("/")[1]
 
 
 class HttpTargets:
-    """Calls API destinations, on threads of its own: an endpoint may take its time.
+    """Calls API destinations on its own threads, because an endpoint may be slow.
 
     Args:
         destinations: by name.
-        clock: of the time-out and the limit of calls per second.
+        clock: measures the timeout and the calls per second.
     """
 
     def __init__(self, destinations: Mapping[str, ApiDestination], clock: Clock) -> None:
@@ -94,38 +93,36 @@ class HttpTargets:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End the calls that are under way, and give up the others."""
+        """Wait for the running calls to end, and drop the waiting ones."""
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, delivery: Callable[[], None]) -> None:
-        """Run a delivery that is to `call`, when there is a thread for it."""
+        """Run a delivery, which uses `call`, as soon as a thread is free."""
         if not self._stopped.is_set():
             self._pool.submit(delivery)
 
     def call(self, arn: str, payload: str) -> None:
-        """Call a destination by its ARN, in its turn.
+        """Call a destination, given by its ARN, within its rate limit.
 
         Raises:
-            Undelivered: it is not here, cannot be reached, or has not answered with a success.
+            Undelivered: the destination does not exist, is not reachable, or returned an error status.
         """
         destination = self._destinations.get(_name(arn))
         if destination is None:
-            raise Undelivered("NO_RESOURCE", f"there is no {arn}", retriable=False)
+            raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False)
         self._wait_for_turn(_name(arn), destination.rate)
         try:
             response = _send(destination, payload, self._clock.outside(TIMEOUT))
         except TimeoutError as error:
             raise Undelivered("UNKNOWN", f"{_FAILED}Timeout calling endpoint", retriable=True) from error
         except (OSError, HTTPException) as error:
-            # "An invalid address or DNS lookup failure" is not tried again (user guide, "Using dead-letter queues")
+            # "An invalid address or DNS lookup failure" is not retried (user guide, "Using dead-letter queues")
             found = not isinstance(error, socket.gaierror)
-            raise Undelivered(
-                "SDK_CLIENT_ERROR", f"{_FAILED}it cannot be reached ({error})", retriable=found
-            ) from error
+            raise Undelivered("SDK_CLIENT_ERROR", f"{_FAILED}not reachable ({error})", retriable=found) from error
         if not 200 <= response.status < 300:
             retriable, pause = response.status in RETRIED or response.status >= 500, _retry_after(response)
-            message = f"{_FAILED}it answered {response.status} {response.reason}"
+            message = f"{_FAILED}status {response.status} {response.reason}"
             raise Undelivered("SDK_CLIENT_ERROR", message, retriable=retriable and pause >= 0, pause=pause)
 
     def _wait_for_turn(self, name: str, rate: float) -> None:
@@ -137,7 +134,7 @@ class HttpTargets:
 
 
 def _send(destination: ApiDestination, payload: str, timeout: float) -> HTTPResponse:
-    """What the endpoint answers. EventBridge follows no redirection."""
+    """Returns the response of the endpoint. EventBridge does not follow redirects."""
     url = urlsplit(destination.url)
     connection = (HTTPSConnection if url.scheme == "https" else HTTPConnection)(url.netloc, timeout=timeout)
     headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "Amazon/EventBridge/ApiDestinations"}
@@ -150,7 +147,7 @@ def _send(destination: ApiDestination, payload: str, timeout: float) -> HTTPResp
 
 
 def _retry_after(response: HTTPResponse) -> float:
-    """The seconds in Retry-After; a negative number asks for no more attempts. A date is passed over."""
+    """Returns the seconds in Retry-After. A negative number means no more attempts. A date is ignored."""
     try:
         return float(response.headers.get("Retry-After", "0"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a rule's target gets of an event: all of it, a constant, a part, or a template filled in.
+"""Input of a rule's target: the whole event, a constant, a part of the event, or a filled input template.
 
 Sources: "Amazon EventBridge input transformation" (user guide), Target and InputTransformer (API reference).
 """
@@ -15,24 +15,24 @@ MAX_PATHS = 100
 MAX_NAME = 256
 MAX_PATH = 256
 MAX_TEMPLATE = 8192
-"""Limits in characters, and of InputPathsMap in entries (API reference)."""
+"""Limits in characters; MAX_PATHS is the limit of entries in InputPathsMap (API reference)."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _STEP = re.compile(r"\.([A-Za-z0-9_/-]+)|\[(\d+)\]|\.\*|\[\*\]")
 _PATH = re.compile(rf"\$(?:{_STEP.pattern})*")
-# A variable, or what tells whether one stands in quotes.
+# A variable, or a character that decides whether a variable is inside quotes.
 _TOKEN = re.compile(r'<([A-Za-z0-9_.-]+)>|\\.|"')
 _EVENT_VARIABLES = {"aws.events.event", "aws.events.event.json"}
 _RESERVED = _EVENT_VARIABLES | {"aws.events.rule-arn", "aws.events.rule-name", "aws.events.event.ingestion-time"}
 
 
 class InvalidInput(ValueError):
-    """EventBridge would refuse what a target asks for."""
+    """EventBridge would reject the input of a target."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """An event, the rule that it matched, and when the bus took it in (ISO 8601)."""
+    """An event, the rule that it matched, and the ingestion time (ISO 8601)."""
 
     event: dict[str, Any]
     rule_name: str
@@ -44,18 +44,17 @@ Input = Callable[[Match], str]
 
 
 def whole_event(match: Match) -> str:
-    """What a target gets that asks for nothing else."""
+    """Returns the whole event as JSON, the default input."""
     return json.dumps(match.event)
 
 
 def read_input(target: Mapping[str, Any]) -> Input:
-    """What a target of an `AWS::Events::Rule` gets of an event.
+    """Returns a function that makes a target's input from an event.
 
-    Returns:
-        A function that may raise Undelivered: a filled template is not JSON.
+    The function raises Undelivered if a filled template is not valid JSON.
 
     Raises:
-        InvalidInput: saying what EventBridge would refuse.
+        InvalidInput: EventBridge would reject the target.
     """
     given = [name for name in ("Input", "InputPath", "InputTransformer") if name in target]
     match given:
@@ -65,7 +64,9 @@ def read_input(target: Mapping[str, Any]) -> Input:
             return _read_constant(target["Input"])
         case ["InputPath"]:
             path = JsonPath(target["InputPath"])
-            return lambda match: _dump(path.find(match.event, None))  # the guide is silent on a path without a match
+            return lambda match: _dump(
+                path.find(match.event, None)
+            )  # the guide does not document a path without a match
         case ["InputTransformer"]:
             transformer = target["InputTransformer"]
             return _Template(transformer["InputTemplate"], _read_paths(transformer.get("InputPathsMap", {}))).fill
@@ -76,7 +77,7 @@ def _read_constant(text: str) -> Input:
     try:
         json.loads(text)
     except ValueError as error:
-        raise InvalidInput(f"Input is not JSON: {error}") from error
+        raise InvalidInput(f"Input is not valid JSON: {error}") from error
     return lambda _match: text
 
 
@@ -85,7 +86,7 @@ def _read_paths(paths: Mapping[str, str]) -> dict[str, "JsonPath"]:
         raise InvalidInput(f"InputPathsMap has {len(paths)} entries, the limit is {MAX_PATHS}")
     for name in paths:
         if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
-            raise InvalidInput(f"InputPathsMap: {name} is not a variable's name")
+            raise InvalidInput(f"InputPathsMap: {name} is not a valid variable name")
     return {name: JsonPath(path) for name, path in paths.items()}
 
 
@@ -94,17 +95,17 @@ def _dump(value: Any) -> str:
 
 
 class JsonPath:
-    """A JSON path as EventBridge takes it: names after dots, indices and wildcards, no quotes."""
+    """A JSON path as EventBridge accepts it: names after dots, indices and wildcards, no quotes."""
 
     def __init__(self, text: str) -> None:
         if not _PATH.fullmatch(text) or len(text) > MAX_PATH:
-            raise InvalidInput(f"{text} is not a path that EventBridge takes")
+            raise InvalidInput(f"{text} is not a path that EventBridge accepts")
         self._steps: list[str | int | None] = [
             step[1] or (int(step[2]) if step[2] else None) for step in _STEP.finditer(text)
         ]
 
     def find(self, event: dict[str, Any], missing: Any) -> Any:
-        """The value at the path; with a wildcard, the list of those that match."""
+        """Returns the value at the path, or `missing`. A path with a wildcard returns the list of matching values."""
         values: list[Any] = [event]
         for step in self._steps:
             values = [child for value in values for child in _children(value, step)]
@@ -133,7 +134,7 @@ class _Variable:
 
 
 class _Template:
-    """An input template: an object, whose result is one in a single line, or quoted strings, one per line."""
+    """An input template: a JSON object, filled to an object in one line, or quoted strings, one per line."""
 
     def __init__(self, text: str, paths: Mapping[str, JsonPath]) -> None:
         self._paths = paths
@@ -150,12 +151,12 @@ class _Template:
             raise InvalidInput(f"InputTemplate is neither an object nor quoted strings: {error}") from error
 
     def fill(self, match: Match) -> str:
-        """The template with an event's values.
+        """Returns the template filled with values of an event.
 
-        A value in quotes is not escaped ("Common issues with transforming input" in the guide).
+        A value inside quotes is not escaped ("Common issues with transforming input" in the guide).
 
         Raises:
-            Undelivered: an object that such a value has broken.
+            Undelivered: an unescaped value made the object invalid JSON.
         """
         values = {name: path.find(match.event, "") for name, path in self._paths.items()} | _reserved(match)
         text = self._join(lambda variable: _place(values[variable.name], variable.quoted))
@@ -164,7 +165,7 @@ class _Template:
         try:
             return _dump(json.loads(text))
         except ValueError as error:
-            reason = f"the filled InputTemplate is not JSON ({error}): only a variable without quotes is escaped"
+            reason = f"the filled InputTemplate is not valid JSON ({error}): only a variable without quotes is escaped"
             raise Undelivered("INVALID_JSON", reason, retriable=False) from error
 
     def _join(self, place: Callable[[_Variable], str]) -> str:
@@ -177,7 +178,7 @@ class _Template:
             raise InvalidInput(f"InputTemplate: {variable.name} can only be the value of an object's field")
 
     def _check_json(self, text: str) -> None:
-        """Raises ValueError: it is not an object, or values one after the other."""
+        """Raises ValueError if the text is not a JSON object or a sequence of JSON values."""
         if self._is_object:
             json.loads(text)
             return
@@ -200,7 +201,7 @@ def _split(template: str) -> list[str | _Variable]:
 
 
 def _reserved(match: Match) -> dict[str, Any]:
-    # Recorded of AWS: without the detail, and only here with detailType for detail-type.
+    # As recorded in AWS: aws.events.event has no detail, and has detailType in place of detail-type.
     envelope = {name: value for name, value in match.event.items() if name not in ("detail", "detail-type")}
     return {
         "aws.events.rule-arn": match.rule_arn,
@@ -212,7 +213,7 @@ def _reserved(match: Match) -> dict[str, Any]:
 
 
 def _place(value: Any, quoted: bool) -> str:
-    """A value's JSON; in quotes its text, for which an object or array loses its own quotes."""
+    """Returns a value as JSON. Inside quotes it is plain text: the quotes in an object or array are removed."""
     if not quoted:
         return _dump(value)
     return value if isinstance(value, str) else _dump(value).replace('"', "")

@@ -1,7 +1,7 @@
-"""Nested stacks: moves the resources of nested templates into the template that names them.
+"""Nested stacks: moves the resources of nested templates into their parent template.
 
-Every nested resource keeps its logical id and gets a name that starts with the root stack's. In AWS, `AWS::StackName`
-would be the nested stack's name.
+Every nested resource keeps its logical ID, and its generated name starts with the name of the root stack. In AWS it
+starts with the name of the nested stack, which is the value of `AWS::StackName` there.
 """
 
 import re
@@ -15,23 +15,23 @@ Json = dict[str, Any]
 
 
 class NestedStackError(Exception):
-    """A nested stack that cannot be moved into its parent; the message names it."""
+    """A nested stack cannot be moved into its parent template. The message names the stack."""
 
 
 def inline(template: Json, folder: Path, read: Callable[[Path], Json], wanted: Callable[[str], bool]) -> Json:
     """Returns a template without nested stacks.
 
-    A nested stack stays if its TemplateURL is not a file, or if none of its resources is wanted.
+    A nested stack is kept if its TemplateURL is not a file, or if none of its resource types is wanted.
 
     Args:
-        template: its nested templates have no Mappings and no nested stacks.
-        folder: where TemplateURL starts.
+        template: template whose nested templates have no Mappings and no nested stacks.
+        folder: base folder of TemplateURL.
         read: reads a template.
-        wanted: decides by a resource type.
+        wanted: returns whether a resource type is wanted.
 
     Raises:
-        NestedStackError: a nested stack has a condition, its parameters do not match its template's, or it defines a
-            name of the template.
+        NestedStackError: a nested stack has a condition, its parameters do not match its template, or it defines a
+            logical ID that exists already.
     """
     found = {**template, "Resources": {}, "Conditions": dict(template.get("Conditions", {}))}
     outputs: Json = {}
@@ -45,7 +45,7 @@ def inline(template: Json, folder: Path, read: Callable[[Path], Json], wanted: C
         for section in ("Conditions", "Resources"):
             for name, content in nested.get(section, {}).items():
                 if name in found[section] or name in template.get(section, {}):
-                    raise NestedStackError(f"{logical_id}: {path.name} defines {name} again")
+                    raise NestedStackError(f"{logical_id}: {path.name} defines {name}, which exists already")
                 found[section][name] = content
         outputs |= {f"{logical_id}.Outputs.{name}": each["Value"] for name, each in nested.get("Outputs", {}).items()}
     return dict(_replace(found, outputs))
@@ -59,7 +59,7 @@ def _values(logical_id: str, resource: Json, nested: Json) -> Json:
         raise NestedStackError(f"{logical_id}: a nested stack with a condition is not supported")
     if missing or given.keys() - declared.keys():
         names = ", ".join(sorted(missing | given.keys() - declared.keys()))
-        raise NestedStackError(f"{logical_id}: its parameters do not match {names} of its template")
+        raise NestedStackError(f"{logical_id}: the stack and its template differ in the parameters {names}")
     return {name: given.get(name, parameter.get("Default")) for name, parameter in declared.items()}
 
 

@@ -1,11 +1,11 @@
-"""Event patterns: the language in which rules, event source mappings and pipes say which events they want.
+"""Event patterns of rules, event source mappings and pipes.
 
-The meaning is EventBridge's. Sources:
+Sources:
 - AWS, "Comparison operators for use in event patterns" and "Event pattern syntax" (EventBridge user guide);
-- the README and rule compiler of aws/event-ruler, the engine inside EventBridge, where the guide is silent.
+- where the guide says nothing: the README and rule compiler of aws/event-ruler, the engine of EventBridge.
 
-A pattern is compiled once, into the alternatives its `$or`s allow. An alternative is a list of conditions, all of
-which must hold, each on one path of the event. An event is flattened to its leaves, and only along those paths.
+A pattern is compiled once, into one alternative for each combination of its `$or` branches. An alternative is a list of
+conditions that must all be true, each on one path of the event. An event is flattened to its leaves along these paths.
 """
 
 import ipaddress
@@ -18,27 +18,27 @@ from functools import partial
 from typing import Any
 
 Matcher = Callable[[object], bool]
-# The elements of arrays a leaf lies in, from the outermost: (number of the array in the event, index of the element).
+# The array elements that contain a leaf, from the outermost: (number of the array in the event, index of the element).
 Membership = tuple[tuple[int, int], ...]
-# What must hold together, by path; a path's names are joined by dots, as EventBridge does.
+# The conditions that must all be true, by path. The names of a path are joined by dots, as EventBridge does.
 Alternative = dict[str, "Condition"]
 
-# Numbers are compared from -5e9 to 5e9, at six digits after the point (README of aws/event-ruler, "Numeric matching").
+# Numbers from -5e9 to 5e9 are compared with six decimal places (README of aws/event-ruler, "Numeric matching").
 NUMBER_LIMIT = 5 * 10**9
 NUMBER_SCALE = 10**6
-# The most combinations the `$or`s of a pattern may multiply to (user guide, on `$or`: past it LimitExceededException).
+# Maximum combinations of the `$or` branches of a pattern (user guide on `$or`; more is a LimitExceededException).
 MOST_ALTERNATIVES = 1000
 
 
 class InvalidEventPattern(ValueError):
-    """A pattern that EventBridge refuses; the message says where in the pattern (`$` is its root), and why."""
+    """EventBridge would reject the pattern. The message names the place (`$` is the root) and the reason."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(f"{where}: {reason}")
 
 
 class EventPattern:
-    """A compiled event pattern, safe to share between threads."""
+    """A compiled event pattern. Thread-safe."""
 
     def __init__(self, pattern: dict[str, Any]) -> None:
         """Compile a pattern.
@@ -47,26 +47,26 @@ class EventPattern:
             pattern: the pattern, parsed from JSON.
 
         Raises:
-            InvalidEventPattern: EventBridge would refuse it.
+            InvalidEventPattern: EventBridge would reject it.
 
-        Not refused, unlike EventBridge: a wildcard "too complex" for it, for the measure is not published.
+        Unlike EventBridge, this accepts wildcards that are "too complex", because the limit is not documented.
         """
         alternatives = _compile_object(pattern, prefix="", where="$", inside_or=False)
         self._alternatives = [_in_order(alternative) for alternative in alternatives]
         self._wanted = frozenset(step for alternative in alternatives for path in alternative for step in _steps(path))
 
     def matches(self, event: dict[str, Any]) -> bool:
-        """Tell whether an event, or the record of an event source mapping, parsed from JSON, is wanted."""
+        """Returns whether an event, or a record of an event source mapping, parsed from JSON, matches the pattern."""
         leaves = _Leaves(event, self._wanted)
         return any(_hold(conditions, leaves, {}) for conditions in self._alternatives)
 
 
-# Matching: the leaves of an event against the conditions of an alternative.
+# Matching: compares the leaves of an event with the conditions of an alternative.
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a pattern asks of one path: any of some exact values, or of some operators."""
+    """The condition on one path: one of the exact values, or one of the operators, must match."""
 
     path: str
     exact: frozenset[object]
@@ -82,7 +82,7 @@ class Condition:
 class _Leaves:
     """The values of an event that are neither objects nor arrays, by path.
 
-    Arrays leave no trace in a path: what they hold counts as the value of the field that holds them.
+    Arrays do not appear in a path: their elements are values of the field that contains the array.
     """
 
     def __init__(self, event: dict[str, Any], wanted: frozenset[str]) -> None:
@@ -92,11 +92,11 @@ class _Leaves:
         self._add_fields(event, "", ())
 
     def consistent(self, path: str, entered: dict[int, int]) -> list[tuple[object, Membership]]:
-        """Return the values at a path, but for those in another element of an array already entered.
+        """Returns the values at a path, except those in other elements of the arrays in `entered`.
 
         Args:
-            path: where the values are.
-            entered: by array, the index of the element where the fields tried before were found.
+            path: path of the values.
+            entered: by array, the index of the element in which the previous fields matched.
         """
         return [leaf for leaf in self._by_path.get(path, ()) if _fits(leaf[1], entered)]
 
@@ -117,13 +117,13 @@ class _Leaves:
     def _add_elements(self, elements: list[Any], path: str, membership: Membership) -> None:
         array = next(self._arrays)
         for index, element in enumerate(elements):
-            # A plain value stands alone: only within an object or an array can two values belong together.
+            # Array consistency applies to values in the same object or array, not to plain values.
             nested = isinstance(element, dict | list)
             self._add(element, path, (*membership, (array, index)) if nested else membership)
 
 
 def _hold(conditions: tuple[Condition, ...], leaves: _Leaves, entered: dict[int, int]) -> bool:
-    """Tell whether all conditions hold, and hold in the same element of every array ("array consistency")."""
+    """Returns whether all conditions are true in the same element of every array ("array consistency")."""
     if not conditions:
         return True
     condition, rest = conditions[0], conditions[1:]
@@ -142,27 +142,27 @@ def _fits(membership: Membership, entered: dict[int, int]) -> bool:
 
 
 def _in_order(alternative: Alternative) -> tuple[Condition, ...]:
-    # Ruler takes the fields by name. It shows in arrays of objects: an `exists: false` before any other field of the
-    # objects is about all of them, and after one about the object that field was found in.
+    # Ruler sorts the fields by name. This matters in arrays of objects: an `exists: false` that comes first applies to
+    # all objects; after another field it applies to the object in which that field matched.
     return tuple(alternative[path] for path in sorted(alternative))
 
 
 def _steps(path: str) -> list[str]:
-    """Return every path on the way to a path: a, a.b and a.b.c for a.b.c."""
+    """Returns a path and its parents: a, a.b and a.b.c for a.b.c."""
     return [path[:end] for end, character in enumerate(path) if character == "."] + [path]
 
 
 def _identity(value: object) -> object:
-    """Return a key that is the same for equal JSON values only: 1 and 1.0 are, 1 and true are not.
+    """Returns a key that is the same for equal JSON values only: 1 and 1.0 are equal, 1 and true are not.
 
-    The user guide says that 300 and 300.0 differ; EventBridge takes them for equal, as its engine's compiler does.
+    The user guide says that 300 and 300.0 differ. In EventBridge they are equal, as in the compiler of event-ruler.
     """
     number = _comparable(value)
     return value if number is None else ("number", number)
 
 
 def _comparable(value: object) -> int | None:
-    """Return a number in millionths, as EventBridge compares it; None for anything it doesn't compare as a number."""
+    """Returns a number in millionths, as EventBridge compares it, or None if it does not compare it as a number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -NUMBER_LIMIT <= value <= NUMBER_LIMIT:
         return None
     return value * NUMBER_SCALE if isinstance(value, int) else int(Decimal(repr(value)) * NUMBER_SCALE)
@@ -172,7 +172,7 @@ def _comparable(value: object) -> int | None:
 
 
 def _compile_object(pattern: object, prefix: str, where: str, inside_or: bool) -> list[Alternative]:
-    """Compile an object of the pattern, whose fields' paths start with `prefix`, into its alternatives."""
+    """Compiles an object of the pattern into its alternatives. The paths of its fields start with `prefix`."""
     if not isinstance(pattern, dict) or not pattern:
         raise InvalidEventPattern(where, "must be a non-empty object")
     alternatives: list[Alternative] = [{}]
@@ -181,7 +181,7 @@ def _compile_object(pattern: object, prefix: str, where: str, inside_or: bool) -
         branches = _compile_field(name, value, prefix, here, inside_or)
         if len(alternatives) * len(branches) > MOST_ALTERNATIVES:
             raise InvalidEventPattern(here, f"more than {MOST_ALTERNATIVES} combinations of $or")
-        # The same field named again replaces what was asked of it, as in EventBridge: hence the merge.
+        # A second condition on the same field replaces the first, as in EventBridge.
         alternatives = [{**left, **right} for left, right in itertools.product(alternatives, branches)]
     return alternatives
 
@@ -225,11 +225,11 @@ def _compile_leaf(path: str, values: list[Any], where: str) -> Condition:
     return Condition(path, frozenset(exact), tuple(matchers))
 
 
-# The operators: each turns its argument into a function that tells whether a leaf's value is wanted.
+# The operators: each compiles its argument to a function that returns whether a leaf's value matches.
 
 
 def _compile_affix(test: Callable[[str, str], bool], argument: object, where: str) -> Matcher:
-    """Compile `prefix` or `suffix`, by `str.startswith` or `str.endswith`."""
+    """Compiles `prefix` or `suffix`, with `str.startswith` or `str.endswith`."""
     if isinstance(argument, dict):
         name, affix = _only_operator(argument, ("equals-ignore-case",), where)
         lowered = _string(affix, f"{where}.{name}").lower()
@@ -254,7 +254,7 @@ def _compile_wildcard(argument: object, where: str) -> Matcher:
             return False
         start, end = len(first), len(value) - len(last)
         for part in middle:
-            # The leftmost occurrence leaves the most for the parts to come, so there is nothing to try again.
+            # The leftmost occurrence leaves the most text for the next parts, so no backtracking is needed.
             found = value.find(part, start)
             if found < 0:
                 return False
@@ -265,7 +265,7 @@ def _compile_wildcard(argument: object, where: str) -> Matcher:
 
 
 def _split_wildcard(text: str, where: str) -> list[str]:
-    r"""Return the literal parts between the stars; `\*` and `\\` stand for a star and a backslash."""
+    r"""Returns the literal parts between the asterisks. `\*` and `\\` are an escaped asterisk and backslash."""
     parts = [""]
     characters = iter(text)
     for character in characters:
@@ -317,9 +317,9 @@ def _compile_cidr(argument: object, where: str) -> Matcher:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise InvalidEventPattern(where, str(error)) from error
-    # Ruler takes the bits as a number only, and neither /32 nor /128: for one address there is the exact value.
+    # Ruler accepts the prefix length as a number only, and not /32 or /128: an exact value matches a single address.
     if not text.partition("/")[2].isdecimal() or network.prefixlen == network.max_prefixlen:
-        raise InvalidEventPattern(where, "must end in / and fewer bits than the address has")
+        raise InvalidEventPattern(where, "must end with / and a prefix length less than the address length")
 
     def match(value: object) -> bool:
         if not isinstance(value, str):
@@ -343,7 +343,7 @@ def _present(_value: object) -> bool:
 
 
 def _absent(_value: object) -> bool:
-    # No value is absent. `Condition.accepts_absence` knows this function by name.
+    # A value is never absent. `Condition.accepts_absence` looks for this function.
     return False
 
 
@@ -365,7 +365,7 @@ def _compile_anything_but_operator(argument: dict[str, Any], where: str) -> Matc
     here = f"{where}.{name}"
     texts = [_string(text, here) for text in (excluded if isinstance(excluded, list) else [excluded])]
     if not texts or ("" in texts and name in ("prefix", "suffix")):
-        raise InvalidEventPattern(here, "must not be empty, for it would exclude nothing or everything")
+        raise InvalidEventPattern(here, "must not be empty: it would exclude nothing or everything")
     matchers = [OPERATORS[name](text, here) for text in texts]
     return lambda value: not any(match(value) for match in matchers)
 

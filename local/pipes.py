@@ -1,4 +1,4 @@
-"""EventBridge Pipes from a table's stream to a target, each record as a text.
+"""EventBridge Pipes from a table's stream to a target. Each record is sent as a text.
 
 Sources: "Amazon EventBridge Pipes" (user guide): input transformation, error handling; Pipe (API reference).
 """
@@ -16,7 +16,7 @@ from local.runtime import InvocationResult
 from local.sources import Record, StreamMapping, StreamSources, read_mapping
 
 TARGETS = ("sns", "sqs")
-"""The services that a pipe delivers to. A function would get a list, and be waited for."""
+"""The supported target services. Lambda is not supported: a pipe invokes it synchronously with a list of records."""
 
 _VARIABLE = re.compile(r"<([^<>]*)>")
 
@@ -26,9 +26,9 @@ class Pipe:
     """A running pipe.
 
     Args:
-        stream: what it reads, and how; its function is the pipe's own ARN.
-        target: the target's ARN.
-        template: texts, and paths into a record between them.
+        stream: the source stream and its settings; `function` is the ARN of the pipe.
+        target: ARN of the target.
+        template: texts and JSON paths into a record, in order.
     """
 
     stream: StreamMapping
@@ -36,7 +36,7 @@ class Pipe:
     template: tuple[str | JsonPath, ...]
 
     def fill(self, record: Record) -> str:
-        """What the target gets of a record. A path without a value leaves nothing behind."""
+        """Returns the text for a record. A path without a value becomes an empty string."""
         return "".join(part if isinstance(part, str) else _text(part.find(record, "")) for part in self.template)
 
 
@@ -45,20 +45,16 @@ def _text(value: Any) -> str:
 
 
 def read_pipe(arn: str, properties: Mapping[str, Any]) -> Pipe:
-    """A pipe from the resolved properties of an `AWS::Pipes::Pipe`.
-
-    Args:
-        arn: the pipe's.
-        properties: of the resource.
+    """Returns the pipe with an ARN and the resolved properties of an `AWS::Pipes::Pipe`.
 
     Raises:
-        InvalidEventPattern: a filter is not one that Pipes takes.
-        UnsupportedTarget: it has another source than a table's stream, an enrichment, another target, or another
-            template than a text with paths.
+        InvalidEventPattern: Pipes would reject a filter.
+        UnsupportedTarget: the source is not a table's stream, the pipe has an enrichment, the target is not supported,
+            or the template is not a text with paths.
     """
     source, target = properties["Source"], properties["Target"]
     if service_of(source) != "dynamodb" or service_of(target) not in TARGETS or "Enrichment" in properties:
-        raise UnsupportedTarget(f"pipe {arn}: no delivery from {source} to {target}")
+        raise UnsupportedTarget(f"pipe {arn}: delivery from {source} to {target} is not supported")
     parameters = properties.get("SourceParameters", {})
     stream = parameters.get("DynamoDBStreamParameters", {})
     mapping = {
@@ -76,7 +72,7 @@ def read_pipe(arn: str, properties: Mapping[str, Any]) -> Pipe:
 
 def _read_template(text: str) -> Iterable[str | JsonPath]:
     if not text or text.lstrip().startswith("{"):
-        raise InvalidInput("only an InputTemplate that is a text is supported")
+        raise InvalidInput("only an InputTemplate of plain text is supported")
     for place, part in enumerate(_VARIABLE.split(text)):
         yield JsonPath(part) if place % 2 else part
 
@@ -89,14 +85,14 @@ def pipe_sources(
     send: Callable[[str, str], None],
     on_failure: Callable[[str, str], None],
 ) -> StreamSources:
-    """What feeds pipes: stream mappings that invoke a pipe where others invoke a function.
+    """Returns the stream mappings of the pipes. They invoke a pipe in place of a function.
 
     Args:
         pipes: from `read_pipe`.
-        clock: what a second is.
-        hand_over: gives a payload to a target, by its ARN; it may raise.
-        send: hands a message to a queue by its ARN; it may raise.
-        on_failure: is told the pipe's ARN, and in a line what failed and what happens next.
+        clock: measures the ages and pauses.
+        hand_over: delivers a payload to a target, given by its ARN; it may raise.
+        send: sends a message to a queue, given by its ARN; it may raise.
+        on_failure: called with the pipe's ARN and one line about a failure and the next step.
     """
     by_arn = {pipe.stream.function: pipe for pipe in pipes}
 

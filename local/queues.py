@@ -1,4 +1,4 @@
-"""Event source mappings of SQS queues: pushed, several batches at a time, again until they succeed or are spent."""
+"""Event source mappings of SQS queues: concurrent batches, retries after the visibility timeout, dead-letter queues."""
 
 import json
 import math
@@ -17,9 +17,9 @@ from local.sources import attempt, filter_patterns, reports_failures
 from local.store import Received, Store
 
 CONCURRENCY = 4
-"""Batches at a time of a mapping without MaximumConcurrency: as many as the runtime starts processes of a function."""
+"""Concurrent batches of a mapping without MaximumConcurrency. Equal to the runtime's processes per function."""
 PAYLOAD_LIMIT = 6 * 1024 * 1024
-"""Bytes of one invocation's payload (Lambda developer guide, "Batching behavior")."""
+"""Maximum payload of an invocation in bytes (Lambda developer guide, "Batching behavior")."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class QueueMapping:
     """An enabled mapping of a queue to a function.
 
     Args:
-        function: the function's name or ARN.
-        queue: the queue's ARN.
-        batch_size: the most messages of one invocation.
+        function: name or ARN of the function.
+        queue: ARN of the queue.
+        batch_size: maximum messages of an invocation.
         window: seconds that a batch waits for more messages.
-        filters: a message that none of them matches is deleted; no filters, no message deleted.
+        filters: a message that matches none of them is deleted. Without filters, all messages match.
         partial: whether the function reports failed messages (ReportBatchItemFailures).
-        concurrency: how many batches are handled at once.
+        concurrency: maximum number of concurrent batches.
     """
 
     function: str
@@ -45,18 +45,18 @@ class QueueMapping:
     concurrency: int
 
     def wants(self, record: Mapping[str, Any]) -> bool:
-        """Whether the message passes the filters."""
+        """Returns whether a message matches the filters."""
         return not self.filters or any(pattern.matches(record) for pattern in self.filters)
 
 
 class BodyFilter:
-    """A filter of messages by their body: by its fields, or by its text.
+    """A filter on the body of messages: on the fields of a JSON body, or on a plain text body.
 
-    A pattern of fields drops what is not JSON, and a pattern of text drops JSON (Lambda developer guide, "Using event
-    filtering with an Amazon SQS event source").
+    A pattern of fields drops bodies that are not JSON, and a pattern of text drops JSON bodies (Lambda developer guide,
+    "Using event filtering with an Amazon SQS event source").
 
     Raises:
-        InvalidEventPattern: Lambda would not take it.
+        InvalidEventPattern: Lambda would reject the filter.
     """
 
     def __init__(self, pattern: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ class BodyFilter:
         self._wants_fields = isinstance(pattern.get("body"), dict) if "body" in pattern else None
 
     def matches(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record of a queue is wanted."""
+        """Returns whether the record of a message matches the filter."""
         body = _fields(record["body"])
         if self._wants_fields is not None and self._wants_fields != isinstance(body, dict | list):
             return False
@@ -72,7 +72,7 @@ class BodyFilter:
 
 
 def _fields(body: str) -> Any:
-    """A body that is a JSON object or array, parsed; any other as it is."""
+    """Returns the parsed body if it is a JSON object or array, else the unchanged body."""
     try:
         parsed = json.loads(body)
     except ValueError:
@@ -81,10 +81,10 @@ def _fields(body: str) -> Any:
 
 
 def read_queue_mapping(properties: Mapping[str, Any]) -> QueueMapping:
-    """A mapping from the resolved properties of an `AWS::Lambda::EventSourceMapping` on a queue.
+    """Returns the mapping with the resolved properties of an `AWS::Lambda::EventSourceMapping` on a queue.
 
     Raises:
-        InvalidEventPattern: a filter is not one that Lambda takes.
+        InvalidEventPattern: Lambda would reject a filter.
     """
     return QueueMapping(
         function=properties["FunctionName"],
@@ -102,10 +102,10 @@ class QueueSources:
 
     Args:
         mappings: from `read_queue_mapping`.
-        store: holds the queues.
-        clock: what a second is.
+        store: the store of the queues.
+        clock: measures the batching window.
         invoke: runs a function and waits for its result; it may raise.
-        on_failure: is told the function, and in a line what failed and what happens next.
+        on_failure: called with the function and one line about a failure and the next step.
     """
 
     def __init__(
@@ -120,26 +120,26 @@ class QueueSources:
         self._pollers = [_Poller(mapping, store, clock, invoke, on_failure) for mapping in mappings]
 
     def start(self) -> None:
-        """Begin to hand messages over."""
+        """Start to deliver messages."""
         for poller in self._pollers:
             poller.start()
 
     def on_message(self, queue: str) -> None:
-        """Take note that a queue has a message, or will have one at another time; returns at once."""
+        """Wake the mappings of a queue that has a new message or a changed visibility time. Returns immediately."""
         for poller in self._pollers:
             if poller.mapping.queue == queue:
                 poller.wake()
 
     def stop(self) -> None:
-        """End when the running invocations have; what was received and not handled stays in its queue."""
+        """Wait for the running invocations to end, then stop. Messages that are not handled stay in their queue."""
         for poller in self._pollers:
             poller.stop()
 
 
 class _Poller:
-    """One mapping: a thread that gathers batches, and a pool of them that have the batches handled.
+    """One mapping: a thread that collects batches, and a pool of threads that invoke the function with them.
 
-    Nothing is received before a worker is free, so no message waits out its visibility timeout here.
+    Messages are received only when a worker is free, so that their visibility timeout does not pass while they wait.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class _Poller:
         self._clock = clock
         self._invoke = invoke
         self._on_failure = on_failure
-        self._left: deque[Received] = deque()  # had no room in the batch before
+        self._left: deque[Received] = deque()  # received messages that did not fit into the previous batch
         self._changed = threading.Condition()
         self._woken = False
         self._stopping = False
@@ -191,7 +191,7 @@ class _Poller:
             return not self._stopping
 
     def _gather(self) -> list[Received]:
-        """Receive messages until the batch is full or its window is over; none when it is time to stop."""
+        """Receives messages until the batch is full or its window is over. Returns an empty list when stopping."""
         batch: list[Received] = []
         size, end = len(_payload([])), math.inf
         while not self._stopping:
@@ -207,7 +207,7 @@ class _Poller:
         return []
 
     def _receive(self, count: int) -> list[Received]:
-        """Receive messages and delete those that nobody wants."""
+        """Receives messages and deletes those that do not match the filters."""
         wanted: list[Received] = []
         unwanted: list[Received] = []
         for message in self._store.receive(self.mapping.queue, count) if count else []:
@@ -216,7 +216,7 @@ class _Poller:
         return wanted
 
     def _wait(self, end: float) -> None:
-        """Wait until the window is over, or there may be a message."""
+        """Waits until the window is over, a message becomes visible, or `wake` is called."""
         due = self._store.next_visible(self.mapping.queue)
         seconds = min(end - time.monotonic(), math.inf if due is None else due)
         with self._changed:
@@ -224,7 +224,7 @@ class _Poller:
             self._woken = False
 
     def _handle(self, batch: list[Received]) -> None:
-        """Have a batch handled once, and delete what went well."""
+        """Invokes the function with a batch, and deletes the messages that succeeded."""
         ids = [message.record["messageId"] for message in batch]
         failures, reason = attempt(
             self._invoke, self.mapping.function, _payload(batch), ids, partial=self.mapping.partial
@@ -245,7 +245,7 @@ class _Poller:
         for message in failed:
             ways.setdefault(message.dead_letters, []).append(message.visible_in)
         for queue, pauses in ways.items():
-            then = "again" if queue is None else f"to {queue}"
+            then = "retried" if queue is None else f"moved to {queue}"
             self._on_failure(self.mapping.function, f"{reason}; {len(pauses)} messages {then} in {max(pauses):.1f} s")
 
 

@@ -1,4 +1,4 @@
-"""One running stack: the store, the template's resources in it, the functions, the bus, the streams and the API."""
+"""Runs one stack: the store with the template's resources, the functions, event buses, streams, queues and APIs."""
 
 import email
 import email.policy
@@ -42,23 +42,23 @@ DELIVERED_TO = ("events", "lambda", "logs", "sns", "sqs")
 
 
 class StartError(Exception):
-    """The stack cannot start; the message says why, in one line."""
+    """The stack cannot start. The message gives the reason in one line."""
 
 
 class Runner:
     """Runs one template.
 
     Args:
-        template: the SAM template.
-        parameters: its parameters' values, where they differ from the defaults.
-        stack_name: the stack's name.
-        host: where the store listens, which functions outside this machine's network namespace may have to reach.
-        port: the API's port; 0 for a free one.
-        time_scale: how many times as fast every wait and time-out passes as in AWS.
-        state: a folder for logs and the stack's description.
-        console: where the readable lines go.
-        faults: the file that says what fails on purpose, or None.
-        calls: the file that gets what the functions call, or None.
+        template: path of the SAM template.
+        parameters: values of the template's parameters that differ from the defaults.
+        stack_name: name of the stack.
+        host: address that the store listens on. Functions in another network namespace need one that they can reach.
+        port: port of the API; 0 selects a free port.
+        time_scale: factor by which waits and timeouts are shorter than in AWS.
+        state: folder for logs and e-mails.
+        console: prints the readable lines.
+        faults: fault file, or None.
+        calls: file to record the functions' IAM actions in, or None.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Runner:
         self._running = ExitStack()
 
     def start(self) -> dict[str, Any]:
-        """Start everything.
+        """Start the stack.
 
         Returns:
-            The stack's description: apiUrl, awsEndpoint, region, outputs, functions (physical names by logical id).
+            The stack's description: apiUrl, awsEndpoint, region, outputs, functions (physical names by logical ID).
 
         Raises:
-            StartError: nothing is left running then.
+            StartError: the stack cannot start. Everything is stopped again.
         """
         try:
             return self._start()
@@ -109,7 +109,7 @@ class Runner:
             raise
 
     def stop(self) -> None:
-        """Stop everything, in the order of the flow: no new requests first, the store last."""
+        """Stop the stack: the API first, so that no new requests arrive, and the store last."""
         self._running.close()
 
     def _start(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Runner:
         }
         log = self._state / "faults.jsonl"
         faults = read_faults(self._fault_file, names, log)
-        self._console.notice(f"faults of {self._fault_file} strike until it is removed; each is a line in {log}")
+        self._console.notice(f"faults of {self._fault_file} are injected until the file is deleted; log: {log}")
         return faults
 
     def _start_functions(self, stack: Stack) -> None:
@@ -187,7 +187,7 @@ class Runner:
         self._store.on_concurrency = self._on_concurrency
         self._runtime.start()
         self._running.callback(self._runtime.stop)
-        if self._faults is not NO_FAULTS:  # not before: what fails while a function is imported ends the start
+        if self._faults is not NO_FAULTS:  # after the start, because an error while a function is imported stops it
             calls = FaultyCalls(
                 self._faults, self._runtime.caller, self._scheduler.clock.outside, self._store.stale_reads
             )
@@ -311,7 +311,7 @@ class Runner:
             )
         except OSError as error:
             raise StartError(
-                f"port {self._port} is taken; choose another one with PORT=… ({error.strerror})"
+                f"port {self._port} is in use; choose another one with PORT=… ({error.strerror})"
             ) from error
         except ValueError as error:
             raise TemplateError(f"{api.logical_id}: {error}") from error
@@ -325,13 +325,13 @@ class Runner:
         return result
 
     def _on_invoke(self, function: str, payload: bytes, kind: str) -> InvocationResult:
-        """Lambda's Invoke, from outside."""
+        """Answers Lambda's Invoke API."""
         try:
             check_request(payload, kind)
             if kind == "RequestResponse":
                 return self._invoke(function, payload)
         except RequestTooLarge as error:
-            # Lambda's own code; the API reference says RequestTooLargeException
+            # The code that Lambda sends; the API reference has RequestTooLargeException
             raise ServiceError("RequestEntityTooLargeException", str(error), 413) from error
         except Throttled as error:
             raise ServiceError("TooManyRequestsException", str(error), 429) from error
@@ -339,14 +339,14 @@ class Runner:
         return InvocationResult(b"", None, 0.0)
 
     def _on_concurrency(self, function: str, reserved: int | None) -> None:
-        """Lambda's PutFunctionConcurrency and DeleteFunctionConcurrency."""
+        """Answers Lambda's PutFunctionConcurrency and DeleteFunctionConcurrency."""
         self._functions[function] = self._runtime.reserve(function, reserved)
 
     def _hand_over(self, arn: str, payload: str, trace_header: str | None) -> None:
-        """Give a payload to a rule's target.
+        """Deliver a payload to a target.
 
         Raises:
-            Undelivered: the target is gone, or is a function and the payload is not JSON.
+            Undelivered: the target does not exist, or it is a function and the payload is not valid JSON.
         """
         gone = (
             KeyError,
@@ -369,12 +369,12 @@ class Runner:
                 case _:
                     self._send(arn, payload)
         except json.JSONDecodeError as error:
-            raise Undelivered("INVALID_JSON", f"a function takes JSON only: {error}", retriable=False) from error
+            raise Undelivered("INVALID_JSON", f"a function accepts JSON only: {error}", retriable=False) from error
         except gone as error:
-            raise Undelivered("NO_RESOURCE", f"there is no {arn}", retriable=False) from error
+            raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False) from error
 
     def _send(self, arn: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Put a message into a queue, by its ARN."""
+        """Send a message to a queue, given by its ARN."""
         url = self._queues.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
         typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
         self._queues.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed)
@@ -390,7 +390,7 @@ class Runner:
         self._console.failure(f"{self._name(function)}: {text}")
 
     def _name(self, function: str) -> str:
-        """The logical id of a function, from its name or ARN."""
+        """Returns the logical ID of a function, given by its name or ARN."""
         return self._names[function_name(function)]
 
     def _on_request(self, request: RequestLine) -> None:
@@ -398,7 +398,7 @@ class Runner:
 
 
 def _mappings(stack: Stack, service: str) -> list[dict[str, Any]]:
-    """The properties of the enabled mappings of a service's sources."""
+    """Returns the properties of the enabled event source mappings of a service."""
     return [
         mapping.properties
         for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
@@ -415,7 +415,7 @@ def _mappings_not_run(stack: Stack) -> list[str]:
 
 
 def _source(mapping: Resource) -> str:
-    """The service of a mapping's source; FIFO queues count as one of their own."""
+    """Returns the service of a mapping's source, or "fifo" for FIFO queues."""
     arn: str = mapping.properties["EventSourceArn"]
     return "fifo" if arn.endswith(".fifo") else service_of(arn)
 
@@ -426,7 +426,7 @@ def _first_line(payload: bytes) -> str:
 
 
 class _FunctionLogs:
-    """A file per function with what it printed."""
+    """One log file per function, with its output."""
 
     def __init__(self, folder: Path, names: Mapping[str, str]) -> None:
         self._folder = folder
@@ -449,7 +449,7 @@ class _FunctionLogs:
 
 
 class _MailFolder:
-    """A file per mail of this run, which a mail program opens."""
+    """One .eml file per e-mail of this run, which a mail program can open."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -459,7 +459,7 @@ class _MailFolder:
             mail.unlink()
 
     def keep(self, message: bytes) -> None:
-        """Write a mail's file. It appears whole."""
+        """Write the file of an e-mail. It appears complete, because it is renamed at the end."""
         subject = email.message_from_bytes(message, policy=email.policy.default)["Subject"]
         slug = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")[:80]
         draft = self._folder / f"{next(self._numbers):05}-{slug}.part"

@@ -1,6 +1,6 @@
-"""Stands for Lambda: runs functions as processes that speak the Lambda Runtime API, each with a pool of its own.
+"""Lambda: runs each function in a pool of processes that use the Lambda Runtime API.
 
-Source of the interface: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html (version 2018-06-01).
+Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html (version 2018-06-01).
 """
 
 import json
@@ -29,19 +29,19 @@ from typing import Any
 from local.faults import NO_FAULTS, Caller, Faults
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
-INIT_LIMIT = 10.0  # s that importing a function may take: Lambda's own limit of the init phase
-STARTS = (os.cpu_count() or 1) + 1  # functions that are imported at a time; one of them may wait for the disk
-EXIT_GRACE = 2.0  # s between asking a process to end and killing it
+INIT_LIMIT = 10.0  # s for importing a function: Lambda's limit of the init phase
+STARTS = (os.cpu_count() or 1) + 1  # functions imported concurrently; one more than cores, for waits on the disk
+EXIT_GRACE = 2.0  # s between SIGTERM and SIGKILL
 REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
-EVENT_LIMIT = 1024**2  # bytes of an asynchronous one's, since January 2026
-RESPONSE_LIMIT = 6_291_556  # bytes, by Lambda's own message: 100 more than a request may have
+EVENT_LIMIT = 1024**2  # bytes of an asynchronous invocation's payload (Lambda quotas, since January 2026)
+RESPONSE_LIMIT = 6_291_556  # bytes, from Lambda's error message: 100 more than in a request
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FunctionConfig:
-    """One function as the template describes it; `timeout` in seconds, `memory` in MB, paths absolute."""
+    """A function of the template. `timeout` is in seconds, `memory` in MB, paths are absolute."""
 
     name: str
     arn: str
@@ -56,7 +56,7 @@ class FunctionConfig:
 
 @dataclass(frozen=True)
 class InvocationResult:
-    """What Lambda answers: the payload, and "Unhandled" in `function_error` if the payload describes an error."""
+    """Lambda's response: the payload, and "Unhandled" in `function_error` if the payload describes an error."""
 
     payload: bytes
     function_error: str | None
@@ -64,23 +64,23 @@ class InvocationResult:
 
 
 class HandlerImportError(Exception):
-    """A function cannot start, because its handler cannot be imported."""
+    """The handler of a function cannot be imported."""
 
 
 class Throttled(Exception):
-    """As many invocations as the function's reserved concurrency allows are running."""
+    """The function's reserved concurrency is exhausted."""
 
 
 class UnknownFunction(Exception):
-    """No function has this name."""
+    """There is no function with this name."""
 
 
 class RequestTooLarge(Exception):
-    """A payload has more bytes than Lambda takes."""
+    """A payload is larger than Lambda's limit."""
 
 
 class RuntimeStopped(Exception):
-    """The runtime was stopped before this invocation could end."""
+    """The runtime was stopped before the invocation ended."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ class _Invocation:
 
 @dataclass(frozen=True)
 class _Message:
-    """What a process reports: "next", "response", "error", "init/error", or "exit" once it is gone."""
+    """A message of a process: "next", "response", "error", "init/error", or "exit" after it has ended."""
 
     kind: str
     body: bytes = b""
 
 
 class Runtime:
-    """All functions, each with its processes. `on_log` gets a function's name and a line that it printed."""
+    """All functions and their processes. `on_log` is called with a function's name and a line of its output."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Runtime:
         max_processes: int = 4,
         faults: Faults = NO_FAULTS,
     ) -> None:
-        """`environment` is what every process gets beside its own variables; `max_processes` is per function."""
+        """`environment` has the variables that all functions get; `max_processes` is per function."""
         self._faults = faults
         self._pools = {
             config.name: _Pool(config, partial(_Process, config, environment, on_log), max_processes)
@@ -120,9 +120,9 @@ class Runtime:
         }
 
     def start(self) -> None:
-        """Starts one process of each function: few at a time, so that each has about the core that Lambda gives it.
+        """Starts one process of each function. Only a few start at a time, so that each has about one CPU core.
 
-        Raises: HandlerImportError, after all processes were stopped.
+        Raises HandlerImportError after stopping all processes.
         """
         with ThreadPoolExecutor(STARTS) as executor:
             starts = [executor.submit(pool.warm) for pool in self._pools.values()]
@@ -131,9 +131,9 @@ class Runtime:
             raise error
 
     def invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
-        """Runs a function, named by name or ARN, and waits for its result.
+        """Invokes a function, given by its name or ARN, and waits for its result.
 
-        Raises: UnknownFunction; RequestTooLarge; Throttled beyond the reserved concurrency; RuntimeStopped.
+        Raises UnknownFunction, RequestTooLarge, Throttled or RuntimeStopped.
         """
         check_request(payload, "RequestResponse")
         pool = self._pool(function)
@@ -142,21 +142,21 @@ class Runtime:
         fault = self._faults.strikes("function", pool.config.name, request=request_id)
         match fault and fault.kind:
             case "throttle":
-                raise Throttled(f"{pool.config.name} is throttled on purpose")
+                raise Throttled(f"injected fault: {pool.config.name} is throttled")
             case "error":
-                return _failed("failed on purpose", "FaultInjected", started)
+                return _failed("injected fault", "FaultInjected", started)
             case "time-out":
                 return _timed_out(request_id, pool.config.timeout, started)
         return pool.invoke(payload, arn, trace_id or _new_trace_id(), request_id, crash=fault is not None)
 
     def reserve(self, function: str, reserved: int | None) -> FunctionConfig:
-        """Changes a function's reserved concurrency; None ends the reservation. Raises: UnknownFunction."""
+        """Changes a function's reserved concurrency; None removes the reservation. Raises UnknownFunction."""
         pool = self._pool(function)
         pool.config = replace(pool.config, reserved_concurrency=reserved)
         return pool.config
 
     def caller(self, key: str) -> Caller | None:
-        """The process with this access key."""
+        """Returns the process with this access key, or None."""
         processes = (process for pool in self._pools.values() for process in pool.processes())
         return next((process for process in processes if process.key == key), None)
 
@@ -167,19 +167,19 @@ class Runtime:
         on_done: Callable[[InvocationResult | Throttled], None],
         trace_id: str | None = None,
     ) -> None:
-        """Queues one invocation and returns; a worker of the function hands the result to `on_done`.
+        """Queues one invocation and returns. A worker thread of the function calls `on_done` with the result.
 
-        Invocations that `stop` cuts off are dropped, and `on_done` hears nothing of them.
-        Raises: UnknownFunction, RuntimeStopped.
+        Invocations that `stop` interrupts are dropped without a call of `on_done`.
+        Raises UnknownFunction or RuntimeStopped.
         """
         workers = self._pool(function).workers
         try:
             workers.submit(self._run_queued, function, payload, on_done, trace_id)
-        except RuntimeError as error:  # what an executor raises after its shutdown
+        except RuntimeError as error:  # the executor has been shut down
             raise RuntimeStopped(function) from error
 
     def stop(self) -> None:
-        """Ends all processes and threads. May be called twice."""
+        """Stops all processes and threads. May be called twice."""
         processes = [process for pool in self._pools.values() for process in pool.close()]
         for process in processes:
             process.signal(signal.SIGTERM)
@@ -210,12 +210,12 @@ class Runtime:
             return
         try:
             on_done(result)
-        except Exception:  # an executor would keep it to itself
-            logger.exception("The result of an asynchronous invocation of %s was not taken", function)
+        except Exception:  # the executor would not report it
+            logger.exception("The callback for an asynchronous invocation of %s failed", function)
 
 
 class _Pool:
-    """The processes of one function, and the threads that work off its queue."""
+    """The processes of one function, and the worker threads of its queue."""
 
     def __init__(self, config: FunctionConfig, new_process: Callable[[], "_Process"], max_processes: int) -> None:
         self.config = config
@@ -229,7 +229,7 @@ class _Pool:
         self._closed = False
 
     def warm(self) -> None:
-        """Starts a process and keeps it. Raises: HandlerImportError."""
+        """Starts a process and keeps it. Raises HandlerImportError."""
         process = self._take()
         try:
             process.wait_until_ready()
@@ -237,7 +237,7 @@ class _Pool:
             self._give_back(process)
 
     def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
-        """Runs one invocation in an idle process, a new one, or the first that becomes free."""
+        """Runs one invocation in an idle process, a new process, or the first that becomes free."""
         self._count_call()
         try:
             process = self._take()
@@ -253,14 +253,14 @@ class _Pool:
         return result
 
     def close(self) -> set["_Process"]:
-        """Lets no further invocation begin and hands out the processes, for the caller to end them."""
+        """Rejects further invocations, and returns the processes for the caller to stop."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         return self.processes()
 
     def processes(self) -> set["_Process"]:
-        """Those that run."""
+        """Returns the running processes."""
         with self._changed:
             return set(self._processes)
 
@@ -295,9 +295,9 @@ class _Pool:
 
 
 class _Process:
-    """One process of a function: two threads serve its runtime API and read what it prints.
+    """One process of a function. Two threads serve its Runtime API and read its output.
 
-    Each process has an API address of its own, because nothing in the protocol says which process is asking.
+    Each process has its own API address, because the protocol does not identify the calling process.
     """
 
     def __init__(
@@ -312,17 +312,17 @@ class _Process:
         self._ready = False
         self._server = socketserver.TCPServer(("127.0.0.1", 0), partial(_RuntimeApi, self._inbox, self._outbox))
         self._server.timeout = INIT_LIMIT
-        if "AWS_ACCESS_KEY_ID" in environment:  # a key of its own, which tells those it calls who it is
+        if "AWS_ACCESS_KEY_ID" in environment:  # identifies the process in its AWS calls
             environment = {**environment, "AWS_ACCESS_KEY_ID": self.key}
         self._popen = subprocess.Popen(
-            [sys.executable, "-u", "-P", BOOTSTRAP],  # -P: this package's modules are not the function's
+            [sys.executable, "-u", "-P", BOOTSTRAP],  # -P: hide this package's modules from the function
             env=_process_environment(config, environment, f"127.0.0.1:{self._server.server_address[1]}"),
-            stdin=subprocess.PIPE,  # its end tells the process that the runner is gone
+            stdin=subprocess.PIPE,  # the process ends when the runner closes this pipe
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # Ctrl-C reaches the runner alone, which then stops the functions in order
+            start_new_session=True,  # Ctrl-C reaches the runner only, which then stops the functions
         )
         self._threads = [
             threading.Thread(target=target, name=f"{target.__name__} of {config.name}", daemon=True)
@@ -337,7 +337,7 @@ class _Process:
         return self._popen.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Waits until the process asks for its first invocation. Raises: HandlerImportError."""
+        """Waits until the process requests its first invocation. Raises HandlerImportError."""
         if self._ready:
             return
         try:
@@ -351,7 +351,7 @@ class _Process:
         self._ready = True
 
     def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
-        """Runs one invocation. A process that does not end it in time is killed, one that is to crash at its end."""
+        """Runs one invocation. Kills the process on a timeout, or at the end of the invocation if `crash` is true."""
         started = time.monotonic()
         try:
             self.wait_until_ready()
@@ -377,58 +377,58 @@ class _Process:
         return InvocationResult(message.body, error_kind, time.monotonic() - started)
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process, if it lives, and to all it has started."""
+        """Sends a signal to the process and its child processes, if it is alive."""
         if self.alive:
             self._signal_group(number)
 
     def kill(self) -> None:
-        """Ends the process at once and waits until it is gone."""
+        """Kills the process and waits until it has ended."""
         self.signal(signal.SIGKILL)
         self.join()
 
     def join(self) -> None:
-        """Waits until the process and its threads are gone; kills a process that does not end in time."""
+        """Waits until the process and its threads have ended. Kills a process that does not end in time."""
         try:
             self._popen.wait(EXIT_GRACE)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
         for thread in self._threads:
-            thread.join(EXIT_GRACE)  # a daemon that the function has started may hold its output open
+            thread.join(EXIT_GRACE)  # a daemon started by the function may keep its output open
 
     def _serve(self) -> None:
         with self._server:
-            self._server.handle_request()  # the one connection, which lasts as long as the process
+            self._server.handle_request()  # the only connection, open until the process ends
         try:
             self._popen.wait(EXIT_GRACE)
-        except subprocess.TimeoutExpired:  # it never connected, or hung up without ending
+        except subprocess.TimeoutExpired:  # it never connected, or closed the connection without ending
             self.signal(signal.SIGKILL)
             self._popen.wait()
-        self._signal_group(signal.SIGKILL)  # what it has started itself
+        self._signal_group(signal.SIGKILL)  # its child processes
         self._outbox.put(_Message("exit"))
 
     def _read_log(self) -> None:
-        with self._popen as process:  # at the end of what it prints: closes the pipes and waits for its end
+        with self._popen as process:  # at the end of the output, closes the pipes and waits for the process
             for line in process.stdout or ():
                 try:
                     self._on_log(self._config.name, line.rstrip("\n"))
-                except Exception:  # a reader that stops would block the function as soon as the pipe is full
-                    logger.exception("A log line of %s was not taken", self._config.name)
-        # The process is gone. Wake the other thread, whether it waits for an invocation or for a connection.
+                except Exception:  # without a reader, the function would block when the pipe is full
+                    logger.exception("The callback for a log line of %s failed", self._config.name)
+        # The process has ended. Wake the other thread, which waits for an invocation or for a connection.
         self._inbox.put(None)
         with suppress(OSError):
             socket.create_connection(("127.0.0.1", self._server.server_address[1])).close()
 
     def _signal_group(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS then says EPERM
+        with suppress(ProcessLookupError, PermissionError):  # the group has ended; macOS reports EPERM
             os.killpg(self._popen.pid, number)
 
 
 class _RuntimeApi(BaseHTTPRequestHandler):
-    """The calls of the Lambda Runtime API, for the one process that connects."""
+    """Answers the Lambda Runtime API calls of one process."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # headers and body leave in one piece; else each call waits 40 ms for an acknowledgement
+    wbufsize = -1  # send headers and body together; else each call waits 40 ms for a TCP acknowledgement
 
     def __init__(
         self, inbox: "queue.SimpleQueue[_Invocation | None]", outbox: "queue.SimpleQueue[_Message]", *connection: Any
@@ -439,10 +439,10 @@ class _RuntimeApi(BaseHTTPRequestHandler):
         super().__init__(*connection)
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # a process that dies is noticed by the end of the connection
+        with suppress(ConnectionError):  # the process has ended; `_serve` reports it
             super().handle()
 
-    def do_GET(self) -> None:  # the base class names methods so
+    def do_GET(self) -> None:  # name required by the base class
         """GET /runtime/invocation/next: waits for an invocation."""
         if not self._asked_before:
             self._asked_before = True
@@ -470,14 +470,14 @@ class _RuntimeApi(BaseHTTPRequestHandler):
         self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")  # awslambdaric crashes without
+        self.send_header("Content-Type", "application/json")  # awslambdaric fails without it
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
 
 def check_request(payload: bytes, invocation_type: str) -> None:
-    """Refuses a payload that Lambda does not take, in its words. Raises: RequestTooLarge."""
+    """Raises RequestTooLarge, with Lambda's message, if a payload is larger than Lambda's limit."""
     limit = EVENT_LIMIT if invocation_type == "Event" else REQUEST_LIMIT
     if len(payload) > limit:
         raise RequestTooLarge(
@@ -486,20 +486,20 @@ def check_request(payload: bytes, invocation_type: str) -> None:
 
 
 def function_name(function: str) -> str:
-    """The name in `name`, `name:alias` or `arn:aws:lambda:region:account:function:name:alias`."""
+    """Returns the name in `name`, `name:alias` or `arn:aws:lambda:region:account:function:name:alias`."""
     parts = function.split(":")
     return parts[6] if len(parts) > 6 else parts[0]
 
 
 def _process_environment(config: FunctionConfig, environment: Mapping[str, str], api: str) -> dict[str, str]:
-    """All that a function sees: nothing of the runner's own environment but PATH, so no secret of the machine.
+    """Returns the environment of a function. Only PATH is from the runner's environment, so no secrets are passed on.
 
     The names are Lambda's: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
     layers = [layer / "python" if (layer / "python").is_dir() else layer for layer in config.layers]
     return {
         "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": "/nonexistent",  # else the AWS SDK would read the settings and credentials in the user's home
+        "HOME": "/nonexistent",  # prevents the AWS SDK from reading the user's configuration and credentials
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
@@ -513,25 +513,29 @@ def _process_environment(config: FunctionConfig, environment: Mapping[str, str],
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
-        "AWS_SAM_LOCAL": "true",  # keeps Powertools' tracer off, as under `sam local`
+        "AWS_SAM_LOCAL": "true",  # disables Powertools' tracer, as `sam local` does
         "PYTHONPATH": os.pathsep.join(str(path) for path in (config.code, *layers)),
     }
 
 
 def _new_trace_id() -> str:
-    """A trace header of X-Ray's form: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html"""
+    """Returns a new trace header in X-Ray's format: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html"""
     root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
     return f"Root={root};Parent={secrets.token_hex(8)};Sampled=1"
 
 
 def timestamp(moment: float | None = None) -> str:
-    """A time in seconds of the epoch (now, by default) as Lambda's records have it: `2026-11-21T18:36:00.123Z`."""
+    """Returns a time in the format of Lambda's records: `2026-11-21T18:36:00.123Z`.
+
+    Args:
+        moment: seconds since the epoch; None for now.
+    """
     when = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _init_failure(message: _Message, exit_code: int) -> str:
-    """Why a process was not ready, in one line."""
+    """Returns the reason why a process did not start, in one line."""
     if message.kind == "init/error":
         error = json.loads(message.body)
         return " ".join(f"{error['errorType']}: {error['errorMessage']}".split())
@@ -541,7 +545,7 @@ def _init_failure(message: _Message, exit_code: int) -> str:
 
 
 def _status(exit_code: int) -> str:
-    """A process's end in Lambda's words."""
+    """Returns the exit of a process in Lambda's words."""
     if exit_code < 0:
         return f"signal: {(signal.strsignal(-exit_code) or str(-exit_code)).lower()}"
     return f"exit status {exit_code}"

@@ -1,6 +1,6 @@
-"""EventBridge Scheduler: hands a schedule's input to its target when it is time, by the clock on the wall.
+"""EventBridge Scheduler: delivers a schedule's input to its target at the scheduled time, in real time.
 
-The other waits of local/ pass as fast as `--time-scale` says. A time of day does not: it is what people mean by it.
+Unlike the other waits in local/, schedules are not shortened by `--time-scale`: they refer to the real time of day.
 Sources: "Schedule types" and "Configuring a dead-letter queue" (EventBridge Scheduler user guide), Schedule
 (CloudFormation reference).
 """
@@ -20,18 +20,18 @@ from local.bus import UnsupportedTarget, service_of
 from local.delivery import GivenUp, RetryPolicy, Scheduler, deliver, put_aside
 
 TARGETS = ("lambda", "sns", "sqs")
-"""The services that a schedule delivers to."""
+"""The supported target services."""
 LOOK_SECONDS = 60.0
-"""How often a schedule looks at the clock at least: a machine that slept, or was set right, is late by so much."""
+"""A waiting schedule reads the clock at least this often: its maximum delay after the machine slept."""
 
 _EXPRESSION = re.compile(r"(cron|rate|at)\((.+)\)")
 _RATE = re.compile(r"([1-9]\d*) (minute|hour|day)s?")
 _SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 _DAYS = "x0123456xx"
-"""CronSim's number of a day of the week, at Scheduler's: 1 is Sunday, and 0, 8 and 9 are no days."""
+"""CronSim's number of a weekday, indexed by Scheduler's number: 1 is Sunday, and 0, 8 and 9 are not valid."""
 
 Times = Callable[[datetime], Iterator[datetime]]
-"""The times of a schedule that begins at a moment."""
+"""Returns the times of a schedule from a start time on."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Schedule:
     """An enabled schedule.
 
     Args:
-        arn: the schedule's.
-        times: when it is due.
-        target: the target's ARN.
-        input: what the target gets.
-        policy: how often and how long a delivery is tried again.
-        dead_letters: the ARN of the queue that gets what could not be delivered, or None.
+        arn: ARN of the schedule.
+        times: returns the scheduled times.
+        target: ARN of the target.
+        input: input of the target.
+        policy: retry policy.
+        dead_letters: ARN of the dead-letter queue, or None.
     """
 
     arn: str
@@ -56,22 +56,18 @@ class Schedule:
 
 
 def read_schedule(arn: str, properties: Mapping[str, Any]) -> Schedule:
-    """A schedule from the resolved properties of an `AWS::Scheduler::Schedule`.
-
-    Args:
-        arn: the schedule's.
-        properties: of the resource.
+    """Returns the schedule with an ARN and the resolved properties of an `AWS::Scheduler::Schedule`.
 
     Raises:
-        UnsupportedTarget: saying what Scheduler would refuse, or is not done here.
+        UnsupportedTarget: Scheduler would reject the schedule, or it is not supported here.
     """
     target = properties["Target"]
     payload = target.get("Input", "")
     unknown = {"StartDate", "EndDate"} & properties.keys()
     if unknown or service_of(target["Arn"]) not in TARGETS or not payload:
-        raise UnsupportedTarget(f"schedule {arn}: only with Input, without StartDate and EndDate, to {TARGETS}")
+        raise UnsupportedTarget(f"schedule {arn}: only {', '.join(TARGETS)} with Input, without StartDate and EndDate")
     if "<aws.scheduler." in payload.replace(_SCHEDULED_TIME, ""):
-        raise UnsupportedTarget(f"schedule {arn}: of the context attributes only {_SCHEDULED_TIME} is known")
+        raise UnsupportedTarget(f"schedule {arn}: {_SCHEDULED_TIME} is the only supported context attribute")
     try:
         zone = ZoneInfo(properties.get("ScheduleExpressionTimezone", "UTC"))
         times = read_times(properties["ScheduleExpression"], zone)
@@ -82,20 +78,20 @@ def read_schedule(arn: str, properties: Mapping[str, Any]) -> Schedule:
 
 
 def read_times(expression: str, zone: tzinfo) -> Times:
-    """The times of `cron(…)`, `rate(…)` or `at(…)`; a rate begins at once.
+    """Returns the times of `cron(…)`, `rate(…)` or `at(…)`. The first time of a rate is the start time.
 
     Raises:
-        ValueError: it is none of these, or names years.
-        CronSimError: a field of a cron expression is wrong.
+        ValueError: the expression has another form, or names years.
+        CronSimError: a field of a cron expression is not valid.
     """
     match = _EXPRESSION.fullmatch(expression)
     if match is None:
-        raise ValueError(f"{expression} is none of cron(…), rate(…) and at(…)")
+        raise ValueError(f"{expression} must be cron(…), rate(…) or at(…)")
     kind, text = match.groups()
     match kind:
         case "cron":
             fields = _cron_fields(text)
-            CronSim(fields, datetime.now(zone))  # says now what is wrong
+            CronSim(fields, datetime.now(zone))  # raises CronSimError if a field is not valid
             return lambda begin: CronSim(fields, begin.astimezone(zone))
         case "rate":
             return _rate(text)
@@ -104,18 +100,18 @@ def read_times(expression: str, zone: tzinfo) -> Times:
 
 
 def _cron_fields(text: str) -> str:
-    """Scheduler's six fields as CronSim's five: without the year, and Sunday is 0."""
+    """Converts Scheduler's six fields to CronSim's five: without the year, and Sunday is 0."""
     match text.split():
         case [minutes, hours, day, month, weekday, "*"] if (day == "?") != (weekday == "?"):
             days = re.sub(r"(?<![#/\d])\d", lambda number: _DAYS[int(number[0])], weekday)
             return " ".join((minutes, hours, day, month, days)).replace("?", "*")
-    raise ValueError(f"cron({text}): six fields, with ? for one of the days and * for the year")
+    raise ValueError(f"cron({text}): must have six fields, with ? for one of the days and * for the year")
 
 
 def _rate(text: str) -> Times:
     match = _RATE.fullmatch(text)
     if match is None:
-        raise ValueError(f"rate({text}): a number of minutes, hours or days")
+        raise ValueError(f"rate({text}): must be a number of minutes, hours or days")
     period = timedelta(**{f"{match[2]}s": int(match[1])})
     return lambda begin: (begin + number * period for number in count())
 
@@ -125,11 +121,11 @@ class Schedules:
 
     Args:
         schedules: from `read_schedule`.
-        scheduler: looks at the clock, and runs the retries.
-        hand_over: gives a payload to a target by its ARN; raises Undelivered if the target does not take it.
-        send: puts a message with text attributes into a queue, by its ARN.
-        on_failure: is told, in a line, what could not be delivered, why, and where it is now.
-        now: the time.
+        scheduler: runs the waits and the retries.
+        hand_over: delivers a payload to a target, given by its ARN; raises Undelivered if the delivery fails.
+        send: sends a message with text attributes to a queue, given by its ARN.
+        on_failure: called with one line about each failed delivery: the schedule, the reason and the new place.
+        now: returns the current time.
     """
 
     def __init__(
@@ -150,12 +146,12 @@ class Schedules:
         self._now = now
 
     def start(self) -> None:
-        """Begin to wait; it ends with the scheduler."""
+        """Start the schedules. They stop with the scheduler."""
         for schedule in self._schedules:
             self._wait(schedule, schedule.times(self._now()))
 
     def _wait(self, schedule: Schedule, times: Iterator[datetime], after: datetime | None = None) -> None:
-        """Wait for the next time. What was due while the machine slept is not made up for."""
+        """Wait for the next time. Times that passed while the machine slept are skipped."""
         due = next((time for time in times if after is None or time > after), None)
         if due is not None:
             self._look_at(schedule, times, due)
@@ -166,7 +162,7 @@ class Schedules:
             if now < due:
                 self._look_at(schedule, times, due)
                 return
-            self._wait(schedule, times, after=now)  # first: the next time comes whatever becomes of this one
+            self._wait(schedule, times, after=now)  # first, so that a failed run does not stop the schedule
             self._run(schedule, due)
 
         left = max((due - self._now()).total_seconds(), 0)
@@ -182,7 +178,7 @@ class Schedules:
         deliver(self._scheduler, attempt, schedule.policy, lambda end: self._bury(schedule, time, payload, end))
 
     def _bury(self, schedule: Schedule, time: str, payload: str, given_up: GivenUp) -> None:
-        """Send what was not delivered to the schedule's DLQ, with the attributes that say why."""
+        """Send an undelivered payload to the schedule's DLQ, with the reason in the message attributes."""
         what = f"schedule {schedule.arn} at {time}: {given_up.error}"
         attributes = {
             "SCHEDULE_ARN": schedule.arn,

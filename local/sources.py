@@ -1,4 +1,4 @@
-"""Event source mappings of DynamoDB streams: pushed, in order, tried until they succeed or grow too old."""
+"""Event source mappings of DynamoDB streams: batches in order, retried until they succeed or expire."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ from local.store import SHARD_ID
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
-"""Seconds between attempts at a failing batch; each pause is twice the one before."""
+"""First and longest pause between attempts of a failing batch, in seconds. Each pause is twice the previous one."""
 
 Record = dict[str, Any]
 
@@ -27,15 +27,15 @@ class StreamMapping:
     """An enabled mapping of a stream to a function or pipe.
 
     Args:
-        function: the function's name or ARN, or the pipe's ARN.
-        stream: the stream's ARN.
-        batch_size: the most records of one invocation.
-        filters: a record that none of them matches is left out; no filters, no record left out.
+        function: name or ARN of the function, or ARN of the pipe.
+        stream: ARN of the stream.
+        batch_size: maximum records of an invocation.
+        filters: a record that matches none of them is skipped. Without filters, all records match.
         partial: whether the function reports failed records (ReportBatchItemFailures).
-        bisect: whether a batch that fails as a whole is tried again in two halves.
-        retries: how often a batch is tried again; None for no limit.
-        maximum_age: seconds after which a failing record is given up; None for never.
-        on_failure: the ARN of the queue that is told about records that were given up, or None.
+        bisect: whether a batch that fails as a whole is split in two halves for the retry.
+        retries: maximum retries of a batch; None for no limit.
+        maximum_age: seconds after which a failing record is discarded; None for never.
+        on_failure: ARN of the queue for the pointers to discarded records, or None.
     """
 
     function: str
@@ -49,15 +49,15 @@ class StreamMapping:
     on_failure: str | None
 
     def wants(self, record: Record) -> bool:
-        """Whether the record passes the filters."""
+        """Returns whether a record matches the filters."""
         return not self.filters or any(pattern.matches(record) for pattern in self.filters)
 
 
 def read_mapping(properties: Mapping[str, Any]) -> StreamMapping:
-    """A mapping from the resolved properties of an `AWS::Lambda::EventSourceMapping` on a stream.
+    """Returns the mapping with the resolved properties of an `AWS::Lambda::EventSourceMapping` on a stream.
 
     Raises:
-        InvalidEventPattern: a filter is not one that Lambda takes.
+        InvalidEventPattern: Lambda would reject a filter.
     """
     retries = int(properties.get("MaximumRetryAttempts", -1))
     age = int(properties.get("MaximumRecordAgeInSeconds", -1))
@@ -75,12 +75,12 @@ def read_mapping(properties: Mapping[str, Any]) -> StreamMapping:
 
 
 def filter_patterns(properties: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The patterns of a mapping's FilterCriteria."""
+    """Returns the patterns of a mapping's FilterCriteria."""
     return [json.loads(criterion["Pattern"]) for criterion in properties.get("FilterCriteria", {}).get("Filters", [])]
 
 
 def reports_failures(properties: Mapping[str, Any]) -> bool:
-    """Whether a mapping's function says which records failed."""
+    """Returns whether a mapping's function reports the failed records (ReportBatchItemFailures)."""
     return "ReportBatchItemFailures" in properties.get("FunctionResponseTypes", [])
 
 
@@ -89,10 +89,10 @@ class StreamSources:
 
     Args:
         mappings: from `read_mapping`.
-        clock: what a second is.
+        clock: measures the ages and pauses.
         invoke: runs a function and waits for its result; it may raise.
-        send: hands a message to a queue by its ARN; it may raise.
-        on_failure: is told the function, and in a line what failed and what happens next.
+        send: sends a message to a queue, given by its ARN; it may raise.
+        on_failure: called with the function and one line about a failure and the next step.
     """
 
     def __init__(
@@ -107,32 +107,32 @@ class StreamSources:
         self._shards = [_Shard(mapping, clock, invoke, send, on_failure) for mapping in mappings]
 
     def start(self) -> None:
-        """Begin to hand records over."""
+        """Start to deliver records."""
         for shard in self._shards:
             shard.start()
 
     def on_record(self, stream: str, record: Record) -> None:
-        """Take in a record of a stream; returns at once."""
+        """Enqueue a record of a stream. Returns immediately."""
         for shard in self._shards:
             if shard.mapping.stream == stream and shard.mapping.wants(record):
                 shard.put(record)
 
     def stop(self) -> None:
-        """Give up what waits, and end."""
+        """Stop, and drop the waiting records."""
         for shard in self._shards:
             shard.stop()
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Records that are handed over together, and how often that has failed."""
+    """The records of one invocation, and its number of failed attempts."""
 
     records: list[Record]
     failures: int = 0
 
 
 class _Shard:
-    """One mapping's records, in the order of their writes; a failing batch holds up those behind it."""
+    """The records of one mapping, in the order of the writes. A failing batch blocks the batches after it."""
 
     def __init__(
         self,
@@ -180,9 +180,9 @@ class _Shard:
         return [record for record in records if record is not None]
 
     def _attempt(self, records: list[Record]) -> tuple[list[Record], str | None]:
-        """One invocation: the records still to be handled, and why; None if all went well.
+        """Invokes the function once. Returns the records to retry and the reason, or an empty list and None.
 
-        Lambda goes back to the lowest failed record, whatever came after it (partial batch response).
+        Lambda retries from the lowest failed record on, also records that succeeded (partial batch response).
         """
         numbers = [record["dynamodb"]["SequenceNumber"] for record in records]
         payload = json.dumps({"Records": records}).encode()
@@ -190,16 +190,16 @@ class _Shard:
         return records[min(numbers.index(number) for number in failed) :] if failed else [], reason
 
     def _after_failure(self, batch: _Batch, failed: list[Record], reason: str) -> list[_Batch]:
-        """Wait a while, give up what has to be, and say what to try next."""
+        """Waits, discards the records that are expired or out of retries, and returns the batches to retry."""
         failures = 1 if len(failed) < len(batch.records) else batch.failures + 1
         halves = self._halves(failed) if len(failed) == len(batch.records) else [failed]
         if len(halves) == 1 and self.mapping.retries is not None and failures > self.mapping.retries:
             self._give_up(failed, "RetryAttemptsExhausted", failures)
             return []
         pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-        self._on_failure(self.mapping.function, f"{reason}; {len(failed)} records again")
+        self._on_failure(self.mapping.function, f"{reason}; {len(failed)} records are retried")
         self._stopping.wait(self._clock.outside(pause))
-        # A half begins with what its whole has used up of the retries: splitting alone is no retry
+        # A half starts with the retries that the whole batch has used: splitting alone does not count as a retry
         kept = [self._without_expired(half, failures) for half in halves]
         return [_Batch(half, failures - (len(halves) - 1)) for half in kept if half]
 
@@ -214,7 +214,7 @@ class _Shard:
         if limit is None:
             return records
         fresh = [record for record in records if self._clock.since(_written(record)) <= limit]
-        expired = records[: len(records) - len(fresh)]  # the oldest are in front
+        expired = records[: len(records) - len(fresh)]  # the oldest are first
         if expired:
             self._give_up(expired, "RecordAgeExceeded", attempts)
         return fresh
@@ -224,7 +224,7 @@ class _Shard:
             self._send(destination, json.dumps(_pointer(self.mapping, records, condition, attempts)))
 
         put_aside(
-            f"{len(records)} records given up, {condition}",
+            f"{len(records)} records discarded, {condition}",
             self.mapping.on_failure,
             send,
             partial(self._on_failure, self.mapping.function),
@@ -236,9 +236,9 @@ def _written(record: Record) -> float:
 
 
 def _pointer(mapping: StreamMapping, records: list[Record], condition: str, attempts: int) -> dict[str, Any]:
-    """What the destination gets: where the records are, not what they say.
+    """Returns the message for the destination. It contains the position of the records, not their content.
 
-    Lambda developer guide, "Retain discarded records" for DynamoDB streams.
+    Source: Lambda developer guide, "Retain discarded records" for DynamoDB streams.
     """
     first, last = records[0], records[-1]
     reader: dict[str, Any] = {
@@ -276,19 +276,19 @@ def attempt(
     *,
     partial: bool,
 ) -> tuple[Sequence[str], str | None]:
-    """Have a batch handled once.
+    """Invokes a function once with a batch.
 
     Args:
         invoke: runs a function and waits for its result; it may raise.
-        function: the function's name or ARN.
+        function: name or ARN of the function.
         payload: the batch.
-        identifiers: of its records: sequence numbers of a stream, message ids of a queue.
+        identifiers: sequence numbers of a stream's records, or message IDs of a queue.
         partial: whether the function reports failed records.
 
     Returns:
-        The identifiers of the records that failed, and why; nothing and None if all went well. An answer that makes no
-        sense, or names an unknown record, counts as a failure of the whole batch (Lambda developer guide, "Success and
-        failure conditions").
+        The identifiers of the failed records and the reason, or an empty list and None. An invalid response, or one
+        that names an unknown record, is a failure of the whole batch (Lambda developer guide, "Success and failure
+        conditions").
     """
     try:
         result = invoke(function, payload)

@@ -1,8 +1,8 @@
-"""What stores data: moto, served over HTTP in this process, with every correction of it in this one place.
+"""The AWS services that store data: moto, served over HTTP in this process, with all corrections of moto.
 
-Moto imitates the AWS APIs in memory. Where it differs from AWS in a way that matters to an event-driven application, a
-function below replaces a part of it and says what moto does and what AWS does. The replaced parts are moto's internals,
-so its version is asserted, and each correction has a test in tests/unit/local/test_store.py.
+Moto implements the AWS APIs in memory. Where it differs from AWS in a way that matters to an event-driven application,
+this file replaces a part of moto; the docstrings describe the behavior of moto and of AWS. The replaced parts are
+internals of moto, so its version is checked, and each correction has a test in tests/unit/local/test_store.py.
 """
 
 import base64
@@ -85,12 +85,12 @@ MOTO_VERSION = "5.2.5"
 # How long a ClientRequestToken makes a transaction idempotent:
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 TRANSACTION_TOKEN_SECONDS = 600
-# The most operations in a transaction, from the same page.
+# Maximum operations of a transaction, from the same page.
 TRANSACTION_OPERATIONS = 100
-# The most bytes of an item, with the names of its attributes ("400 KB"):
+# Maximum size of an item in bytes, including the attribute names ("400 KB"):
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 ITEM_BYTES = 400 * 1024
-# How many records of a stream can still be read. DynamoDB keeps them for 24 hours, however many there are.
+# Number of records kept per stream. DynamoDB keeps all records for 24 hours.
 STREAM_RECORDS = 10_000
 # Each stream has one shard.
 SHARD_ID = "shardId-00000000000000000000-00000000"
@@ -99,12 +99,12 @@ log = logging.getLogger(__name__)
 
 
 class ServiceError(Exception):
-    """An error that the caller of an AWS API gets as AWS would send it.
+    """An error response of an AWS API.
 
     Args:
-        code: what boto3 gives as `error.response["Error"]["Code"]`.
-        message: the sentence that goes with it.
-        status: the HTTP status.
+        code: error code, `error.response["Error"]["Code"]` in boto3.
+        message: error message.
+        status: HTTP status.
     """
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -113,7 +113,7 @@ class ServiceError(Exception):
 
 
 class Invocation(Protocol):
-    """What a function answered: the payload, and the kind of error if it failed (the header X-Amz-Function-Error)."""
+    """A function's response: the payload, and the value of the header X-Amz-Function-Error if it failed."""
 
     @property
     def payload(self) -> bytes: ...
@@ -123,39 +123,40 @@ class Invocation(Protocol):
 
 
 def _no_bus(_entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    raise ServiceError("InternalException", "no event bus runs here", 500)
+    raise ServiceError("InternalException", "there is no event bus", 500)
 
 
 def _no_archives(_action: str, _request: dict[str, Any]) -> dict[str, Any]:
-    raise ServiceError("InternalException", "no archive is here", 500)
+    raise ServiceError("InternalException", "there is no archive", 500)
 
 
 def _no_runtime(_name: str, _payload: bytes, _invocation_type: str) -> Invocation:
-    raise ServiceError("ServiceException", "no function runs here", 500)
+    raise ServiceError("ServiceException", "there is no function", 500)
 
 
 class Store:
-    """Moto as a server. One at a time in a process, because moto's state and code are the process's.
+    """Moto as a server. A process can have only one store at a time, because moto's state and code are global.
 
     Attributes:
-        endpoint: the address for `endpoint_url`, known after `start`.
-        on_stream_record: called with a stream's ARN and a record as a Lambda function gets it, once per changed item
-            and in the order of the writes, after the request's writes took effect. It runs inside the lock of the
-            tables, so it must only enqueue.
-        on_message: called with a queue's ARN when a message came into it, or one becomes visible at another time than
-            was said before. It runs inside the lock of the queues, so it must only wake somebody.
-        outside: how long so many seconds of a queue's time-outs, delays and retention last outside, where
-            `ReceiveMessage` waits and `SentTimestamp` is measured.
-        on_put_events: takes the entries of PutEvents as they came (`Time` in seconds since the epoch) and answers with
-            a result for each. It may raise ServiceError.
-        on_replay: takes StartReplay, DescribeReplay, ListReplays or CancelReplay and the request as it came (times in
-            seconds since the epoch), and answers it. It may raise ServiceError.
-        on_call: takes each request as it came, its body, and what answers a body; answers in its place, or with None
-            to hang up.
-        on_invoke: takes a function's name, the payload and `RequestResponse` or `Event`. It may raise ServiceError.
-        on_concurrency: told a function's name and its new reserved concurrency, None for no reservation.
-        keeps_previous_images: keep what each item was before its last write, for `stale_reads`.
-        on_mail: called with each mail that SES has accepted, as the recipient would get it (RFC 5322).
+        endpoint: value for `endpoint_url`, set by `start`.
+        on_stream_record: called with a stream's ARN and a record in Lambda's format, once per changed item, in the
+            order of the writes, after the writes of the request took effect. It is called with the lock of the tables,
+            so it must only enqueue.
+        on_message: called with a queue's ARN when a message arrives or the visibility time of a message changes. It is
+            called with the lock of the queues, so it must only wake a thread.
+        outside: converts seconds of a queue's timeouts, delays and retention to real seconds. `WaitTimeSeconds` and
+            `SentTimestamp` are real time.
+        on_put_events: called with the entries of PutEvents (`Time` in seconds since the epoch). Returns a result for
+            each entry. It may raise ServiceError.
+        on_replay: called with StartReplay, DescribeReplay, ListReplays or CancelReplay and the request (times in
+            seconds since the epoch). Returns the response. It may raise ServiceError.
+        on_call: called with each request, its body, and a function that answers a body. Returns the response, or None
+            to close the connection.
+        on_invoke: called with a function's name, the payload and `RequestResponse` or `Event`. It may raise
+            ServiceError.
+        on_concurrency: called with a function's name and its new reserved concurrency; None for no reservation.
+        keeps_previous_images: whether to keep the state of each item before its last write, for `stale_reads`.
+        on_mail: called with each e-mail that SES accepted, as the recipient gets it (RFC 5322).
     """
 
     region = "us-east-1"
@@ -182,14 +183,14 @@ class Store:
         self._session = boto3.Session(region_name=self.region)
 
     def start(self) -> None:
-        """Empties moto, corrects it, and serves it.
+        """Resets moto, applies the corrections, and starts the server.
 
         Raises:
-            RuntimeError: moto has another version than the corrections were written for, or holds a store already.
+            RuntimeError: the version of moto is not supported, or another store runs in this process.
         """
         require_moto(moto.__version__)
         if Store._running:
-            raise RuntimeError("there is a store in this process already; stop it first")
+            raise RuntimeError("another store runs in this process; stop it first")
         self._server = _Server(self._address, self)
         Store._running = True
         moto_api_backend.reset()
@@ -198,11 +199,11 @@ class Store:
         _correct_services(self._replaced, self)
         _save_time(self._replaced)
         self.endpoint = f"http://{self._address[0]}:{self._server.server_port}"
-        # The interval is how long stop() waits at most.
+        # The poll interval is the longest wait of stop().
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="store", daemon=True).start()
 
     def stop(self) -> None:
-        """Ends every connection and gives moto its own code back."""
+        """Closes all connections and removes the corrections from moto."""
         if self._server:
             self._server.stop()
             self._server = None
@@ -210,20 +211,20 @@ class Store:
         self._replaced.close()
 
     def client(self, service: str) -> Any:
-        """A boto3 client of this store. It does not retry, so that a test sees the first answer."""
+        """Returns a boto3 client of this store. It does not retry, so that a test sees the first response."""
         return self._session.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.endpoint,
             aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 - made up, nobody checks it
+            aws_secret_access_key="local",  # noqa: S106 - a placeholder; signatures are not checked
             config=Config(retries={"total_max_attempts": 1}, account_id_endpoint_mode="disabled"),
         )
 
     def log(self, group: str, stream: str, message: str) -> None:
-        """Writes a line to a log group, past the server: a bus that logs every event does it all the time.
+        """Writes a line to a log group without an HTTP call, because an event bus may log every event.
 
         Raises:
-            KeyError: there is no such group.
+            KeyError: the log group does not exist.
         """
         logs = logs_backends[self.account_id][self.region]
         if stream not in logs.groups[group].streams:
@@ -231,52 +232,53 @@ class Store:
         logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": message}])
 
     def receive(self, queue: str, count: int) -> list["Received"]:
-        """Receives what is visible in a queue, by its ARN; at most so many messages, and at once."""
+        """Receives up to `count` visible messages of a queue, given by its ARN, without waiting."""
         return self._queues.receive(queue, count)
 
     def delete(self, queue: str, receipt_handles: Iterable[str]) -> None:
-        """Deletes received messages, unless they have moved to another queue meanwhile."""
+        """Deletes received messages. Ignores those that have moved to another queue."""
         self._queues.delete(queue, receipt_handles)
 
     def next_visible(self, queue: str) -> float | None:
-        """Seconds, outside, until a message of a queue is visible; None if there is none."""
+        """Returns the real seconds until a message of a queue is visible, or None if the queue is empty."""
         return self._queues.next_visible(queue)
 
     @contextmanager
     def stale_reads(self, seconds: float) -> Iterator[None]:
-        """Lets reads of tables in this thread miss the last write of each item, if it is not older than that.
+        """Makes reads of tables in this thread miss the last write of each item, if it is recent.
 
         Args:
-            seconds: outside. Only writes since `keeps_previous_images` was set are missed.
+            seconds: maximum age of a missed write, in real time. Writes before `keeps_previous_images` was set are not
+                missed.
         """
         with self._tables.stale_reads(seconds):
             yield
 
     def function_environment(self) -> dict[str, str]:
-        """The variables by which an AWS SDK in another process finds this store."""
+        """Returns the environment variables that make an AWS SDK in another process use this store."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
-            # Otherwise the SDK puts the account's number before the host: 123456789012.127.0.0.1
+            # Otherwise the SDK adds the account ID to the host: 123456789012.127.0.0.1
             "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
         }
 
     def signing_keys(self) -> joserfc.jwk.KeySet:
-        """The public keys of the user pools' tokens. Moto has one pair for all pools."""
+        """Returns the public keys for tokens of the user pools. Moto has one key pair for all pools."""
         return joserfc.jwk.KeySet.import_key_set(load_resource("cognitoidp/resources/jwks-public.json"))
 
 
 def require_moto(version: str) -> None:
-    """Refuses a moto that the corrections were not written for.
+    """Checks that the corrections were written for this version of moto.
 
     Raises:
         RuntimeError: the version is not MOTO_VERSION.
     """
     if version != MOTO_VERSION:
-        message = f"local/store.py corrects moto {MOTO_VERSION} and found moto {version}: install {MOTO_VERSION}"
+        message = f"local/store.py requires moto {MOTO_VERSION} and found moto {version}: install {MOTO_VERSION}"
         raise RuntimeError(message)
 
 
@@ -284,12 +286,12 @@ def require_moto(version: str) -> None:
 
 
 def _create_app(service: Any) -> Any:
-    """A service's WSGI application, but for moto's own API, which could empty the store on any web page's request."""
+    """Returns a service's WSGI application. Moto's own API is blocked: any web page could reset the store with it."""
     return NotFound() if service == "moto_api" else create_backend_app(service)
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves moto's application, a thread per connection, and ends the connections when it stops."""
+    """Serves moto's application with one thread per connection, and closes the connections when it stops."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -304,19 +306,19 @@ class _Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         for connection in list(self.connections):
-            with suppress(OSError):  # the caller has closed it meanwhile
+            with suppress(OSError):  # the caller has already closed it
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Leaves an error to the logger: the base class prints what the request said as it came."""
+        """Logs an error. The base class would print unescaped data of the request."""
         log.exception("A request to the store failed")
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection, kept alive: moto's own server closes it after each call, which costs a connection and a thread.
+    """One keep-alive connection. Moto's own server closes it, so that each call needs a new connection and thread.
 
-    The answer is buffered and leaves in one piece: in two, Nagle's algorithm and delayed acknowledgements hold the
-    second back for 40 ms.
+    The response is buffered and sent in one piece: Nagle's algorithm and delayed acknowledgements would delay a second
+    piece by 40 ms.
     """
 
     server: _Server
@@ -330,20 +332,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         self.server.connections.discard(self.connection)
-        with suppress(ConnectionError):  # a caller has hung up before its whole answer was sent
+        with suppress(ConnectionError):  # the caller has closed the connection before the end of the response
             super().finish()
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # a caller that is killed leaves without a word
+        with suppress(ConnectionError):  # the caller was killed
             super().handle()
 
     def handle_call(self) -> None:
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,8}", length):
-            self.send_error(400, explain="The body needs a Content-Length, of at most 99999999 bytes.")
+            self.send_error(400, explain="Content-Length is required, with at most 99999999 bytes.")
             return
         body = self.rfile.read(int(length))
-        # A caller that was killed while it sent leaves half a request, which AWS would not carry out either
+        # An incomplete request, of a caller that was killed, is not executed, as in AWS
         answer = self.server.store.on_call(self, body, self._answer) if len(body) == int(length) else None
         if answer is None:
             self.close_connection = True
@@ -357,7 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_DELETE = do_GET = do_POST = do_PUT = handle_call  # noqa: N815 - http.server asks for these names
+    do_DELETE = do_GET = do_POST = do_PUT = handle_call  # noqa: N815 - names required by http.server
 
     def _answer(self, body: bytes) -> Answer:
         status, headers = "500", [("Content-Type", "application/json")]
@@ -371,13 +373,13 @@ class _Handler(BaseHTTPRequestHandler):
                 status, headers, answer = _call_table(self.headers, body)
             else:
                 answer = b"".join(self.server.application(self._environment(body), start_response))
-        except Exception as error:  # the border of the server: an error in moto is the caller's to see
+        except Exception as error:  # return errors of moto to the caller
             log.exception("moto failed")
             answer = json.dumps({"__type": "InternalFailure", "message": f"moto: {error!r}"}).encode()
         return status, headers, answer
 
     def _environment(self, body: bytes) -> dict[str, Any]:
-        """The request as a WSGI application takes it (PEP 3333)."""
+        """Returns the request as a WSGI environment (PEP 3333)."""
         path, _, query = self.path.partition("?")
         environment = {
             "REQUEST_METHOD": self.command,
@@ -397,19 +399,16 @@ class _Handler(BaseHTTPRequestHandler):
         return environment | {"CONTENT_LENGTH": str(len(body))}
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Nothing: a line per call would bury the application's own log."""
+        """Logs nothing: one line per call would hide the application's log."""
 
 
 # ------------------------------------------------------------------------------------------------ DynamoDB
 
 
 def _call_table(headers: Any, body: bytes) -> Answer:
-    """Calls moto's DynamoDB without the web framework that it shares with the other services.
+    """Calls moto's DynamoDB without moto's web framework.
 
-    Most calls of an event-driven application are these, and routes, forms, cookies and CORS are half the time of one.
-
-    Returns:
-        Status, headers and body, as the server sends them.
+    Most calls of an event-driven application use DynamoDB, and the framework takes half the time of a call.
     """
     handler = DynamoHandler()
     handler.headers, handler.response_headers, handler.querystring, handler.uri_match = headers, {}, {}, {}
@@ -422,15 +421,15 @@ def _call_table(headers: Any, body: bytes) -> Answer:
     return str(status), list(answer_headers.items()), answer.encode()
 
 
-# Where an item is, or would be: its table, partition key and sort key.
+# The place of an item, existing or not: table, partition key and sort key.
 _Place = tuple[Table, DynamoType, DynamoType | None]
 
 
 @dataclass
 class _Stream:
-    """The last records of a stream by their numbers, as JSON, and the number of the last one that is no longer kept.
+    """The latest records of a stream with their sequence numbers, and the number of the last trimmed record.
 
-    JSON takes a tenth of the memory of the objects it describes.
+    The records are kept as JSON, which takes a tenth of the memory of the objects.
     """
 
     records: deque[tuple[int, str]] = field(default_factory=deque)
@@ -442,14 +441,14 @@ class _Stream:
             self.trimmed, _ = self.records.popleft()
 
     def read(self, start: int, limit: int) -> list[tuple[int, str]]:
-        """The records from a sequence number on. Raises: JsonRESTError if they are no longer kept."""
+        """Returns the records from a sequence number on. Raises JsonRESTError if they are trimmed."""
         if start <= self.trimmed:
             raise JsonRESTError("TrimmedDataAccessException", "The requested stream record is no longer kept.")
         return list(itertools.islice((record for record in self.records if record[0] >= start), limit))
 
 
 class _Tables:
-    """The corrections of DynamoDB, with their state: one lock, a request's changes, the streams, the known tokens."""
+    """The corrections of DynamoDB and their state: the lock, the changes of a request, the streams, request tokens."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -458,9 +457,9 @@ class _Tables:
         self._next_number = 10**20
         self._streams: dict[str, _Stream] = {}
         self._tokens: dict[str, tuple[float, str]] = {}
-        # By table and key: when the item was last written, by the monotonic clock, and what it was before
+        # By table and key: time of the last write (monotonic clock) and the item before it
         self._previous: dict[tuple[str, DynamoType, DynamoType | None], tuple[float, Item | None]] = {}
-        self._unseen_since: float | None = None  # a read that is served now misses the writes after this moment
+        self._unseen_since: float | None = None  # the current read misses writes after this time
         self._call_action = DynamoHandler.call_action
         self._answer_transaction = DynamoHandler.transact_write_items
         self._query = Table.query
@@ -469,10 +468,10 @@ class _Tables:
         self._describe_stream = DynamoDBStreamsBackend.describe_stream
 
     def call_action(self, handler: Any) -> Any:
-        """Runs one request at a time, and reports its changes once it is through.
+        """Runs one request at a time, and reports its changes afterwards.
 
-        Moto checks a condition and writes in two steps that threads interleave, and so sells the last item twice; in
-        DynamoDB every request is atomic.
+        In DynamoDB every request is atomic. Moto checks the condition and writes in two steps, so two threads can both
+        pass the condition.
         """
         with self._lock:
             try:
@@ -481,26 +480,28 @@ class _Tables:
                 self._report_changes()
 
     def add_to_stream(self, shard: StreamShard, old: Item | None, new: Item | None) -> None:
-        """Notes a change until the request ends.
+        """Collects a change until the request ends.
 
-        Moto keeps each record for ever and numbers them by the length of that list. It also notes an update that
-        creates its item twice, first with the key alone; DynamoDB reports an item once per request.
+        DynamoDB reports an item once per request. Moto reports an update that creates its item twice, first with the
+        key only. It also keeps all records forever, and uses the length of the list as the sequence number.
         """
         item = new if old is None else old
-        assert item is not None  # noqa: S101 - moto never adds a change from nothing to nothing
+        assert item is not None  # noqa: S101 - moto never adds a change without an item
         key = (shard.table.table_arn, item.hash_key, item.range_key)
         self._changes[key] = (shard.table, old, new)
 
     def _report_changes(self) -> None:
         changes, self._changes = self._changes, {}
         for table, old, new in changes.values():
-            if old is None or new is None or old.attrs != new.attrs:  # DynamoDB reports no write that changed nothing
+            if (
+                old is None or new is None or old.attrs != new.attrs
+            ):  # DynamoDB does not report a write without a change
                 arn, record = _stream_arn(table), self._stream_record(table, old, new)
                 self._stream(arn).add(int(record["dynamodb"]["SequenceNumber"]), record)
                 self._store.on_stream_record(arn, record | {"eventSourceARN": arn})
 
     def _stream_record(self, table: Table, old: Item | None, new: Item | None) -> dict[str, Any]:
-        """The record as GetRecords answers it; a Lambda function gets the stream's ARN with it.
+        """Returns the record as in GetRecords. A Lambda function gets the stream's ARN in addition.
 
         https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html#events-sample-dynamodb
         """
@@ -532,10 +533,10 @@ class _Tables:
         return self._streams.setdefault(arn, _Stream())
 
     def describe_stream(self, backend: DynamoDBStreamsBackend, arn: str) -> dict[str, Any]:
-        """Describes the shard that records are kept of here, and no stream but a table's latest.
+        """Describes the single shard of a table's latest stream.
 
         Raises:
-            JsonRESTError: there is no such stream; moto fails with a KeyError, or describes another.
+            JsonRESTError: the stream does not exist. Moto fails with a KeyError, or describes another stream.
         """
         if arn not in {stream["StreamArn"] for stream in backend.list_streams()}:
             raise JsonRESTError("ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found")
@@ -546,10 +547,10 @@ class _Tables:
         return self._describe_stream(backend, arn) | {"Shards": [shard]}
 
     def answer_shard_iterator(self, handler: DynamoDBStreamsHandler) -> ActionResult:
-        """Answers with a place in the records that are kept here: the stream and the number of the next record.
+        """Answers GetShardIterator. The iterator has the stream's ARN and the sequence number of the next record.
 
         Raises:
-            JsonRESTError: there is no such stream or shard, or the record is no longer kept.
+            JsonRESTError: the stream or shard does not exist, or the record is trimmed.
         """
         arn, shard, kind, after = (
             handler._get_param(name) for name in ("StreamArn", "ShardId", "ShardIteratorType", "SequenceNumber")
@@ -567,10 +568,10 @@ class _Tables:
         return ActionResult({"ShardIterator": f"{arn}|1|{start}"})
 
     def answer_records(self, handler: DynamoDBStreamsHandler) -> tuple[int, dict[str, str], str]:
-        """Answers with the records as they are kept, in the wire's JSON; moto would encode binary values twice.
+        """Answers GetRecords with the stored JSON. Moto would encode binary values twice.
 
         Raises:
-            JsonRESTError: the records are no longer kept.
+            JsonRESTError: the records are trimmed.
         """
         arn, version, start = handler._get_param("ShardIterator").split("|")
         with self._lock:
@@ -581,7 +582,7 @@ class _Tables:
 
     @contextmanager
     def _undone_on_error(self, places: list[_Place]) -> Iterator[list[Item | None]]:
-        """Puts the items back when the writes in between fail. Gives copies of what they were."""
+        """Restores the items if the writes in the context fail. Yields copies of the items before the writes."""
         before = [copy.deepcopy(table.get_item(hash_key, range_key)) for table, hash_key, range_key in places]
         try:
             yield before
@@ -592,19 +593,19 @@ class _Tables:
             raise
 
     def make_item(self, item: Item, *arguments: Any, **options: Any) -> None:
-        """Checks the size of an item once it is whole.
+        """Checks the size of a complete item.
 
-        Moto adds the value that an attribute gets to what the item has, the attribute's old value included.
+        Moto checks each change of an attribute, and counts the old and the new value.
 
         Raises:
-            ItemSizeTooLarge: it has more than 400 KB.
+            ItemSizeTooLarge: the item is larger than 400 KB.
         """
         self._make_item(item, *arguments, **options)
         if item.size() > ITEM_BYTES:
             raise ItemSizeTooLarge
 
     def writing(self, write: Callable[..., Item | None]) -> Callable[..., Item | None]:
-        """PutItem, UpdateItem or DeleteItem of moto, made atomic: moto leaves half of an update that fails behind."""
+        """Makes moto's PutItem, UpdateItem or DeleteItem atomic. A failed update in moto may leave a part of it."""
 
         def write_one(
             backend: DynamoDBBackend, table_name: str, key: dict[str, Any], *more: Any, **options: Any
@@ -622,7 +623,7 @@ class _Tables:
 
     @contextmanager
     def stale_reads(self, seconds: float) -> Iterator[None]:
-        """What Store.stale_reads says. Holds the lock of the tables meanwhile."""
+        """Implements Store.stale_reads. Holds the lock of the tables inside the context."""
         with self._lock:
             self._unseen_since = time.monotonic() - seconds
             try:
@@ -631,7 +632,7 @@ class _Tables:
                 self._unseen_since = None
 
     def _seen(self, table: Table) -> Any:
-        """The table as it is, or a copy without the writes that a stale read misses."""
+        """Returns the table, or a copy without the writes that a stale read misses."""
         if self._unseen_since is None:
             return table
         seen: Any = copy.copy(table)
@@ -642,14 +643,14 @@ class _Tables:
         return seen
 
     def get_item(self, table: Table, *arguments: Any) -> Any:
-        """Reads an item, or what it was if the read is to be stale. Moto knows no eventual consistency."""
+        """Reads an item, or its previous state in a stale read. Moto's reads are always consistent."""
         return self._get_item(self._seen(table), *arguments)
 
     def answer_transaction(self, handler: Any) -> Any:
-        """Makes ClientRequestToken idempotent: moto ignores it and writes again.
+        """Implements the idempotency of ClientRequestToken. Moto ignores the token and writes again.
 
         Raises:
-            JsonRESTError: the token came before with another request.
+            JsonRESTError: the token was used with another request.
         """
         body = handler.body
         operations = json.dumps(body["TransactItems"], sort_keys=True, default=repr)
@@ -658,7 +659,7 @@ class _Tables:
         self._forget_tokens(before=now - TRANSACTION_TOKEN_SECONDS)
         if token not in self._tokens:
             answer = self._answer_transaction(handler)
-            self._tokens[token] = (now, digest)  # after it succeeded: a cancelled one may be tried again
+            self._tokens[token] = (now, digest)  # only after success: a cancelled transaction may be retried
             return answer
         if self._tokens[token][1] != digest:
             raise JsonRESTError(
@@ -668,19 +669,19 @@ class _Tables:
         return ActionResult({})
 
     def _forget_tokens(self, before: float) -> None:
-        # They are in the order of time, so the old ones are in front.
+        # The tokens are sorted by time, the oldest first.
         while self._tokens and next(iter(self._tokens.values()))[0] < before:
             del self._tokens[next(iter(self._tokens))]
 
     def transact_write_items(self, backend: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
-        """Checks every condition and then writes.
+        """Checks all conditions, then writes.
 
-        Moto copies whole tables to roll back, which takes seconds and puts the copy in the place of the table; open
-        streams then belong to a table that is gone. DynamoDB leaves alone what a cancelled transaction names.
+        Moto copies whole tables for the rollback, which takes seconds, and replaces the table by the copy, so that its
+        stream no longer works. In DynamoDB a cancelled transaction changes nothing.
 
         Raises:
-            DynamodbException: too many operations, or two on one item (ValidationException).
-            TransactionCanceledException: with a reason for each operation, in their order.
+            DynamodbException: too many operations, or two operations on one item (ValidationException).
+            TransactionCanceledException: has a reason for each operation, in the same order.
         """
         if len(transact_items) > TRANSACTION_OPERATIONS:
             raise TooManyTransactionsException
@@ -698,12 +699,12 @@ class _Tables:
             for position, (kind, op) in enumerate(operations):
                 try:
                     self._apply(backend, kind, op)
-                except DynamodbException as error:  # an expression that does not fit the item
+                except DynamodbException as error:  # the expression is not valid for the item
                     reasons[position] = ("ValidationError", error.message, None)
                     raise TransactionCanceledException(reasons) from error
 
     def _apply(self, backend: DynamoDBBackend, kind: str, operation: dict[str, Any]) -> None:
-        """Writes one operation of a transaction whose conditions hold."""
+        """Executes one operation of a transaction after its conditions were checked."""
         table_name = operation["TableName"]
         if kind == "Put":
             backend.put_item(table_name, operation["Item"], overwrite=True)
@@ -719,9 +720,9 @@ class _Tables:
             )
 
     def query(self, table: Table, *arguments: Any, **options: Any) -> Any:
-        """Looks at the items with the right partition key only; moto first sorts the whole table for every query.
+        """Queries only the items with the partition key. Moto sorts the whole table for every query.
 
-        The query runs on a stand-in for the table that holds these items and nothing else.
+        The query runs on a copy of the table that has only these items.
         """
         hash_key, index_name = arguments[0], arguments[7]  # the backend passes them by position
         table = self._seen(table)
@@ -735,12 +736,12 @@ class _Tables:
 
 
 def _matching(held: Any, conditions: list[tuple[str, DynamoType]]) -> Any:
-    """What moto holds below one partition key (an item, or items by sort key), as far as it meets the conditions."""
+    """Returns the matching part of what moto stores for a partition key: an item, or items by sort key."""
     if isinstance(held, dict):
         return {key: item for key, item in held.items() if _matching(item, conditions)}
     for name, wanted in conditions:
         value = held.attrs.get(name)
-        # Strings, which most keys are, need none of the conversions of moto's comparison.
+        # Most keys are strings, which do not need the slow conversions of moto's comparison.
         if value is None or (value.value != wanted.value and (wanted.type == "S" or value != wanted)):
             return None
     return held
@@ -751,13 +752,13 @@ def _stream_arn(table: Table) -> str:
 
 
 def _plain(attributes: dict[str, DynamoType]) -> dict[str, Any]:
-    """Attributes as JSON has them, binary ones in base64."""
+    """Returns the attributes as DynamoDB JSON, with binary values in base64."""
     plain: dict[str, Any] = json.loads(dynamo_json_dump(attributes))
     return plain
 
 
 def _locate(backend: DynamoDBBackend, table_name: str, attributes: dict[str, Any]) -> _Place:
-    """The table and key that a request means."""
+    """Returns the table and the key of a request."""
     table = backend.get_table(table_name)
     return table, *backend.get_keys_value(table, attributes)
 
@@ -771,7 +772,7 @@ def _put_back(table: Any, hash_key: DynamoType, range_key: DynamoType | None, it
 
 
 def _failed_condition(place: _Place, operation: dict[str, Any]) -> tuple[str | None, str | None, dict[str, Any] | None]:
-    """An operation's cancellation reason: code, message and item, or three times nothing where its condition holds."""
+    """Returns an operation's cancellation reason (code, message, item), or three times None if the condition is met."""
     table, hash_key, range_key = place
     item = table.get_item(hash_key, range_key)
     condition = get_filter_expression(
@@ -788,7 +789,7 @@ def _failed_condition(place: _Place, operation: dict[str, Any]) -> tuple[str | N
 
 def _correct_tables(replaced: ExitStack, store: Store) -> _Tables:
     tables = _Tables(store)
-    # Where moto checks the size of an item, one attribute after the other
+    # Disables moto's check of the item size for each attribute; make_item checks the size
     replaced.enter_context(patch.object(LimitedSizeDict, "__setitem__", dict.__setitem__))
     for name in ("put_item", "update_item", "delete_item"):
         _replace(replaced, DynamoDBBackend, name, tables.writing(getattr(DynamoDBBackend, name)))
@@ -809,7 +810,7 @@ def _correct_tables(replaced: ExitStack, store: Store) -> _Tables:
 
 
 def _replace(replaced: ExitStack, owner: Any, name: str, correction: Callable[..., Any]) -> None:
-    """Puts a correction in the place of a method until `replaced` is closed."""
+    """Replaces a method by a correction until `replaced` is closed."""
 
     def method(*args: Any, **kwargs: Any) -> Any:  # a plain function: a bound method would not get the instance
         return correction(*args, **kwargs)
@@ -822,11 +823,11 @@ def _replace(replaced: ExitStack, owner: Any, name: str, correction: Callable[..
 
 @dataclass(frozen=True)
 class Received:
-    """A message that was received, and is invisible for a while.
+    """A received message, which is invisible until its visibility timeout.
 
     Attributes:
-        record: the message as a Lambda function gets it.
-        dead_letters: the ARN of the queue that it moves to afterwards, if it was received for the last time.
+        record: the message in Lambda's format.
+        dead_letters: ARN of the dead-letter queue if the message was received `maxReceiveCount` times, else None.
     """
 
     record: dict[str, Any]
@@ -835,14 +836,14 @@ class Received:
 
     @property
     def visible_in(self) -> float:
-        """Seconds, outside, until it is visible again."""
+        """Real seconds until the message is visible again."""
         return max(_due(self.message) / 1000 - time.time(), 0.0)
 
 
 class _Queues:
-    """The corrections of SQS, with the lock that they share.
+    """The corrections of SQS and their lock.
 
-    Moto's queues are not safe under threads: two receivers may get the same message, or one an error.
+    Moto's queues are not thread-safe: two receivers may get the same message, or an error.
     """
 
     def __init__(self, store: Store) -> None:
@@ -854,7 +855,7 @@ class _Queues:
         self._answer_receive = SQSResponse.receive_message
 
     def add_message(self, queue: Queue, message: Message) -> None:
-        """Tells on_message, so that nobody has to poll."""
+        """Adds a message and calls on_message, so that no polling is needed."""
         with self.changed:
             self._add(queue, message)
             self._store.on_message(queue.queue_arn)
@@ -868,7 +869,7 @@ class _Queues:
         visibility_timeout: int,
         attribute_names: list[str] | None = None,
     ) -> list[Message]:
-        """Waits for messages, and receives them one caller at a time. FIFO queues stay as moto has them."""
+        """Waits for messages and receives them, one caller at a time. FIFO queues use moto's implementation."""
         end = time.monotonic() + wait
         with self.changed:
             while True:
@@ -890,10 +891,12 @@ class _Queues:
     def _take(self, queue: Any, count: int, visibility_timeout: int) -> Iterator[Any]:
         """Marks visible messages as received.
 
-        Moto looks at every message of the queue, and counts all of them for each, so the time grows with the square of
-        their number. It keeps what is too old. What it moves to a dead-letter queue doesn't name its source, and moves
-        on at once where that queue has one too: SQS counts ApproximateReceiveCount across all queues, but redrives by
-        the receives of one.
+        Differences from moto:
+        - Moto counts all messages for each message, so its time grows with the square of their number.
+        - Moto keeps messages beyond the retention period.
+        - Moto does not store the source queue of a message in a dead-letter queue.
+        - If the dead-letter queue has one itself, moto moves the message on immediately. SQS counts
+          ApproximateReceiveCount across all queues, but applies maxReceiveCount to the receives from one queue.
         """
         retention = self._store.outside(queue.message_retention_period) * 1000
         now, first = time.time() * 1000, None
@@ -909,7 +912,7 @@ class _Queues:
             else:
                 message.mark_received(visibility_timeout)
                 first = first or message
-                message.visible_at = first.visible_at  # what was received together is visible together
+                message.visible_at = first.visible_at  # messages received together become visible together
                 yield message
                 count -= 1
                 if not count:
@@ -939,10 +942,10 @@ class _Queues:
             return None if (queue := _queue(arn)) is None else _next_visible(queue)
 
     def delete_message(self, queue: Queue, receipt_handle: str) -> None:
-        """Looks no further than the message; moto compares the handles of all, twice.
+        """Deletes a message. Stops at the first match; moto compares the handles of all messages twice.
 
         Raises:
-            ReceiptHandleIsInvalid: no message of this queue had it.
+            ReceiptHandleIsInvalid: the handle is not of a message of this queue.
         """
         with self.changed:
             if receipt_handle in queue.deleted_messages:
@@ -957,14 +960,14 @@ class _Queues:
     def change_visibility(
         self, backend: SQSBackend, queue_name: str, receipt_handle: str, visibility_timeout: int
     ) -> None:
-        """Tells those who wait for a message that one becomes visible at another time."""
+        """Changes the visibility timeout, wakes the waiting receivers and calls on_message."""
         with self.changed:
             self._change_visibility(backend, queue_name, receipt_handle, visibility_timeout)
             self.changed.notify_all()
             self._store.on_message(backend.get_queue(queue_name).queue_arn)
 
     def answer_receive(self, handler: Any) -> Any:
-        """Adds DeadLetterQueueSourceArn, which moto doesn't know."""
+        """Adds the attribute DeadLetterQueueSourceArn, which moto does not have."""
         answer: Any = self._answer_receive(handler)
         asked = {*handler._get_param("AttributeNames", []), *handler._get_param("MessageSystemAttributeNames", [])}
         if asked & {"All", "DeadLetterQueueSourceArn"}:
@@ -978,9 +981,9 @@ class _Queues:
 
 @dataclass(frozen=True)
 class _Count:
-    """How many messages of a queue pass a test, counted when it is written into an answer.
+    """The number of messages that pass a test. It is counted only when it is written into a response.
 
-    Moto counts three times at each SendMessage, for nothing, and asks anew for the time of each message.
+    Moto counts three times at each SendMessage without using the result.
     """
 
     queue: Queue
@@ -996,12 +999,12 @@ def _counting(test: Callable[[Message, float], bool]) -> property:
 
 
 def _queue(arn: str) -> Any:
-    """The queue, or None once it is gone."""
+    """Returns the queue, or None if it does not exist."""
     return sqs_backends[Store.account_id][Store.region].queues.get(arn.rpartition(":")[2])
 
 
 def _due(message: Message) -> float:
-    """When a message is visible, in milliseconds of the epoch."""
+    """Returns the time when a message becomes visible, in milliseconds since the epoch."""
     return max(message.visible_at, message.delayed_until)
 
 
@@ -1011,7 +1014,7 @@ def _next_visible(queue: Queue) -> float | None:
 
 
 def _spent(queue: Any, message: Any) -> bool:
-    """Whether a message was received from a queue as often as its redrive policy allows."""
+    """Returns whether a message was received from a queue as often as its redrive policy allows."""
     if queue.dead_letter_queue is None or not queue.redrive_policy:
         return False
     received = message.approximate_receive_count - getattr(message, "received_before", 0)
@@ -1019,13 +1022,13 @@ def _spent(queue: Any, message: Any) -> bool:
 
 
 def _source(message: Message) -> dict[str, str]:
-    """The system attribute of a message in a dead-letter queue."""
+    """Returns the system attribute of a message in a dead-letter queue."""
     source = getattr(message, "source", None)
     return {} if source is None else {"DeadLetterQueueSourceArn": source}
 
 
 def _queue_record(queue: Queue, message: Message) -> dict[str, Any]:
-    """The record as a Lambda function gets it.
+    """Returns the record of a message in Lambda's format.
 
     https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html#example-standard-queue-message-event
     """
@@ -1049,7 +1052,7 @@ def _queue_record(queue: Queue, message: Message) -> dict[str, Any]:
 
 
 def _attribute(value: dict[str, Any]) -> dict[str, Any]:
-    """A message attribute in a record: binary values in base64, and empty the lists that SQS never implemented."""
+    """Returns a message attribute of a record: binary values in base64, and the list values, unused by SQS, empty."""
     attribute: dict[str, Any] = {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
     if value.get("BinaryValue") is not None:
         return attribute | {"binaryValue": base64.b64encode(value["BinaryValue"]).decode()}
@@ -1059,7 +1062,7 @@ def _attribute(value: dict[str, Any]) -> dict[str, Any]:
 def _correct_queues(replaced: ExitStack, store: Store) -> _Queues:
     queues = _Queues(store)
 
-    # Moto's seconds pass as they do outside.
+    # Moto uses real seconds.
     def hide(message: Message, visibility_timeout: int) -> None:
         message.visible_at = (time.time() + store.outside(int(visibility_timeout))) * 1000
 
@@ -1081,8 +1084,8 @@ def _correct_queues(replaced: ExitStack, store: Store) -> _Queues:
         ("approximate_number_of_messages", _counting(lambda message, now: _due(message) <= now)),
         ("approximate_number_of_messages_delayed", _counting(lambda message, now: message.delayed_until > now)),
         ("approximate_number_of_messages_not_visible", _counting(lambda message, now: message.visible_at > now)),
-        # Moto invokes an event source mapping's function inside SendMessage, one call per message, and empties the
-        # queue whatever the function answers. In AWS a poller does it (local/queues.py).
+        # Moto invokes the function of an event source mapping inside SendMessage, once per message, and deletes the
+        # messages even if the function fails. In AWS a poller invokes it (local/queues.py).
         ("lambda_event_source_mappings", property(lambda _queue: {}, lambda _queue, _mappings: None)),
     ):
         replaced.enter_context(patch.object(Queue, name, value, create=True))
@@ -1094,19 +1097,19 @@ def _correct_queues(replaced: ExitStack, store: Store) -> _Queues:
 
 def _correct_services(replaced: ExitStack, store: Store) -> None:
     def put_events(_backend: EventsBackend, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Leaves the bus to on_put_events: moto raises for a function as target, and knows neither retries nor DLQs."""
+        """Calls on_put_events. Moto raises an error for a function as target, and has no retries or DLQs."""
         with _as_aws_error():
             return store.on_put_events(events)
 
     def replay(handler: EventsHandler) -> tuple[str, dict[str, Any]]:
-        """Leaves replays to on_replay: moto knows neither their window nor FilterArns, and has no events anyway."""
+        """Calls on_replay. Moto ignores the time range and FilterArns, and does not get the events."""
         with _as_aws_error():
             answer = store.on_replay(handler._get_action(), json.loads(handler.body))
         return json.dumps(answer), handler.response_headers
 
     def invoke(function: LambdaFunction, body: Any, headers: Any, answer_headers: dict[str, str]) -> bytes:
-        """Leaves functions to on_invoke: moto wants Docker for them."""
-        # SNS and InvokeAsync come without headers, and both invoke asynchronously.
+        """Calls on_invoke. Moto would need Docker."""
+        # Calls by SNS and InvokeAsync have no headers. Both invoke asynchronously.
         invocation_type = headers.get("X-Amz-Invocation-Type", "RequestResponse") if headers else "Event"
         payload = body if isinstance(body, bytes) else (body or "").encode()
         with _as_aws_error():
@@ -1121,13 +1124,13 @@ def _correct_services(replaced: ExitStack, store: Store) -> None:
     )
 
     def reserve(backend: LambdaBackend, name: str, reserved: Any) -> Any:
-        """Tells on_concurrency: moto takes a note of it, and that is all."""
+        """Calls on_concurrency. Moto only stores the value."""
         answer = put_concurrency(backend, name, reserved)
         store.on_concurrency(name, int(reserved))
         return answer
 
     def free(backend: LambdaBackend, name: str) -> Any:
-        """As `reserve`."""
+        """Calls on_concurrency with None."""
         answer = delete_concurrency(backend, name)
         store.on_concurrency(name, None)
         return answer
@@ -1135,7 +1138,7 @@ def _correct_services(replaced: ExitStack, store: Store) -> None:
     send_email = SESV2Response.send_email
 
     def send_and_show(handler: SESV2Response) -> str:
-        """Hands the mail to on_mail: moto keeps the HTML form alone."""
+        """Calls on_mail. Moto keeps only the HTML part."""
         answer = send_email(handler)
         request = json.loads(handler.body)
         if "Simple" in request["Content"]:
@@ -1163,9 +1166,9 @@ def _as_aws_error() -> Iterator[None]:
 
 
 def _message(request: dict[str, Any], message_id: str) -> bytes:
-    """The message that SES composes of SendEmail's simple content. Its tags stay in a header, for whoever checks."""
+    """Returns the message that SES makes from SendEmail's simple content. The tags are in a header, for checks."""
     content = request["Content"]["Simple"]
-    message = EmailMessage(SMTP.clone(max_line_length=998))  # RFC 5322's longest: a folded header is hard to search
+    message = EmailMessage(SMTP.clone(max_line_length=998))  # RFC 5322's limit; folded headers are hard to search
     message["From"] = request["FromEmailAddress"]
     message["To"] = ", ".join(request["Destination"]["ToAddresses"])
     message["Subject"] = content["Subject"]["Data"]
@@ -1181,10 +1184,10 @@ def _message(request: dict[str, Any], message_id: str) -> bytes:
 
 
 def _user_claims(pool: CognitoIdpUserPool, client_id: str, username: str) -> dict[str, Any]:
-    """A user's attributes as claims of the ID token.
+    """Returns a user's attributes as claims of the ID token.
 
-    Moto leaves all out that ReadAttributes does not list, and makes every claim a string. In Cognito a client without
-    ReadAttributes reads all of them, and `email_verified` and `phone_number_verified` are booleans:
+    Moto omits all attributes that are not in ReadAttributes, and makes every claim a string. In Cognito, a client
+    without ReadAttributes can read all attributes, and `email_verified` and `phone_number_verified` are booleans:
     https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-id-token.html
     """
     readable = pool.clients[client_id].get_readable_fields()
@@ -1202,21 +1205,21 @@ def _user_claims(pool: CognitoIdpUserPool, client_id: str, username: str) -> dic
 
 
 def _save_time(replaced: ExitStack) -> None:
-    """Takes out what moto does anew for each call, or keeps for ever."""
-    # Reads a megabyte of JSON for the regions of each service, of which there is one here.
+    """Removes repeated work and memory leaks of moto. Each comment describes what moto does."""
+    # Reads a megabyte of JSON for the regions of each service. Only one region is used here.
     replaced.enter_context(patch.object(boto3.Session, "get_available_regions", lambda *_, **__: [Store.region]))
     # Lists the folders of its package on disk.
     modules = tuple(moto.backends.list_of_moto_modules())
     replaced.enter_context(patch.object(moto.backends, "list_of_moto_modules", lambda: modules))
-    # Inspects a service's class for the names of its methods.
+    # Collects the method names of a service's class by introspection.
     names = functools.cache(method_names_from_class)
     replaced.enter_context(patch.object(moto.core.responses, "method_names_from_class", names))
-    # Works out the Python names of a queue's attributes for each message, and draws receipt handles by the letter.
+    # Converts the names of a queue's attributes for each message, and generates receipt handles letter by letter.
     replaced.enter_context(
         patch.object(moto.sqs.models, "camelcase_to_underscores", functools.cache(camelcase_to_underscores))
     )
     replaced.enter_context(patch.object(moto.sqs.models, "generate_receipt_handle", lambda: secrets.token_urlsafe(138)))
-    # Walks the model of the API through an answer of DynamoDB that is in the form of the wire already.
+    # Applies the API model to a DynamoDB response that already has the format of the API.
     serialized = DynamoHandler.serialized
 
     def dump(handler: DynamoHandler, result: ActionResult) -> Any:
@@ -1226,17 +1229,18 @@ def _save_time(replaced: ExitStack) -> None:
         return 200, headers | handler.response_headers, dynamo_json_dump(result.result)
 
     _replace(replaced, DynamoHandler, "serialized", dump)
-    # Parses the same update expressions again and again. It works on copies of what the parser gives.
+    # Parses the same update expressions repeatedly. The cached result is safe: moto works on copies of it.
     parse = functools.lru_cache(UpdateExpressionParser.make)
     replaced.enter_context(patch.object(UpdateExpressionParser, "make", parse))
-    # Keeps every object it ever made, for its dashboard.
+    # Keeps every object forever, for its dashboard.
     replaced.enter_context(patch.object(BaseModel, "__new__", lambda cls, *_args, **_kwargs: object.__new__(cls)))
 
 
 def _import_unused_services() -> None:
-    """Imports what moto's CloudFormation imports for nothing, without what takes it two seconds to read.
+    """Imports services that moto's CloudFormation needs but does not use here, without their slow data.
 
-    EC2 reads the instance types and regions of all partitions, API Gateway a validator of OpenAPI documents.
+    This saves two seconds: EC2 reads the instance types and regions of all partitions, and API Gateway imports a
+    validator of OpenAPI documents.
     """
     load = moto.utilities.utils.load_resource
 

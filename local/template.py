@@ -1,8 +1,8 @@
-"""CloudFormation: turns a SAM template into resources, through SAM's own transform and moto's own engine.
+"""CloudFormation: deploys a SAM template with SAM's transform and moto's CloudFormation engine.
 
-SAM's translator makes plain CloudFormation of the template. Moto's engine resolves parameters, conditions and intrinsic
-functions, and makes what stores data. What moto does not know gets a model here, and each resource's properties are
-recorded as they were resolved, so that the other modules of local/ can run what they describe.
+SAM's translator converts the template to plain CloudFormation. Moto's engine resolves parameters, conditions and
+intrinsic functions, and creates the resources that store data. This file has models of the types that moto does not
+have, and records the resolved properties of each resource for the other modules of local/.
 """
 
 import copy
@@ -38,25 +38,25 @@ from samtranslator.yaml_helper import intrinsics_multi_constructor
 from local.nested import STACK, NestedStackError, inline
 from local.store import Store
 
-# Warns at each transform that nobody takes its measurements, and of switches that AWS has for itself.
+# Hides warnings of each transform about SAM's internal metrics and feature toggles.
 logging.getLogger("samtranslator").setLevel(logging.ERROR)
 
-# Stands for the bucket that `sam package` would upload to; the key is the logical id.
+# A placeholder for the bucket of `sam package`; the key is the logical ID.
 CODE_BUCKET = "local"
 
 
 class TemplateError(Exception):
-    """What is wrong with a template, in one line: the file, the resource if it is one's, and the reason."""
+    """A template is not valid. The message is one line: the file, the resource if there is one, and the reason."""
 
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource as deployed.
+    """A deployed resource.
 
     Attributes:
-        physical_id: what `!Ref` gives; of a layer its ARN with the version.
-        properties: as resolved: no intrinsic functions, nothing where `AWS::NoValue` stood.
-        local_path: the folder that CodeUri or ContentUri names.
+        physical_id: value of `!Ref`; for a layer the ARN with the version.
+        properties: resolved properties, without intrinsic functions and without the values of `AWS::NoValue`.
+        local_path: folder in CodeUri or ContentUri.
     """
 
     logical_id: str
@@ -68,28 +68,28 @@ class Resource:
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed template: its resources by logical id, and the values of its outputs."""
+    """A deployed template: its resources by logical ID, and the values of its outputs."""
 
     name: str
     resources: dict[str, Resource]
     outputs: dict[str, str]
 
-    def of_type(self, type: str) -> list[Resource]:  # noqa: A002 - CloudFormation's name for it
+    def of_type(self, type: str) -> list[Resource]:  # noqa: A002 - the name in CloudFormation
         return [resource for resource in self.resources.values() if resource.type == type]
 
 
 def deploy(path: Path, store: Store, *, stack_name: str, parameters: Mapping[str, str]) -> Stack:
-    """Makes a stack of a SAM template in a store that has started.
+    """Deploys a SAM template to a started store.
 
     Args:
-        path: the template.
-        store: holds the stack, so that boto3's CloudFormation client shows it too.
-        stack_name: the start of the names that the template leaves open.
-        parameters: values for the template's parameters that have no default or shall have another.
+        path: path of the template.
+        store: contains the stack, so that boto3's CloudFormation client shows it as well.
+        stack_name: name of the stack, and prefix of generated names.
+        parameters: values of the template's parameters, required for those without a default.
 
     Raises:
-        TemplateError: the template cannot be read, transformed or resolved, names a folder that is not there or a
-            resource type that nobody here knows, or the parameters are not the template's.
+        TemplateError: the template cannot be read, transformed or resolved, names a folder that does not exist or an
+            unknown resource type, or the parameters do not match.
     """
     try:
         template = inline(_read(path), path.parent, _read_nested, lambda kind: kind in _RUN | _PERMISSIONS)
@@ -107,7 +107,7 @@ def deploy(path: Path, store: Store, *, stack_name: str, parameters: Mapping[str
 
 
 class _Loader(yaml.CSafeLoader):
-    """SAM's own YAML, with the parser in C: its own takes a quarter of a second for our template."""
+    """A loader for SAM's YAML with the parser in C. SAM's own loader takes 0.25 s for Orderflow's template."""
 
 
 _Loader.add_multi_constructor("!", intrinsics_multi_constructor)
@@ -123,8 +123,8 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise TemplateError(error.strerror) from error
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
-        raise TemplateError("it has no Resources")
-    # YAML's anchors make several places share one object, and SAM's transform changes objects in place.
+        raise TemplateError("the template has no Resources")
+    # A copy, because YAML anchors share one object in several places, and SAM's transform changes objects in place.
     copied: dict[str, Any] = json.loads(json.dumps(template))
     return copied
 
@@ -148,10 +148,10 @@ def _check_parameters(template: dict[str, Any], parameters: Mapping[str, str]) -
 
 
 def _take_folders(template: dict[str, Any], root: Path) -> dict[str, Path]:
-    """Puts an address in S3, which SAM's transform insists on, where the template names a folder.
+    """Replaces the code folders in the template by S3 locations, which SAM's transform requires.
 
     Returns:
-        The folders by logical id.
+        The folders by logical ID.
     """
     folders = {}
     default = template.get("Globals", {}).get("Function", {}).pop("CodeUri", None)
@@ -164,7 +164,7 @@ def _take_folders(template: dict[str, Any], root: Path) -> dict[str, Path]:
         else:
             continue
         if not isinstance(folder, str) or not (root / folder).is_dir():
-            message = f"{logical_id}: {name} names no folder: {folder}"
+            message = f"{logical_id}: {name} is not a folder: {folder}"
             raise TemplateError(message)
         folders[logical_id] = (root / folder).resolve()
         properties[name] = f"s3://{CODE_BUCKET}/{logical_id}"
@@ -172,7 +172,7 @@ def _take_folders(template: dict[str, Any], root: Path) -> dict[str, Path]:
 
 
 class _NoManagedPolicies:
-    """SAM asks an account for the managed policies that a template names; there is no account."""
+    """Replaces SAM's lookup of managed policies in an AWS account."""
 
     def load(self) -> dict[str, str]:
         return {}
@@ -180,7 +180,7 @@ class _NoManagedPolicies:
 
 def _transform(template: dict[str, Any], parameters: dict[str, str], region: str) -> dict[str, Any]:
     try:
-        with patch.dict(os.environ, AWS_DEFAULT_REGION=region):  # SAM asks boto3 for the region
+        with patch.dict(os.environ, AWS_DEFAULT_REGION=region):  # SAM gets the region from boto3
             plain: dict[str, Any] = transform(template, parameters, _NoManagedPolicies())  # type: ignore[arg-type]
     except InvalidDocumentException as error:
         raise TemplateError("; ".join(cause.message for cause in error.causes)) from error
@@ -190,7 +190,7 @@ def _transform(template: dict[str, Any], parameters: dict[str, str], region: str
 def _check_types(plain: dict[str, Any]) -> None:
     for logical_id, resource in plain["Resources"].items():
         if resource.get("Type") not in parsing.get_model_map():
-            message = f"{logical_id}: neither moto nor local/template.py knows the resource type {resource.get('Type')}"
+            message = f"{logical_id}: neither moto nor local/template.py supports the type {resource.get('Type')}"
             raise TemplateError(message)
 
 
@@ -230,7 +230,7 @@ def _folder(properties: dict[str, Any], folders: dict[str, Path]) -> Path | None
 
 
 def _complete_tables(stack: Stack, store: Store) -> None:
-    """Sets what moto's CloudFormation leaves out of tables, though its DynamoDB knows it."""
+    """Sets the properties of tables that moto's CloudFormation ignores, but moto's DynamoDB supports."""
     backend = dynamodb_backends[store.account_id][store.region]
     for table in stack.of_type("AWS::DynamoDB::Table"):
         if "TimeToLiveSpecification" in table.properties:
@@ -240,18 +240,18 @@ def _complete_tables(stack: Stack, store: Store) -> None:
 
 
 def _correct_engine(replaced: ExitStack, resolved: dict[str, dict[str, Any]]) -> None:
-    """Corrects moto's engine while a stack is made, and lets it note each resource's properties in `resolved`."""
+    """Corrects moto's engine during a deployment, and records each resource's properties in `resolved`."""
     create, output = parsing.parse_and_create_resource, parsing.parse_output
     clean, resolve = parsing.clean_json, parsing.parse_resource_and_generate_name
 
     def noted(logical_id: str, *arguments: Any) -> Any:
         model, resource, name = resolve(logical_id, *arguments)
-        # A copy, because moto's models change what they get: a rule makes a string of its pattern.
+        # A copy, because moto's models change the properties: a rule converts its pattern to a string.
         resolved[logical_id] = copy.deepcopy(resource["Properties"])
         return model, resource, name
 
     def cleaned(node: Any, resources: Any) -> Any:
-        if isinstance(node, list):  # moto leaves None where NoValue stood
+        if isinstance(node, list):  # moto replaces NoValue by None
             return [parsing.clean_json(member, resources) for member in node if not _is_no_value(member, resources)]
         value = clean(node, resources)
         if isinstance(node, dict):
@@ -263,26 +263,26 @@ def _correct_engine(replaced: ExitStack, resolved: dict[str, dict[str, Any]]) ->
         (parsing, "parse_output", lambda *args: _naming(output, *args)),
         (parsing, "parse_resource_and_generate_name", noted),
         (parsing, "clean_json", cleaned),
-        # Fails with a TypeError at an unknown resource; parse_output finds what is wrong with an output anyway.
+        # Fails with a TypeError for an unknown resource. parse_output reports errors of outputs.
         (parsing.ResourceMap, "validate_outputs", lambda _resources: None),
-        # Looks for the code in S3, where it is not: the functions run from their folders.
+        # Looks for the code in S3, but the functions run from their folders.
         (lambda_models, "_validate_s3_bucket_and_key", lambda *_, **__: None),
-        # Reads JSON with a YAML parser in Python, which takes longer than all the rest.
+        # Reads JSON with a YAML parser in Python, which takes longer than the rest of the deployment.
         (MotoStack, "parse_template", staticmethod(json.loads)),
     ):
         replaced.enter_context(patch.object(owner, name, correction))
 
 
 def _naming(make: Callable[..., Any], logical_id: str, *arguments: Any, **options: Any) -> Any:
-    """Calls a function of the engine, and puts the name of the resource or output before what is wrong with it."""
+    """Calls a function of the engine, and adds the name of the resource or output to its errors."""
     try:
         return make(logical_id, *arguments, **options)
     except TemplateError:
-        raise  # by a resource that this one refers to, and named already
-    except Exception as error:  # the engine and its models raise whatever comes up
+        raise  # from a resource that this one refers to; the message has its name
+    except Exception as error:  # the engine and its models raise many kinds of exceptions
         reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
         if isinstance(error, KeyError):
-            reason = f"there is no {error.args[0]}"
+            reason = f"{error.args[0]} does not exist"
         message = f"{logical_id}: {reason}"
         raise TemplateError(message) from error
 
@@ -297,13 +297,13 @@ def _is_no_value(node: Any, resources: Any) -> bool:
 
 
 def _check_reference(node: dict[str, Any], value: Any) -> None:
-    """Refuses a Ref or GetAtt that the engine answered with nothing, a Python object, or itself.
+    """Checks that the engine resolved a Ref or GetAtt, and not to None, a Python object or the node itself.
 
     Raises:
-        ServiceException: it cannot be resolved.
+        ServiceException: the reference cannot be resolved.
     """
     if "Ref" in node and node["Ref"] != "AWS::NoValue" and (value is None or isinstance(value, CloudFormationModel)):
-        message = f"!Ref {node['Ref']} has no value: the resource's condition is false, or moto gives it none"
+        message = f"!Ref {node['Ref']} has no value: the resource's condition is false, or moto does not support it"
         raise ServiceException("ValidationError", message)
     if "Fn::GetAtt" in node and (value is None or isinstance(value, dict)):
         message = f"!GetAtt {'.'.join(node['Fn::GetAtt'])} has no value in moto"
@@ -311,10 +311,10 @@ def _check_reference(node: dict[str, Any], value: Any) -> None:
 
 
 def _correct_answers() -> None:
-    """Corrects what moto also says when it is asked about a stack later, and so for good.
+    """Applies the corrections of moto's engine that are also needed after the deployment, so they are permanent.
 
-    A Ref to a bus or a layer is a Python object in moto. It exports an output whose condition is false, and fails if
-    the value of that names a resource with the same condition.
+    In moto, a Ref to an event bus or a layer is a Python object. Moto exports outputs whose condition is false, and
+    fails if such an output refers to a resource with the same condition.
     """
     exports: Any = parsing.OutputMap.exports
 
@@ -327,7 +327,7 @@ def _correct_answers() -> None:
     EventBus.physical_resource_id = property(lambda bus: bus.name)  # type: ignore[attr-defined]
     lambda_models.LayerVersion.physical_resource_id = property(lambda layer: layer.arn)  # type: ignore[attr-defined]
 
-    # One version of a function runs here, whatever an alias or a version is asked for.
+    # A function has one version here: every alias and version refers to it.
     functions: Any = lambda_models.LambdaStorage
     find = functions.get_function_by_name_with_qualifier
     functions.get_function_by_name_with_qualifier = lambda stored, name, _qualifier=None: find(stored, name)
@@ -341,7 +341,7 @@ _correct_answers()
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a resource is made, and the name that CloudFormation gives it if the template gives none."""
+    """The account and region of a resource, and its generated name, used if the template does not name it."""
 
     account_id: str
     region: str
@@ -351,7 +351,7 @@ class _Place:
         return f"arn:aws:{service}:{self.region}:{self.account_id}:{resource}"
 
 
-# Makes a resource of its place and properties, and answers with the value of Ref and of each attribute that AWS lists.
+# Creates a resource from its place and properties. Returns the values of Ref and of the attributes for GetAtt.
 _Maker = Callable[[_Place, dict[str, Any]], dict[str, str]]
 
 
@@ -365,7 +365,7 @@ def _http_api(place: _Place, _properties: dict[str, Any]) -> dict[str, str]:
 
 
 def _archive(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
-    """In the place of moto's own, which fails at a pattern and gives no Ref."""
+    """Replaces moto's model, which fails with an event pattern and does not support Ref."""
     name = properties.get("ArchiveName", place.name)
     return {"Ref": name, "Arn": place.arn("events", f"archive/{name}")}
 
@@ -448,14 +448,14 @@ def _schedule(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
 
 
 def _subscription(place: _Place, properties: dict[str, Any]) -> dict[str, str]:
-    if properties["Protocol"] not in _DELIVERED:  # moto would call an address on the Internet
+    if properties["Protocol"] not in _DELIVERED:  # moto would send an HTTP request to the endpoint
         arn = f"{properties['TopicArn']}:{uuid.uuid4()}"
         return {"Ref": arn, "Arn": arn}
     topics = sns_backends[place.account_id][place.region]
     subscription = topics.subscribe(properties["TopicArn"], properties["Endpoint"], properties["Protocol"])
     if properties.get("RawMessageDelivery") in (True, "true"):
         topics.set_subscription_attributes(subscription.arn, "RawMessageDelivery", "true")
-    # The scope first: moto reads the policy by it.
+    # The scope first: moto needs it to read the policy.
     if "FilterPolicyScope" in properties:
         topics.set_subscription_attributes(subscription.arn, "FilterPolicyScope", properties["FilterPolicyScope"])
     if "FilterPolicy" in properties:
@@ -472,7 +472,7 @@ def _log_policy(_place: _Place, properties: dict[str, Any]) -> dict[str, str]:
 
 
 def _model(resource_type: str, make: _Maker) -> type[CloudFormationModel]:
-    """A model of the kind that moto finds by itself: a subclass of CloudFormationModel."""
+    """Returns a model of a resource type: a subclass of CloudFormationModel, which moto finds by itself."""
 
     class Recorded(CloudFormationModel):
         def __init__(self, values: dict[str, str]) -> None:
@@ -505,13 +505,13 @@ def _model(resource_type: str, make: _Maker) -> type[CloudFormationModel]:
     return Recorded
 
 
-# Moto looks for subclasses, of which Python keeps weak references only: this list keeps them alive.
+# Moto looks for subclasses. Python keeps only weak references to them, so this list keeps them alive.
 _MODELS = [
     _model(resource_type, make)
     for resource_type, make in {
         "AWS::ApiGatewayV2::Api": _http_api,
         "AWS::ApiGatewayV2::Stage": _stage,
-        STACK: _named,  # in place of moto's, which looks for the template in S3
+        STACK: _named,  # replaces moto's model, which looks for the template in S3
         "AWS::Cognito::UserPool": _user_pool,
         "AWS::Cognito::UserPoolClient": _user_pool_client,
         "AWS::Cognito::UserPoolGroup": _user_pool_group,
@@ -539,7 +539,7 @@ _MODELS = [
 
 # ---------------------------------------------------------------------------------------------- what is not run
 
-# Types that a module of local/ stores or runs, and types that do nothing where permissions are not checked.
+# Types that local/ runs, and types of permissions, which are not checked here.
 _RUN = {
     "AWS::ApiGatewayV2::Api",
     "AWS::ApiGatewayV2::Stage",
@@ -565,7 +565,7 @@ _RUN = {
     "AWS::SQS::Queue",
     "AWS::Scheduler::Schedule",
 }
-# Protocols of subscriptions that get what is published; an e-mail, say, is not sent.
+# Protocols of subscriptions that are delivered. E-mails, for example, are not sent.
 _DELIVERED = {"lambda", "sqs"}
 _PERMISSIONS = {
     "AWS::Events::EventBusPolicy",
@@ -580,7 +580,7 @@ _PERMISSIONS = {
 
 
 def not_run(stack: Stack) -> list[str]:
-    """The resources that exist here and do nothing, though they would in AWS, as `logical id (type)`."""
+    """Returns the resources that have no effect here, unlike in AWS, as `logical ID (type)`."""
     known = _RUN | _PERMISSIONS
     return sorted(
         f"{resource.logical_id} ({resource.type})"
@@ -590,7 +590,7 @@ def not_run(stack: Stack) -> list[str]:
 
 
 def _protocols(resource: Resource) -> set[str]:
-    """Those by which a topic or a subscription delivers."""
+    """Returns the protocols of a topic's subscriptions or of a subscription."""
     match resource.type:
         case "AWS::SNS::Subscription":
             subscriptions = [resource.properties]

@@ -1,4 +1,4 @@
-"""An HTTP endpoint of somebody else's, on this machine."""
+"""A local HTTP endpoint that replaces an external webhook."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Call(NamedTuple):
-    """A request as the endpoint got it; the headers' names are in lower case."""
+    """A received request. The names of the headers are in lower case."""
 
     method: str
     path: str
@@ -18,10 +18,10 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the endpoint answers."""
+    """The response of the endpoint."""
 
     status: int = 200
-    headers: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 @dataclass
@@ -29,9 +29,8 @@ class Webhook:
     """The endpoint.
 
     Args:
-        url: where it listens.
-        calls: what it got so far.
-        answer: what it answers to a call.
+        calls: all received requests.
+        answer: returns the response to a request.
     """
 
     url: str
@@ -41,7 +40,7 @@ class Webhook:
 
 @contextmanager
 def webhook() -> Iterator[Webhook]:
-    """An endpoint that listens meanwhile."""
+    """Starts an endpoint, and stops it at the end of the context."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -54,7 +53,7 @@ def webhook() -> Iterator[Webhook]:
                 self.send_header(name, value)
             self.end_headers()
 
-        do_PUT = do_POST  # noqa: N815 - the server asks for it
+        do_PUT = do_POST  # noqa: N815 - name required by http.server
 
         def log_message(self, *_: object) -> None:
             pass

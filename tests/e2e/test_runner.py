@@ -212,7 +212,7 @@ def test_an_old_description_is_replaced_even_if_its_process_id_is_in_use_again(t
 
     result = [line for line in output.read_text().splitlines() if "stack.json" in line]
     assert [line.partition(" ")[2] for line in result] == [
-        f"{state}/stack.json was left by a run that did not end in order; it is replaced"
+        f"{state}/stack.json is left over from a run that did not stop normally; it is replaced"
     ]
 
 

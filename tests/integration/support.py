@@ -1,4 +1,4 @@
-"""What the integration tests share: the template's resources in moto, and the APIs as API Gateway calls them."""
+"""Helpers of the integration tests: the template's resources in moto, and calls of the APIs in API Gateway's format."""
 
 import importlib
 import json
@@ -20,15 +20,15 @@ from tests.documented import assert_documented
 
 @dataclass
 class Aws:
-    """The template's resources in moto, and what went through them.
+    """The template's resources in moto, with a record of streams, events and requests.
 
     Args:
         store: moto.
         stack: the template's resources.
-        records: every stream record so far: the stream's ARN and the record.
-        published: every entry that PutEvents accepted.
-        answer: what PutEvents answers to an entry; tests replace it.
-        requests: every request that a function has sent to AWS: operation and parameters.
+        records: all stream records: pairs of the stream's ARN and the record.
+        published: all entries that PutEvents accepted.
+        answer: returns the result of PutEvents for an entry; tests replace it.
+        requests: all requests of the functions to AWS: pairs of the operation and its parameters.
     """
 
     store: Store
@@ -50,7 +50,7 @@ class Aws:
 
     @contextmanager
     def lost_answers(self, path: str) -> Iterator[None]:
-        """Do the calls of a path, but close the connection instead of answering them."""
+        """Execute the calls of a path, but close the connection without a response."""
         before = self.store.on_call
 
         def hang_up(request: Any, body: bytes, answer: Any) -> Any:
@@ -69,11 +69,11 @@ class Aws:
         return [answer or {"EventId": str(uuid.uuid4())} for answer in answers]
 
     def records_of(self, key: str) -> list[dict[str, Any]]:
-        """The records of one item, by its partition key."""
+        """Returns the stream records of an item, given by its partition key."""
         return [record for _, record in self.records if {"S": key} in record["dynamodb"]["Keys"].values()]
 
     def dlq(self) -> list[dict[str, Any]]:
-        """The messages in the DLQ, which are taken out of it."""
+        """Receives and deletes the messages in the DLQ."""
         queue = boto3.client("sqs")
         url = self.stack.outputs["OrderEventsDlqUrl"]
         found: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ class Aws:
         return found
 
     def add_product(self, price: str = "10.00", stock: int | None = 100, *, active: bool = True) -> str:
-        """A product of the test's own; without stock if that is None."""
+        """Creates a product with a new ID. If `stock` is None, it has no inventory item."""
         product_id = f"PROD-{uuid.uuid4().hex[:12].upper()}"
         product = {"productId": product_id, "name": "Thing", "price": Decimal(price), "active": active}
         self.table("ProductsTableName").put_item(Item=product)
@@ -96,13 +96,13 @@ class Aws:
         return product_id
 
     def spoil_product(self, product_id: str, **changes: Any) -> None:
-        """Change attributes of a product's row in the catalogue; None removes one."""
+        """Changes attributes of a product's item in the products table. None removes an attribute."""
         table = self.table("ProductsTableName")
         row = {**table.get_item(Key={"productId": product_id})["Item"], **changes}
         table.put_item(Item={name: value for name, value in row.items() if value is not None})
 
     def stock(self, product_id: str) -> tuple[int, int]:
-        """(available, reserved) of a product."""
+        """Returns (available, reserved) of a product."""
         item = self.table("InventoryTableName").get_item(Key={"pk": f"PRODUCT#{product_id}"})["Item"]
         return int(item["available"]), int(item["reserved"])
 
@@ -113,13 +113,13 @@ class Aws:
 
 
 def module(name: str) -> ModuleType:
-    """A function's module, which reads its settings when it is imported."""
+    """Imports a module of a function. It reads its settings during the import."""
     return importlib.import_module(name)
 
 
 @dataclass
 class Context:
-    """The Lambda context, as far as Powertools reads it."""
+    """The part of the Lambda context that Powertools and the functions read."""
 
     function_name: str = "test"
     memory_limit_in_mb: int = 512
@@ -133,7 +133,7 @@ class Context:
 
 @dataclass
 class Answer:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -142,14 +142,14 @@ class Answer:
 
 @dataclass
 class Api:
-    """An API's function as API Gateway calls it. Every answer must be a documented one."""
+    """Calls an API's function with API Gateway's events. Checks every response against the OpenAPI document."""
 
     module: ModuleType
     claims: dict[str, str]
     context: Context = field(default_factory=Context)
 
     def as_(self, subject: str, **claims: str) -> "Api":
-        """The same API, called by somebody else."""
+        """Returns the same API with another caller."""
         return Api(self.module, {**self.claims, "sub": subject, **claims})
 
     def call(
@@ -197,7 +197,7 @@ def line(product_id: str, quantity: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def event_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of PutEvents as the consumer gets it."""
+    """Returns the event that a consumer gets for an entry of PutEvents."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -209,7 +209,7 @@ def event_of(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def order_event(detail_type: str, order_id: str, items: list[tuple[str, int]]) -> dict[str, Any]:
-    """An event about an order, as the bus delivers it."""
+    """Returns an order event as EventBridge delivers it."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -241,18 +241,18 @@ def order_event(detail_type: str, order_id: str, items: list[tuple[str, int]]) -
 
 
 def log_lines(output: str) -> list[dict[str, Any]]:
-    """What functions have printed: a JSON object per line."""
+    """Parses the output of functions: one JSON object per line."""
     return [json.loads(text) for text in output.splitlines()]
 
 
 def measured(output: str, name: str) -> list[float]:
-    """The values of a metric in what functions have printed."""
+    """Returns the values of a metric in the output of functions."""
     return [value for line in log_lines(output) if name in line for value in line[name]]
 
 
 @contextmanager
 def subscribed(topic: str) -> Iterator[Callable[[], list[dict[str, str]]]]:
-    """Gives what subscribers of a topic, by its ARN, have got since it was last asked."""
+    """Subscribes to a topic, given by its ARN. Yields a function that returns the messages since its last call."""
     topics, queues = boto3.client("sns"), boto3.client("sqs")
     url = queues.create_queue(QueueName=f"subscriber-{uuid.uuid4().hex}")["QueueUrl"]
     arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

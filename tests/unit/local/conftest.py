@@ -1,4 +1,4 @@
-"""What the tests of local/ are given."""
+"""Fixtures of the tests of local/."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from local.store import Store
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    """A store of the test's own."""
+    """A new store."""
     running = Store()
     running.start()
     yield running

@@ -1,4 +1,4 @@
-"""What the tests of local/ share."""
+"""Helpers of the tests of local/."""
 
 import socket
 import struct
@@ -9,22 +9,22 @@ from contextlib import suppress
 from typing import Any
 
 PATIENCE = 60.0
-"""Seconds after which a condition counts as never met."""
+"""Timeout of `wait_until`, in seconds."""
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
     """Wait for a condition, and fail if it is not met."""
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, f"waited for {PATIENCE:.0f} s in vain"
+        assert time.monotonic() < end, f"the condition was not met within {PATIENCE:.0f} s"
         time.sleep(0.005)
 
 
 def exchange(url: str, request: bytes) -> bytes:
-    """What a server answers to a request as it goes over the wire, after which the client sends no more.
+    """Sends a raw HTTP request, closes the sending side, and returns the raw response.
 
     Args:
-        url: of the server, without a path.
+        url: URL of the server, without a path.
         request: the request line, the headers and the body.
     """
     host, _, port = url.removeprefix("http://").partition(":")
@@ -42,9 +42,9 @@ def hang_up(url: str, request: bytes, gone: threading.Event) -> None:
     """Send a request, reset the connection, and wait until the server has ended the request.
 
     Args:
-        url: of the server, without a path.
+        url: URL of the server, without a path.
         request: the request line, the headers and the body.
-        gone: is set once the connection is reset.
+        gone: set after the connection is reset.
     """
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
@@ -56,5 +56,5 @@ def hang_up(url: str, request: bytes, gone: threading.Event) -> None:
 
 
 def _requests_in_work() -> list[threading.Thread]:
-    """The threads that socketserver's servers, to which werkzeug's belong, have begun for connections."""
+    """Returns the threads of open connections of all socketserver servers, including werkzeug's."""
     return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]

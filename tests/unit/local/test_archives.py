@@ -1,4 +1,4 @@
-"""Archives: what they keep, and which of it a replay sends to whom."""
+"""Archives: which events they keep, and which events a replay sends to which rules."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ def kept(of: Archive) -> list[str]:
 
 @dataclass
 class Sent:
-    """What was sent to a bus. Each event waits until the test lets it through."""
+    """Records the events sent to a bus. Each event waits until the test releases it."""
 
     events: list[tuple[str, dict[str, Any], Collection[str]]] = field(default_factory=list)
     through: threading.Event = field(default_factory=threading.Event)
@@ -59,7 +59,7 @@ Ask = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def ask(sent: Sent) -> Ask:
-    """Asks about replays of an archive with four events, the first at noon."""
+    """Calls the replay API for an archive with four events, the first at noon."""
     full = archive()
     full.keep("shop-bus", event(1))
     full.keep("shop-bus", event(4, "2026-11-21T12:02:00Z"))
@@ -80,7 +80,7 @@ def ask(sent: Sent) -> Ask:
 
 
 def ended(ask: Ask, name: str = "again") -> dict[str, Any]:
-    """A replay, once it has ended."""
+    """Waits for the end of a replay and returns it."""
     wait_until(lambda: "ReplayEndTime" in ask("DescribeReplay", name))
     return ask("DescribeReplay", name)
 
@@ -88,7 +88,7 @@ def ended(ask: Ask, name: str = "again") -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- archives
 
 
-def test_an_archive_keeps_what_its_bus_takes_in_and_its_pattern_matches() -> None:
+def test_an_archive_keeps_the_events_of_its_bus_that_match_its_pattern() -> None:
     sales = archive()
 
     sales.keep("shop-bus", event(1))
@@ -123,7 +123,7 @@ def test_an_archive_forgets_its_oldest_events_when_it_is_full(monkeypatch: pytes
     assert kept(sales) == ["2", "3", "4"]
 
 
-def test_an_archive_with_a_bad_pattern_is_refused_by_its_name() -> None:
+def test_the_error_for_an_invalid_pattern_names_the_archive() -> None:
     with pytest.raises(InvalidEventPattern, match=r"archive sales.*must be an object or an array"):
         archive(EventPattern={"source": "shop"})
 
@@ -131,7 +131,7 @@ def test_an_archive_with_a_bad_pattern_is_refused_by_its_name() -> None:
 # -------------------------------------------------------------------------------------------------- replays
 
 
-def test_a_replay_sends_the_events_as_they_were_with_its_name_to_the_rules_that_it_names(ask: Ask, sent: Sent) -> None:
+def test_a_replay_sends_the_original_events_with_its_name_to_the_named_rules(ask: Ask, sent: Sent) -> None:
     sent.through.set()
     destination = {"Arn": BUS, "FilterArns": [f"{EVENTS}rule/shop-bus/one"]}
 
@@ -151,7 +151,7 @@ def test_a_replay_sends_the_events_as_they_were_with_its_name_to_the_rules_that_
         (NOON, NOON + 121, ["1", "2", "3", "4"]),
     ],
 )
-def test_a_replay_sends_what_happened_from_its_start_to_before_its_end_minute_by_minute(
+def test_a_replay_sends_the_events_of_its_time_range_minute_by_minute(
     ask: Ask, sent: Sent, begin: float, end: float, ids: list[str]
 ) -> None:
     sent.through.set()
@@ -160,7 +160,7 @@ def test_a_replay_sends_what_happened_from_its_start_to_before_its_end_minute_by
     assert sent.ids() == ids
 
 
-def test_a_replay_tells_how_far_it_is(ask: Ask, sent: Sent) -> None:
+def test_a_replay_shows_its_progress(ask: Ask, sent: Sent) -> None:
     started = ask("StartReplay")
     wait_until(lambda: ask("DescribeReplay")["State"] == "RUNNING")
     underway = ask("DescribeReplay")
@@ -214,18 +214,18 @@ def test_replays_are_listed_by_name_state_and_archive(ask: Ask, sent: Sent) -> N
         ({"EventSourceArn": f"{EVENTS}archive/none"}, "archive/none does not exist"),
         ({"Destination": {"Arn": f"{EVENTS}event-bus/other-bus"}}, "Cross event bus replay is not permitted"),
         ({"EventEndTime": NOON}, "EventStartTime must be before EventEndTime"),
-        ({"ReplayName": "two words"}, "two words is no name"),
-        ({"ReplayName": "x" * 65}, "is no name"),
+        ({"ReplayName": "two words"}, "two words must be 1 to 64 letters"),
+        ({"ReplayName": "x" * 65}, "must be 1 to 64 letters"),
     ],
 )
-def test_a_replay_that_cannot_be_is_refused(ask: Ask, wrong: dict[str, Any], message: str) -> None:
+def test_an_invalid_replay_is_rejected(ask: Ask, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ServiceError, match=message) as refused:
         ask("StartReplay", **wrong)
     assert refused.value.code == "ValidationException"
     assert ask("ListReplays") == {"Replays": []}
 
 
-def test_a_replays_name_is_taken_also_after_its_end(ask: Ask, sent: Sent) -> None:
+def test_the_name_of_a_finished_replay_cannot_be_used_again(ask: Ask, sent: Sent) -> None:
     sent.through.set()
     ask("StartReplay")
     ended(ask)
@@ -244,7 +244,7 @@ def test_a_replay_that_has_ended_cannot_be_cancelled(ask: Ask, sent: Sent) -> No
 
 
 @pytest.mark.parametrize("action", ["DescribeReplay", "CancelReplay"])
-def test_a_replay_that_nobody_started_is_not_found(ask: Ask, action: str) -> None:
+def test_an_unknown_replay_is_not_found(ask: Ask, action: str) -> None:
     with pytest.raises(ServiceError) as refused:
         ask(action)
     assert refused.value.code == "ResourceNotFoundException"
@@ -255,14 +255,14 @@ def test_a_replay_that_nobody_started_is_not_found(ask: Ask, action: str) -> Non
 
 @dataclass
 class World:
-    """A bus with an archive and rules whose names are their targets'."""
+    """A bus with an archive, and rules with the names of their targets."""
 
     bus: Bus
     archive: Archive
     taken: list[tuple[str, dict[str, Any]]]
 
     def replay(self, *rules: str) -> None:
-        """Send the archived events again, to the rules of these names."""
+        """Replay the archived events to the rules with these names."""
         arns = [f"{EVENTS}rule/shop-bus/{rule}" for rule in rules]
         for archived in self.archive.between(0, 2 * NOON):
             self.bus.replay(BUS, archived | {"replay-name": "again"}, arns)
@@ -306,7 +306,7 @@ def world() -> Iterator[World]:
     assert failures == []
 
 
-def test_what_came_over_the_bus_reaches_every_rule_again_that_takes_replays(world: World) -> None:
+def test_a_replay_reaches_every_rule_that_matches_replayed_events(world: World) -> None:
     live = world.taken.pop()[1]
     world.taken.clear()
     world.replay()

@@ -1,4 +1,4 @@
-"""The bus: what it takes in, which rules it matches, and what becomes of events that a target does not take."""
+"""The event bus: accepted events, matching rules, and events whose delivery fails."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
 
 
 class World:
-    """Two buses with targets that take events, or fail as the test says."""
+    """Two buses with targets that accept events, or fail as the test configures."""
 
     def __init__(self, *rules: dict[str, Any]) -> None:
         self.taken: list[tuple[str, dict[str, Any]]] = []
@@ -110,7 +110,7 @@ def test_an_event_reaches_every_target_of_every_rule_that_it_matches(world: Make
     assert [[matched.name for matched in accepted.rules] for accepted in shop.seen] == [["all-shop"]]
 
 
-def test_a_target_gets_the_input_that_it_asks_for(world: Make) -> None:
+def test_a_target_gets_its_configured_input(world: Make) -> None:
     names = {"InputTemplate": '{"by": <aws.events.rule-arn>, "n": <n>}', "InputPathsMap": {"n": "$.detail.n"}}
     targets = [
         {"Id": "one", "Arn": FUNCTION, "InputPath": "$.detail"},
@@ -154,7 +154,9 @@ def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make
         ({"EventBusName": BUS.replace("123456789012", "210987654321") + "shop-bus"}, "InvalidArgument"),
     ],
 )
-def test_a_wrong_entry_is_refused_and_its_neighbour_is_not(world: Make, changes: dict[str, Any], code: str) -> None:
+def test_an_invalid_entry_is_rejected_and_the_other_entry_is_accepted(
+    world: Make, changes: dict[str, Any], code: str
+) -> None:
     shop = world(rule())
     refused, accepted = shop.bus.put_events([entry(**changes), entry()])
     assert refused["ErrorCode"] == code
@@ -173,14 +175,14 @@ def test_a_wrong_entry_is_refused_and_its_neighbour_is_not(world: Make, changes:
         [entry(), entry(Resources=["x" * 2049])],
     ],
 )
-def test_a_request_beyond_the_limits_is_refused_as_a_whole(world: Make, entries: list[dict[str, Any]]) -> None:
+def test_a_request_beyond_the_limits_is_rejected_as_a_whole(world: Make, entries: list[dict[str, Any]]) -> None:
     shop = world(rule())
     with pytest.raises(ServiceError):
         shop.bus.put_events(entries)
     assert shop.seen == []
 
 
-def test_what_is_as_large_as_the_limits_allow_is_taken_in(world: Make) -> None:
+def test_an_entry_at_the_limits_is_accepted(world: Make) -> None:
     shop = world(rule())
     largest = entry(DetailType="x" * 128, TraceHeader="x" * 500, Resources=["x" * 2048], Time=0)
     rest = MAX_BYTES - len("shop") - 128 - 2048 - 14
@@ -194,7 +196,7 @@ def buried_with(dlq: bool = True, **policy: int) -> dict[str, Any]:
     return rule(Targets=[target | ({"DeadLetterConfig": {"Arn": DLQ}} if dlq else {})])
 
 
-def test_an_event_for_a_target_that_is_gone_goes_to_the_dlq_at_once_with_the_reason(world: Make) -> None:
+def test_an_event_for_a_missing_target_goes_to_the_dlq_without_retries(world: Make) -> None:
     shop = world(buried_with())
     shop.error = Undelivered("NO_RESOURCE", "there is no taker", retriable=False)
     (answer,) = shop.bus.put_events([entry()])
@@ -211,7 +213,7 @@ def test_an_event_for_a_target_that_is_gone_goes_to_the_dlq_at_once_with_the_rea
     assert "sent to " + DLQ in shop.failures[0]
 
 
-def test_an_event_that_a_target_keeps_refusing_goes_to_the_dlq_after_its_retries(world: Make) -> None:
+def test_an_event_whose_delivery_keeps_failing_goes_to_the_dlq_after_the_retries(world: Make) -> None:
     shop = world(buried_with(MaximumRetryAttempts=2))
     shop.error = Undelivered("THROTTLING", "slow down", retriable=True)
     shop.bus.put_events([entry()])
@@ -232,7 +234,7 @@ def test_an_unforeseen_error_of_a_target_is_retried_and_does_not_stop_the_bus(wo
     assert shop.buried == []
 
 
-def test_an_event_that_is_lost_is_told(world: Make) -> None:
+def test_a_lost_event_is_reported(world: Make) -> None:
     error = Undelivered("NO_RESOURCE", "gone", retriable=False)
     without, gone = world(buried_with(dlq=False)), world(buried_with())
     without.error = gone.error = error
@@ -240,8 +242,8 @@ def test_an_event_that_is_lost_is_told(world: Make) -> None:
     for shop in (without, gone):
         shop.bus.put_events([entry()])
     wait_until(lambda: without.failures and gone.failures)
-    assert "lost, it has no failure destination" in without.failures[0]
-    assert "lost, not sent to" in gone.failures[0]
+    assert "lost, there is no failure destination" in without.failures[0]
+    assert "lost, could not be sent to" in gone.failures[0]
 
 
 def test_the_dlq_gets_the_event_and_not_the_input_made_of_it(world: Make) -> None:
@@ -260,7 +262,7 @@ def to_bus(arn: str, name: str = "to-bus", bus: str = "shop-bus") -> dict[str, A
     return rule(name, EventBusName=bus, Targets=[{"Id": "bus", "Arn": arn, "DeadLetterConfig": {"Arn": DLQ}}])
 
 
-def test_an_event_for_another_bus_is_taken_in_there_as_it_is(world: Make) -> None:
+def test_an_event_for_another_bus_is_forwarded_unchanged(world: Make) -> None:
     shop = world(
         to_bus(BUS + "other-bus"), rule("other", EventBusName="other-bus"), rule("default", EventBusName="default")
     )
@@ -274,7 +276,7 @@ def test_an_event_for_another_bus_is_taken_in_there_as_it_is(world: Make) -> Non
     ]
 
 
-def test_an_event_from_another_bus_goes_to_no_third_one(world: Make) -> None:
+def test_an_event_from_another_bus_is_not_forwarded_again(world: Make) -> None:
     shop = world(
         to_bus(BUS + "other-bus"), to_bus(BUS + "default", "onwards", "other-bus"), rule(EventBusName="default")
     )
@@ -295,7 +297,7 @@ def test_an_event_from_another_bus_goes_to_no_third_one(world: Make) -> None:
         BUS.replace("us-east-1", "eu-west-1") + "other-bus",
     ],
 )
-def test_an_event_for_a_bus_that_is_not_here_goes_to_the_dlq(world: Make, arn: str) -> None:
+def test_an_event_for_a_missing_bus_goes_to_the_dlq(world: Make, arn: str) -> None:
     shop = world(to_bus(arn))
     shop.bus.put_events([entry()])
     wait_until(lambda: shop.buried)
@@ -303,7 +305,7 @@ def test_an_event_for_a_bus_that_is_not_here_goes_to_the_dlq(world: Make, arn: s
     assert (attributes["ERROR_CODE"], attributes["TARGET_ARN"]) == ("NO_RESOURCE", arn)
 
 
-def test_an_endpoint_that_takes_its_time_holds_nobody_up(world: Make) -> None:
+def test_a_slow_endpoint_does_not_delay_other_targets(world: Make) -> None:
     targets = [{"Id": "hook", "Arn": WEBHOOK, "InputPath": "$.detail"}, {"Id": "one", "Arn": FUNCTION}]
     shop = world(rule(Targets=targets))
     shop.bus.put_events([entry()])
@@ -325,7 +327,7 @@ def test_disabled_rules_and_schedules_match_nothing() -> None:
     assert [each.name for each in read] == ["management"]
 
 
-def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
+def test_the_error_for_an_invalid_pattern_names_the_rule() -> None:
     with pytest.raises(InvalidEventPattern, match="all-shop"):
         read_rules([rule(EventPattern={"source": "shop"})], ("lambda",))
 
@@ -333,15 +335,15 @@ def test_an_invalid_pattern_is_refused_with_the_rules_name() -> None:
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ({"Arn": "arn:aws:sns:us-east-1:1:topic"}, "no delivery to"),
-        ({"Arn": "arn:aws:events:us-east-1:1:archive/orders"}, "no delivery to"),
-        ({"Arn": WEBHOOK, "HttpParameters": {"HeaderParameters": {}}}, "no parts of the path"),
+        ({"Arn": "arn:aws:sns:us-east-1:1:topic"}, "delivery to"),
+        ({"Arn": "arn:aws:events:us-east-1:1:archive/orders"}, "delivery to"),
+        ({"Arn": WEBHOOK, "HttpParameters": {"HeaderParameters": {}}}, "path, header and query parameters are not"),
         ({"Arn": FUNCTION, "InputPath": "detail"}, "not a path"),
         ({"Arn": BUS + "other-bus", "InputPath": "$.detail"}, "modifying the input"),
         ({"Arn": "arn:aws:logs:us-east-1:1:log-group:log", "Input": "{}"}, "modifying the input"),
-        ({"Arn": DLQ, "SqsParameters": {"MessageGroupId": "one"}}, "no message groups"),
+        ({"Arn": DLQ, "SqsParameters": {"MessageGroupId": "one"}}, "message groups are not supported"),
     ],
 )
-def test_a_delivery_that_nobody_makes_is_refused_with_the_rules_name(target: dict[str, Any], reason: str) -> None:
+def test_the_error_for_an_unsupported_target_names_the_rule(target: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnsupportedTarget, match=f"rule all-shop: .*{reason}"):
         read_rules([rule(Targets=[{"Id": "one"} | target])], ("events", "lambda", "logs", "sqs"))

@@ -1,4 +1,4 @@
-"""What a function's call of AWS needs, in the words of IAM."""
+"""The IAM permissions that a function's AWS calls need."""
 
 import json
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def test_a_call_needs(call: str, request_: dict[str, Any], needed: list[tuple[st
     assert list(needs(call, request_)) == needed
 
 
-def test_each_use_is_noted_once_under_the_templates_names(tmp_path: Path) -> None:
+def test_each_use_is_recorded_once_with_logical_ids(tmp_path: Path) -> None:
     calls = Calls(tmp_path / "calls.jsonl", NAMES)
     for _ in range(2):
         calls.note("stack-Inventory-1", "dynamodb.Query", {"TableName": "stack-Orders-1", "IndexName": "i"})
@@ -58,7 +58,7 @@ def test_each_use_is_noted_once_under_the_templates_names(tmp_path: Path) -> Non
 
 @dataclass
 class Process:
-    """A function's process that calls."""
+    """The process of a function."""
 
     function: str = "stack-Inventory-1"
 
@@ -66,7 +66,7 @@ class Process:
 
 
 @pytest.mark.parametrize(("process", "noted"), [(Process(), 3), (None, 0)])
-def test_the_calls_of_functions_are_noted_and_answered(tmp_path: Path, process: Process | None, noted: int) -> None:
+def test_the_calls_of_functions_are_recorded_and_answered(tmp_path: Path, process: Process | None, noted: int) -> None:
     file = tmp_path / "calls.jsonl"
     store = Store()
     store.start()

@@ -1,4 +1,4 @@
-"""The runner's lines show what comes from outside, and give it no power over the terminal."""
+"""The runner's output escapes control characters in untrusted data."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ HARMLESS = r"/\x1b[2J\x1b]0;owned\x07\r\n\x9b31m[red]\u202e"
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that was printed, without its time."""
+    """Returns the only printed line, without its time."""
     (line,) = capsys.readouterr().out.split("\n")[:-1]
     return line.partition(" ")[2]
 
@@ -54,7 +54,7 @@ def test_a_logged_traceback_is_printed_line_by_line_with_its_control_characters_
     assert "\x1b" not in "".join(lines)
 
 
-def test_the_runner_goes_on_when_nobody_reads_its_output() -> None:
+def test_the_runner_continues_after_its_output_is_closed() -> None:
     program = (
         "import sys; from local.console import Console\n"
         "console = Console()\n"

@@ -1,4 +1,4 @@
-"""Deliveries that fail: attempts, age, and where an event ends that nobody takes."""
+"""Failed deliveries: retries, maximum age and failure destination."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ def failures() -> list[str]:
 
 @pytest.fixture
 def scheduler(failures: list[str]) -> Iterator[Scheduler]:
-    """A thousand seconds pass in one."""
+    """A scheduler that is a thousand times as fast as real time."""
     running = Scheduler(Clock(1000), failures.append)
     running.start()
     yield running
@@ -50,7 +50,7 @@ def test_actions_run_when_they_are_due_and_not_in_the_order_they_were_given(sche
     assert done == ["sooner", "later"]
 
 
-def test_an_action_that_raises_is_told_and_the_next_runs(scheduler: Scheduler, failures: list[str]) -> None:
+def test_the_error_of_an_action_is_reported_and_the_next_action_runs(scheduler: Scheduler, failures: list[str]) -> None:
     done = threading.Event()
 
     def fail() -> None:
@@ -67,7 +67,7 @@ def undelivered(*, retriable: bool = True) -> Undelivered:
 
 
 def attempts(errors: list[Undelivered | None]) -> Callable[[], None]:
-    """Attempts that end as given, one after the other; the last one's end is every later one's too."""
+    """Attempts with the given results in order. The last result is repeated."""
     left = iter(errors)
     last: list[Undelivered | None] = [None]
 
@@ -79,7 +79,7 @@ def attempts(errors: list[Undelivered | None]) -> Callable[[], None]:
     return attempt
 
 
-def test_a_delivery_is_tried_again_until_it_succeeds(scheduler: Scheduler) -> None:
+def test_a_delivery_is_retried_until_it_succeeds(scheduler: Scheduler) -> None:
     done = threading.Event()
     given_up: list[GivenUp] = []
     left = iter([undelivered(), undelivered()])
@@ -103,7 +103,7 @@ def test_a_delivery_is_tried_again_until_it_succeeds(scheduler: Scheduler) -> No
         (RetryPolicy(maximum_age=0), "MaximumEventAgeInSeconds", 0),
     ],
 )
-def test_a_delivery_ends_with_its_policy(
+def test_a_delivery_ends_at_the_limits_of_its_policy(
     scheduler: Scheduler, policy: RetryPolicy, condition: str, retries: int
 ) -> None:
     given_up: list[GivenUp] = []
@@ -112,13 +112,13 @@ def test_a_delivery_ends_with_its_policy(
     assert (given_up[0].condition, given_up[0].retries) == (condition, retries)
 
 
-def test_what_no_retry_mends_is_given_up_at_once(scheduler: Scheduler) -> None:
+def test_a_non_retriable_error_is_not_retried(scheduler: Scheduler) -> None:
     given_up: list[GivenUp] = []
     deliver(scheduler, attempts([undelivered(retriable=False)]), RetryPolicy(), given_up.append)
     assert [(end.condition, end.retries) for end in given_up] == [(None, 0)]
 
 
-def test_a_target_that_asks_for_a_longer_pause_than_its_policy_allows_is_given_up(scheduler: Scheduler) -> None:
+def test_a_requested_pause_beyond_the_maximum_age_ends_the_delivery(scheduler: Scheduler) -> None:
     given_up: list[GivenUp] = []
     busy = Undelivered("SDK_CLIENT_ERROR", "it answered 503", retriable=True, pause=100)
     deliver(scheduler, attempts([busy]), RetryPolicy(maximum_age=60), given_up.append)
@@ -134,7 +134,7 @@ def test_a_policy_has_eventbridges_defaults() -> None:
 
 
 class Lambda:
-    """A function whose invocations end as the test says, and what became of its events."""
+    """A function with the given invocation results. Records what happens to its events."""
 
     def __init__(self, scheduler: Scheduler, results: list[InvocationResult | Throttled], config: InvokeConfig) -> None:
         self.calls = 0
@@ -168,13 +168,13 @@ class Lambda:
         self.sent.append((arn, json.loads(body)))
 
 
-def test_an_event_that_is_handled_is_handled_once(scheduler: Scheduler) -> None:
+def test_a_handled_event_is_not_invoked_again(scheduler: Scheduler) -> None:
     taker = Lambda(scheduler, [OK], InvokeConfig(on_failure=DLQ))
     taker.accept()
     assert (taker.calls, taker.shown, taker.sent, taker.failures) == (1, [OK], [], [])
 
 
-def test_a_function_error_is_tried_twice_more_and_then_recorded_whole(scheduler: Scheduler) -> None:
+def test_a_function_error_is_retried_twice_and_then_sent_to_the_destination(scheduler: Scheduler) -> None:
     taker = Lambda(scheduler, [FAILED], InvokeConfig(on_failure=DLQ))
     taker.accept()
     wait_until(lambda: taker.sent)
@@ -188,21 +188,21 @@ def test_a_function_error_is_tried_twice_more_and_then_recorded_whole(scheduler:
     assert record["responsePayload"]["errorType"] == "ValueError"
 
 
-def test_a_retry_that_succeeds_ends_it(scheduler: Scheduler) -> None:
+def test_a_successful_retry_ends_the_retries(scheduler: Scheduler) -> None:
     taker = Lambda(scheduler, [FAILED, OK], InvokeConfig(on_failure=DLQ))
     taker.accept()
     wait_until(lambda: taker.calls == 2)
     assert taker.sent == []
 
 
-def test_without_retries_one_failure_is_the_end(scheduler: Scheduler) -> None:
+def test_without_retries_the_first_failure_is_final(scheduler: Scheduler) -> None:
     taker = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
     taker.accept()
     assert taker.sent[0][1]["requestContext"]["approximateInvokeCount"] == 1
 
 
 class PassingClock(Clock):
-    """A clock on which only waits take time, so that a test does not depend on the machine's speed."""
+    """A clock that only waits advance, so that a test does not depend on the speed of the machine."""
 
     passed = 0.0
 
@@ -211,7 +211,7 @@ class PassingClock(Clock):
 
 
 class PassingScheduler(Scheduler):
-    """Runs each action at once, and puts its clock forward by the wait."""
+    """Runs each action immediately, and advances its clock by the delay."""
 
     def __init__(self) -> None:
         self.passing = PassingClock()
@@ -222,7 +222,7 @@ class PassingScheduler(Scheduler):
         action()
 
 
-def test_throttles_are_no_attempts_and_last_until_the_event_is_too_old() -> None:
+def test_throttles_do_not_count_as_attempts_and_are_retried_until_the_maximum_age() -> None:
     scheduler = PassingScheduler()
     taker = Lambda(scheduler, [THROTTLED], InvokeConfig(maximum_age=60, on_failure=DLQ))
     taker.accept()
@@ -233,7 +233,7 @@ def test_throttles_are_no_attempts_and_last_until_the_event_is_too_old() -> None
     assert "responsePayload" not in taker.sent[0][1]
 
 
-def test_a_throttled_event_is_handled_when_there_is_room_again(scheduler: Scheduler) -> None:
+def test_a_throttled_event_is_handled_when_concurrency_is_available(scheduler: Scheduler) -> None:
     taker = Lambda(scheduler, [THROTTLED, THROTTLED, OK], InvokeConfig(on_failure=DLQ))
     taker.accept()
     wait_until(lambda: taker.shown)
@@ -246,21 +246,23 @@ def test_a_function_error_is_not_retried_past_the_events_age(scheduler: Schedule
     assert taker.sent[0][1]["requestContext"]["condition"] == "EventAgeExceeded"
 
 
-def test_a_function_without_any_concurrency_sends_its_events_straight_on(scheduler: Scheduler) -> None:
+def test_events_of_a_function_with_zero_concurrency_go_to_the_destination_immediately(scheduler: Scheduler) -> None:
     taker = Lambda(scheduler, [OK], InvokeConfig(on_failure=DLQ))
     taker.accept(reserved_concurrency=0)
     assert taker.calls == 0
     assert taker.sent[0][1]["requestContext"]["condition"] == "ZeroReservedConcurrency"
 
 
-def test_an_event_that_is_lost_is_told(scheduler: Scheduler) -> None:
+def test_a_lost_event_is_reported(scheduler: Scheduler) -> None:
     without = Lambda(scheduler, [FAILED], InvokeConfig(retries=0))
     without.accept()
-    assert without.failures == ["taker: event given up, RetriesExhausted; lost, it has no failure destination"]
+    assert without.failures == ["taker: event discarded, RetriesExhausted; lost, there is no failure destination"]
     gone = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
     gone.destination_is_gone = True
     gone.accept()
-    assert gone.failures == [f"taker: event given up, RetriesExhausted; lost, not sent to {DLQ}: no such queue"]
+    assert gone.failures == [
+        f"taker: event discarded, RetriesExhausted; lost, could not be sent to {DLQ}: no such queue"
+    ]
 
 
 def test_a_config_has_lambdas_defaults() -> None:

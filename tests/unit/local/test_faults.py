@@ -1,4 +1,4 @@
-"""Faults strike what their file says, as often as it says, and leave a line each; no others are hit."""
+"""Fault injection: faults affect only what their file names, as often as it says, and are logged."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ ADDRESS = "ann@example.com"
 
 
 class World:
-    """A file of faults and its log."""
+    """A fault file and its log."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "faults.json"
@@ -40,7 +40,7 @@ class World:
         return read_faults(self.file, NAMES, self.log)
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log, without the times and the calls' ids."""
+        """Returns the log without the times and the call IDs."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [{key: value for key, value in line.items() if key not in ("time", "call_id")} for line in lines]
 
@@ -61,23 +61,23 @@ def draws(faults: Faults, selector: str = "rule", name: str = "all-shop", times:
     return [fault.kind if fault else None for fault in drawn]
 
 
-def test_the_same_seed_strikes_the_same_and_another_one_others(world: World) -> None:
+def test_the_same_seed_draws_the_same_faults_and_another_seed_draws_others(world: World) -> None:
     entries: list[dict[str, Any]] = [{"rule": "*", "kind": kind, "probability": 0.1} for kind in ("error", "duplicate")]
     first, again, other = (draws(world.faults(*entries, seed=seed)) for seed in (1, 1, 2))
 
     assert first == again
     assert first != other
     assert 70 < first.count("error") < 130
-    assert 60 < first.count("duplicate") < 120  # lots of its own: it also strikes where the first entry does not
+    assert 60 < first.count("duplicate") < 120  # its own random numbers: it is also drawn where the first entry is not
 
 
-def test_a_fault_strikes_no_more_often_than_it_may(world: World) -> None:
+def test_a_fault_is_injected_at_most_its_number_of_times(world: World) -> None:
     faults = world.faults({"rule": "all-shop", "kind": "error", "times": 3})
 
     assert draws(faults, times=10) == ["error"] * 3 + [None] * 7
 
 
-def test_a_persistent_fault_strikes_a_call_again_until_the_file_is_gone(world: World) -> None:
+def test_a_persistent_fault_is_injected_into_retries_until_the_file_is_deleted(world: World) -> None:
     faults = world.faults({"call": "sqs.*", "kind": "error", "persistent": True, "times": 1})
 
     def drawn(call_id: str) -> str | None:
@@ -92,7 +92,7 @@ def test_a_persistent_fault_strikes_a_call_again_until_the_file_is_gone(world: W
     assert drawn("first") is None
 
 
-def test_only_what_is_named_is_hit(world: World) -> None:
+def test_only_named_functions_and_calls_are_affected(world: World) -> None:
     faults = world.faults({"function": "TakerFunction", "kind": "error"}, {"call": "sqs.*", "kind": "error"})
 
     assert draws(faults, "function", "shop-taker-1X", 1) == ["error"]
@@ -102,7 +102,7 @@ def test_only_what_is_named_is_hit(world: World) -> None:
     assert draws(faults, "rule", "all-shop", 1) == [None]
 
 
-def test_nothing_is_hit_once_the_file_is_gone(world: World) -> None:
+def test_no_fault_is_injected_after_the_file_is_deleted(world: World) -> None:
     faults = world.faults({"rule": "*", "kind": "error"})
     assert draws(faults, times=1) == ["error"]
 
@@ -111,7 +111,7 @@ def test_nothing_is_hit_once_the_file_is_gone(world: World) -> None:
     assert draws(faults, times=1) == [None]
 
 
-def test_the_log_starts_empty_and_has_a_line_per_strike_with_the_files_own_names(world: World) -> None:
+def test_the_log_has_a_line_per_fault_with_the_names_of_the_file(world: World) -> None:
     world.log.write_text("of the run before\n")
     faults = world.faults({"call": "*", "kind": "error", "by": "TakerFunction"})
 
@@ -137,22 +137,25 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("error", "is to name one of function, call, rule, queue, stream"),
-        ({"kind": "error", "probability": 1}, "is to name one of"),
-        ({"rule": "*", "queue": "*", "kind": "duplicate", "probability": 1}, "is to name one of"),
+        ("error", "must name one of function, call, rule, queue, stream"),
+        ({"kind": "error", "probability": 1}, "must name one of"),
+        ({"rule": "*", "queue": "*", "kind": "duplicate", "probability": 1}, "must name one of"),
         ({"rule": "*", "kind": "crash", "probability": 1}, "the kinds of a rule are duplicate, delay, error"),
         ({"rule": "*", "probability": 1}, "the kinds of a rule are"),
-        ({"rule": "*", "kind": "error"}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "error", "probability": 0}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "error", "probability": 1.01}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "error", "probability": True}, "the probability is to be above 0"),
-        ({"rule": "*", "kind": "delay", "probability": 1}, "seconds are to be"),
-        ({"rule": "*", "kind": "error", "probability": 1, "seconds": 1}, "seconds is unknown here"),
-        ({"rule": "*", "kind": "error", "probability": 1, "by": "*"}, "by is unknown here"),
-        ({"rule": "*", "kind": "error", "probability": 1, "persistent": True}, "persistent is unknown here"),
+        ({"rule": "*", "kind": "error"}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "error", "probability": 0}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "error", "probability": 1.01}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "error", "probability": True}, "probability must be greater than 0"),
+        ({"rule": "*", "kind": "delay", "probability": 1}, "seconds must be"),
+        ({"rule": "*", "kind": "error", "probability": 1, "seconds": 1}, "seconds is not a field of this entry"),
+        ({"rule": "*", "kind": "error", "probability": 1, "by": "*"}, "by is not a field of this entry"),
+        (
+            {"rule": "*", "kind": "error", "probability": 1, "persistent": True},
+            "persistent is not a field of this entry",
+        ),
         ({"call": "*", "kind": "error", "probability": 1, "persistent": 1}, "persistent must be true or false"),
-        ({"rule": "*", "kind": "error", "probability": 1, "times": 1.5}, "times are to be"),
-        ({"rule": "*", "kind": "error", "probability": 1, "often": 2}, "often is unknown here"),
+        ({"rule": "*", "kind": "error", "probability": 1, "times": 1.5}, "times must be"),
+        ({"rule": "*", "kind": "error", "probability": 1, "often": 2}, "often is not a field of this entry"),
         ({"rule": "none-shop", "kind": "error", "probability": 1}, "there is no rule none-shop"),
         ({"rule": 5, "kind": "error", "probability": 1}, "there is no rule 5"),
         ({"function": "shop-taker-1X", "kind": "error", "probability": 1}, "there is no function shop-taker-1X"),
@@ -165,11 +168,11 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
             {"call": "sqs.*", "kind": "stale", "probability": 1, "seconds": 5},
             "only dynamodb.GetItem, dynamodb.BatchGet",
         ),
-        ({"call": "dynamodb.GetItem", "kind": "stale", "probability": 1}, "seconds are to be"),
+        ({"call": "dynamodb.GetItem", "kind": "stale", "probability": 1}, "seconds must be"),
         ({"call": "*", "by": "Taker", "kind": "error", "probability": 1}, "there is no function Taker"),
     ],
 )
-def test_an_entry_that_is_wrong_is_named_with_the_reason(world: World, entry: Any, reason: str) -> None:
+def test_the_error_for_an_invalid_entry_names_the_entry_and_the_reason(world: World, entry: Any, reason: str) -> None:
     right = {"rule": "*", "kind": "error", "probability": 1}
     world.file.write_text(json.dumps({"seed": 1, "faults": [right, entry]}))
 
@@ -183,14 +186,14 @@ def test_an_entry_that_is_wrong_is_named_with_the_reason(world: World, entry: An
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"seed": 1}', '{"seed": "1", "faults": []}', '{"seed": 1, "faults": [], "x": 1}']
 )
-def test_a_file_of_another_form_is_refused(world: World, text: str) -> None:
+def test_a_file_in_another_format_is_rejected(world: World, text: str) -> None:
     world.file.write_text(text)
 
     with pytest.raises(InvalidFaults, match=r"faults\.json: "):
         read_faults(world.file, NAMES, world.log)
 
 
-def test_a_missing_file_is_refused(world: World) -> None:
+def test_a_missing_file_is_rejected(world: World) -> None:
     with pytest.raises(InvalidFaults, match=r"No such file.*faults\.json"):
         read_faults(world.file, NAMES, world.log)
 
@@ -212,7 +215,7 @@ def handler(event, context):
 
 
 class Functions:
-    """A runtime with one function that counts its runs and calls AWS if it is told to."""
+    """A runtime with one function that records its runs and calls AWS if the event says so."""
 
     def __init__(self, folder: Path, faults: Faults, environment: dict[str, str]) -> None:
         (folder / "counting.py").write_text(COUNTING)
@@ -234,7 +237,7 @@ class Functions:
         return self.runtime.invoke("shop-taker-1X", json.dumps(event).encode())
 
     def ran(self) -> list[str]:
-        """The request ids of the runs."""
+        """Returns the request IDs of the runs."""
         return self._ran.read_text().split() if self._ran.exists() else []
 
 
@@ -271,7 +274,7 @@ def test_an_invocation_is_throttled_for_every_caller(world: World, functions: Ca
 
 @pytest.mark.parametrize(
     ("kind", "error_type", "message"),
-    [("error", "FaultInjected", "failed on purpose"), ("time-out", "Sandbox.Timedout", "Task timed out after 20.00 s")],
+    [("error", "FaultInjected", "injected fault"), ("time-out", "Sandbox.Timedout", "Task timed out after 20.00 s")],
 )
 def test_an_invocation_fails_without_running_the_function(
     world: World, functions: Callable[..., Functions], kind: str, error_type: str, message: str
@@ -299,7 +302,7 @@ def test_a_function_crashes_after_its_end_and_runs_again(world: World, functions
     assert len(taker.ran()) == 2
 
 
-def test_each_process_has_a_key_of_its_own_by_which_it_is_found(functions: Callable[..., Functions]) -> None:
+def test_each_process_is_found_by_its_own_access_key(functions: Callable[..., Functions]) -> None:
     taker = functions(NO_FAULTS, {"AWS_ACCESS_KEY_ID": "local"})
 
     key = json.loads(taker.invoke().payload)
@@ -316,7 +319,7 @@ KEY = "LOCALTAKER"
 
 
 class Taker:
-    """Stands for a function's process."""
+    """A fake process of a function."""
 
     function = "shop-taker-1X"
 
@@ -328,7 +331,7 @@ class Taker:
 
 
 class Calls:
-    """A store whose calls by one key are hit."""
+    """A store with faults for the calls of one access key."""
 
     def __init__(self, world: World, store: Store) -> None:
         self._world = world
@@ -375,7 +378,7 @@ def calls(world: World, store: Store) -> Calls:
 
 
 def failure(call: Callable[..., Any], **parameters: Any) -> tuple[str, int]:
-    """Code and status of what a call answers."""
+    """Returns the error code and the status of a call's response."""
     with pytest.raises(ClientError) as error:
         call(**parameters)
     response = error.value.response
@@ -415,7 +418,7 @@ def items(store: Store) -> int:
         ("secretsmanager", "get_secret_value", {"SecretId": "s"}, ("ThrottlingException", 400), "InternalFailure"),
     ],
 )
-def test_each_service_refuses_in_its_own_words(
+def test_each_service_has_its_own_error_codes(
     calls: Calls,
     world: World,
     service: str,
@@ -434,7 +437,7 @@ def test_each_service_refuses_in_its_own_words(
     assert world.lines() == [{"kind": "throttle"} | logged, {"kind": "error"} | logged]
 
 
-def test_a_refused_call_has_no_effect(calls: Calls, store: Store) -> None:
+def test_a_failed_call_has_no_effect(calls: Calls, store: Store) -> None:
     calls.hit({"call": "dynamodb.PutItem", "kind": "error"})
 
     assert failure(put_item, client=calls.client("dynamodb")) == ("InternalServerError", 500)
@@ -442,7 +445,7 @@ def test_a_refused_call_has_no_effect(calls: Calls, store: Store) -> None:
     assert items(store) == 0
 
 
-def test_calls_of_others_are_let_through(calls: Calls, store: Store, world: World) -> None:
+def test_calls_of_other_clients_are_not_affected(calls: Calls, store: Store, world: World) -> None:
     calls.hit({"call": "*", "kind": "error"}, {"call": "*", "kind": "crash"})
 
     put_item(calls.client("dynamodb", key="local"))
@@ -451,7 +454,7 @@ def test_calls_of_others_are_let_through(calls: Calls, store: Store, world: Worl
     assert world.lines() == []
 
 
-def test_calls_of_a_service_that_cannot_be_named_are_let_through(calls: Calls) -> None:
+def test_calls_of_an_unknown_service_are_not_affected(calls: Calls) -> None:
     calls.hit({"call": "*", "kind": "error"})
 
     answer = calls.client("cloudwatch").list_metrics()  # signs for `monitoring`
@@ -459,7 +462,7 @@ def test_calls_of_a_service_that_cannot_be_named_are_let_through(calls: Calls) -
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_calls_of_a_function_that_is_not_named_are_let_through(calls: Calls, store: Store) -> None:
+def test_calls_of_other_functions_are_not_affected(calls: Calls, store: Store) -> None:
     calls.hit({"call": "*", "kind": "error", "by": "MailFunction"})
 
     put_item(calls.client("dynamodb"))
@@ -540,7 +543,7 @@ def test_the_caller_is_killed_after_the_effect_and_gets_no_answer(calls: Calls, 
     assert items(store) == 1
 
 
-def test_an_answer_comes_late_by_the_runners_clock(calls: Calls, store: Store) -> None:
+def test_a_delay_uses_the_runners_clock(calls: Calls, store: Store) -> None:
     calls.hit({"call": "dynamodb.PutItem", "kind": "delay", "seconds": 20})
 
     answer = put_item(calls.client("dynamodb"))
@@ -566,7 +569,7 @@ def test_a_mail_is_logged_by_its_tags_and_without_its_address(calls: Calls, stor
     codes = [failure(ses.send_email, **mail)]
     codes.append(failure(ses.send_email, **mail))
 
-    # An earlier entry has no precedence over one that strikes before the effect
+    # A fault that replaces the call has precedence over an earlier entry
     assert codes == [("TooManyRequestsException", 429)] * 2
     assert sent == []
     what = {"call": "sesv2.SendEmail", "by": "TakerFunction", "tags": {"kind": "greeting"}, "effect": False}
@@ -578,7 +581,7 @@ def events(*names: str) -> list[dict[str, str]]:
     return [{"Source": "shop", "DetailType": name, "Detail": '{"who": "x"}'} for name in names]
 
 
-def test_single_events_are_refused_and_the_others_taken_in(calls: Calls, world: World) -> None:
+def test_single_entries_are_rejected_and_the_others_are_accepted(calls: Calls, world: World) -> None:
     calls.hit(
         {"call": "events.PutEvents", "kind": "throttle", "times": 1},
         {"call": "events.*", "kind": "error", "times": 1},
@@ -593,7 +596,7 @@ def test_single_events_are_refused_and_the_others_taken_in(calls: Calls, world: 
     assert [(line["kind"], line["detail-type"]) for line in world.lines()] == [("throttle", "A"), ("error", "B")]
 
 
-def test_all_events_of_a_request_can_be_refused_or_none(calls: Calls) -> None:
+def test_all_entries_of_a_request_can_be_rejected_or_none(calls: Calls) -> None:
     calls.hit({"call": "events.PutEvents", "kind": "error", "times": 2})
     client = calls.client("events")
 
@@ -678,7 +681,7 @@ def test_a_stale_read_misses_the_last_write_unless_it_is_consistent(
 
     assert [each and each["n"]["N"] for each in seen] == [None, "1", "2"]
     assert [each and each["n"]["N"] for each in known] == ["1", "2", None]
-    assert read(store.client("dynamodb")) is None  # only functions' reads are hit
+    assert read(store.client("dynamodb")) is None  # only reads of functions are stale
 
 
 def test_a_stale_read_sees_what_was_written_long_enough_ago(calls: Calls, world: World) -> None:
@@ -714,7 +717,7 @@ def test_a_stale_read_misses_what_a_transaction_wrote_and_a_cancelled_one_change
     assert READ["get_item"](client, ConsistentRead=True)["n"]["N"] == "2"
 
 
-def test_half_a_request_of_a_killed_caller_is_not_carried_out(store: Store) -> None:
+def test_an_incomplete_request_of_a_killed_caller_is_not_executed(store: Store) -> None:
     seen: list[bytes] = []
     store.on_call = lambda _request, body, _answer: seen.append(body)
     host, port = store.endpoint.removeprefix("http://").split(":")
@@ -757,7 +760,7 @@ class Shop:
         self.bus.start()
 
     def put(self, *names: str) -> list[str]:
-        """The ids of the events."""
+        """Returns the IDs of the events."""
         return [entry["EventId"] for entry in self.bus.put_events(events(*names))]
 
     def next(self) -> Any:
@@ -796,7 +799,7 @@ def test_a_later_event_overtakes_a_delayed_one(world: World, shop: Callable[[Fau
     assert [bus.next() for _ in range(2)] == [second, first]
 
 
-def test_a_failed_delivery_is_tried_again(world: World, shop: Callable[[Faults], Shop]) -> None:
+def test_a_failed_delivery_is_retried(world: World, shop: Callable[[Faults], Shop]) -> None:
     bus = shop(world.faults({"rule": "*", "kind": "error", "times": 2}))
 
     (event,) = bus.put("A")
@@ -816,7 +819,7 @@ BATCHES = {
 
 
 class Mapping:
-    """Hands a batch to a function that answers as told."""
+    """Invokes a function that returns the given results with a batch."""
 
     def __init__(self, *answers: InvocationResult) -> None:
         self.batches: list[str] = []
@@ -839,17 +842,17 @@ def hand_over(faults: Faults, selector: str, mapping: Mapping) -> InvocationResu
     return repeating(faults, selector, mapping.invoke)("shop-taker-1X", batch)
 
 
-def test_a_batch_of_a_stream_is_handed_over_once_more(world: World) -> None:
+def test_a_batch_of_a_stream_is_delivered_twice(world: World) -> None:
     mapping = Mapping(SUCCESS, FAILURE)
 
     result = hand_over(world.faults({"stream": "StockTable", "kind": "duplicate"}), "stream", mapping)
 
     assert mapping.batches == ["abc", "abc"]
-    assert result is FAILURE  # so it is tried again, as any that fails
+    assert result is FAILURE  # so the batch is retried, like any failed batch
     assert world.lines() == [{"kind": "duplicate", "stream": "StockTable", "records": ["a", "b", "c"]}]
 
 
-def test_single_messages_of_a_queue_are_handed_over_once_more(world: World) -> None:
+def test_single_messages_of_a_queue_are_delivered_twice(world: World) -> None:
     mapping = Mapping(ALSO_SUCCESS, SUCCESS)
 
     hand_over(world.faults({"queue": "JobsQueue", "kind": "duplicate", "times": 2}), "queue", mapping)
@@ -868,7 +871,7 @@ def test_a_batch_that_failed_is_not_repeated_by_a_fault(world: World, result: In
     assert mapping.batches == ["abc"]
 
 
-def test_without_faults_a_batch_is_handed_over_once() -> None:
+def test_without_faults_a_batch_is_delivered_once() -> None:
     mapping = Mapping(SUCCESS)
 
     hand_over(NO_FAULTS, "stream", mapping)

@@ -1,4 +1,4 @@
-"""The gateway serves what SAM makes of an HttpApi as API Gateway does: routes, events, answers, tokens and CORS."""
+"""The gateway serves an HttpApi of SAM like API Gateway: routes, events, responses, tokens and CORS."""
 
 import functools
 import json
@@ -46,7 +46,7 @@ CORS = {
 
 
 class Functions:
-    """Stands in for the runtime: keeps each event and gives the answer that the test has set."""
+    """Replaces the runtime: records each event and returns the response of the test."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -75,7 +75,7 @@ class Functions:
 
 @functools.cache  # a transform takes 0.1 s
 def api_body(names: tuple[str, ...], cors: str) -> dict[str, Any]:
-    """What SAM's own transform puts into the API's Body, with the functions' ARNs filled in; `cors` is JSON."""
+    """Returns the API's Body from SAM's transform, with the functions' ARNs. `cors` is JSON."""
     api: dict[str, Any] = {
         "Auth": {
             "DefaultAuthorizer": "Jwt",
@@ -127,7 +127,7 @@ def api_body(names: tuple[str, ...], cors: str) -> dict[str, Any]:
 
 
 class NoPolicies:
-    """The managed policies that the transform asks for: none."""
+    """Replaces the transform's lookup of managed policies."""
 
     def load(self) -> dict[str, str]:
         return {}
@@ -173,7 +173,7 @@ def serve(functions: Functions, lines: list[RequestLine], monkeypatch: pytest.Mo
 
 
 def token(key: RSAKey = KEY, headers: dict[str, Any] | None = None, **changes: Any) -> str:
-    """A valid token with some claims changed, or left out if None."""
+    """Returns a valid token with changed claims. None removes a claim."""
     now = int(time.time())
     claims = {"iss": ISSUER, "aud": "client-1", "sub": "somebody", "iat": now, "exp": now + 60} | changes
     return jwt.encode(
@@ -219,7 +219,9 @@ def test_the_most_specific_route_is_taken(
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("HEAD", "/orders/new"), ("GET", "/orders/new/")])
-def test_what_no_route_matches_is_not_found(serve: Serve, functions: Functions, method: str, path: str) -> None:
+def test_a_request_without_a_matching_route_is_not_found(
+    serve: Serve, functions: Functions, method: str, path: str
+) -> None:
     url = serve("NewOrder")
 
     response = requests.request(method, url + path, timeout=10)
@@ -291,7 +293,7 @@ def test_a_request_becomes_an_event_of_payload_format_2(serve: Serve, functions:
     }
 
 
-def test_fields_that_the_request_has_not_are_absent(serve: Serve, functions: Functions) -> None:
+def test_fields_without_a_value_are_absent(serve: Serve, functions: Functions) -> None:
     requests.get(f"{serve('NewOrder')}/orders/new", timeout=10)
 
     absent = {"cookies", "queryStringParameters", "pathParameters", "body", "stageVariables"}
@@ -416,7 +418,7 @@ def test_a_function_error_does_not_reach_the_client(serve: Serve, functions: Fun
     ("refusal", "status", "message"),
     [(Throttled(), 503, "Service Unavailable"), (RequestTooLarge(), 413, "Request Entity Too Large")],
 )
-def test_an_invocation_that_lambda_refuses_has_a_status_of_its_own(
+def test_an_invocation_that_lambda_rejects_has_its_own_status(
     serve: Serve, functions: Functions, refusal: Exception, status: int, message: str
 ) -> None:
     functions.refusal = refusal
@@ -480,7 +482,7 @@ def test_a_token_is_valid_with(serve: Serve, changes: dict[str, Any]) -> None:
 
 
 def hs256() -> str:
-    """The attack that takes the public key for a shared secret."""
+    """Returns a token of the key confusion attack: signed with the public key as an HMAC secret."""
     now = int(time.time())
     key = OctKey.import_key({"kty": "oct", "k": KEY.as_dict(private=False)["n"]})
     claims = {"iss": ISSUER, "aud": "client-1", "iat": now, "exp": now + 60}
@@ -624,7 +626,7 @@ def test_without_configuration_there_is_no_cors(serve: Serve, functions: Functio
 # The server
 
 
-def test_each_request_is_told_to_the_runner_and_nothing_else_is_written(
+def test_each_request_is_reported_to_the_runner_and_nothing_else_is_printed(
     serve: Serve, lines: list[RequestLine], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -660,7 +662,7 @@ def test_a_body_that_is_malformed_or_cut_off_is_answered_with_400(
     rest: bytes,
 ) -> None:
     url = serve("Echo")
-    capfd.readouterr()  # what the transform of the template may print does not count
+    capfd.readouterr()  # discard the output of SAM's transform
     caplog.clear()
 
     answer = exchange(url, b"POST /echo HTTP/1.1\r\nHost: localhost\r\n" + rest)
@@ -678,7 +680,7 @@ def test_a_body_in_chunks_reaches_the_function(serve: Serve, functions: Function
     assert functions.event["body"] == "a=1"
 
 
-def test_a_client_that_does_not_wait_for_its_answer_costs_no_traceback(
+def test_a_client_that_closes_the_connection_early_causes_no_traceback(
     serve: Serve,
     functions: Functions,
     lines: list[RequestLine],

@@ -1,4 +1,4 @@
-"""API destinations: how an endpoint is called, and what becomes of what it answers."""
+"""API destinations: calls of an endpoint, and the handling of its responses."""
 
 import socket
 import threading
@@ -67,7 +67,7 @@ def test_the_status_decides_whether_another_attempt_is_made(hook: Webhook, statu
     error = refused(targets_of(hook.url))
 
     assert (error.code, error.retriable, error.pause) == ("SDK_CLIENT_ERROR", again, 0)
-    assert f"answered {status}" in error.message
+    assert f"status {status}" in error.message
     assert len(hook.calls) == 1
 
 
@@ -75,15 +75,13 @@ def test_the_status_decides_whether_another_attempt_is_made(hook: Webhook, statu
     ("value", "pause", "again"),
     [("120", 120, True), ("-1", -1, False), ("Sun, 22 Nov 2026 06:00:00 GMT", 0, True)],
 )
-def test_an_endpoint_may_ask_for_a_pause_or_to_be_left_alone(
-    hook: Webhook, value: str, pause: float, again: bool
-) -> None:
+def test_retry_after_delays_or_ends_the_retries(hook: Webhook, value: str, pause: float, again: bool) -> None:
     hook.answer = lambda _call: Answer(503, {"Retry-After": value})
     error = refused(targets_of(hook.url))
     assert (error.pause, error.retriable) == (pause, again)
 
 
-def test_an_endpoint_has_five_seconds_of_the_clock(hook: Webhook) -> None:
+def test_an_endpoint_has_a_timeout_of_five_seconds_of_the_clock(hook: Webhook) -> None:
     late = threading.Event()
     hook.answer = lambda _call: Answer(200 if late.wait(PATIENCE) else 500)
 
@@ -93,7 +91,7 @@ def test_an_endpoint_has_five_seconds_of_the_clock(hook: Webhook) -> None:
     assert (error.code, error.retriable) == ("UNKNOWN", True)
 
 
-def test_an_endpoint_that_is_down_is_tried_again_and_one_that_has_no_address_is_not(
+def test_an_endpoint_that_is_down_is_retried_and_a_failed_dns_lookup_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with webhook() as gone:
@@ -109,7 +107,7 @@ def test_an_endpoint_that_is_down_is_tried_again_and_one_that_has_no_address_is_
     assert (error.code, error.retriable) == ("SDK_CLIENT_ERROR", False)
 
 
-def test_a_destination_that_is_not_here_is_none() -> None:
+def test_a_missing_destination_is_not_retried() -> None:
     error = refused(targets_of("http://127.0.0.1/"), ARN.replace("warehouse", "nobody"))
     assert (error.code, error.retriable) == ("NO_RESOURCE", False)
 
@@ -122,7 +120,7 @@ def test_calls_keep_to_the_limit_per_second(hook: Webhook) -> None:
     assert time.monotonic() - begun >= 0.1  # two pauses of half a second, ten times as fast
 
 
-def test_a_delivery_runs_beside_others_until_all_is_stopped() -> None:
+def test_deliveries_run_concurrently_until_stop() -> None:
     targets = targets_of("http://127.0.0.1/")
     first, second = threading.Event(), threading.Event()
     ran: list[str] = []
@@ -147,7 +145,7 @@ def test_a_delivery_runs_beside_others_until_all_is_stopped() -> None:
         {"key": {"AuthParameters": {**CONNECTION["AuthParameters"], "InvocationHttpParameters": {}}}},
     ],
 )
-def test_a_connection_of_another_kind_is_refused(connections: dict[str, Any]) -> None:
+def test_a_connection_without_an_api_key_is_rejected(connections: dict[str, Any]) -> None:
     arn = "arn:aws:events:us-east-1:123456789012:connection/key/77aa"
     with pytest.raises(UnsupportedTarget, match="API destination warehouse"):
         read_destinations({"warehouse": {"ConnectionArn": arn}}, connections)

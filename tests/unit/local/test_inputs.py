@@ -1,4 +1,4 @@
-"""What a target gets of an event: the documented rules of Input, InputPath and InputTransformer."""
+"""The input of a target: the documented rules of Input, InputPath and InputTransformer."""
 
 import json
 from typing import Any
@@ -94,12 +94,12 @@ def test_a_string_template_keeps_its_quotes_and_lines() -> None:
     assert filled(template, **paths) == '"ORD-1 costs 159.8"\n"in Zürich"'
 
 
-def test_what_is_not_in_the_event_is_an_empty_string() -> None:
+def test_a_missing_value_is_an_empty_string() -> None:
     assert filled('{"bare": <gone>, "text": "was <gone>."}', gone="$.detail.gone") == '{"bare":"","text":"was ."}'
     assert filled('"was <gone>."', gone="$.detail.gone") == '"was ."'
 
 
-def test_a_value_in_quotes_is_not_escaped_and_an_object_that_it_breaks_is_not_delivered() -> None:
+def test_a_value_in_quotes_is_not_escaped_and_an_invalid_object_is_not_delivered() -> None:
     assert filled('"<note>"', note="$.detail.note") == '"said "hi""'
     with pytest.raises(Undelivered, match="only a variable without quotes is escaped") as raised:
         filled('{"note": "<note>"}', note="$.detail.note")
@@ -135,15 +135,15 @@ def template(text: str, **paths: str) -> dict[str, Any]:
     [
         ({"Input": "{}", "InputPath": "$"}, "Input and InputPath"),
         ({"InputPath": "$", **template('"a"')}, "InputPath and InputTransformer"),
-        ({"Input": "hello"}, "not JSON"),
+        ({"Input": "hello"}, "not valid JSON"),
         ({"InputPath": "detail"}, "not a path"),
         ({"InputPath": "$.detail['total']"}, "not a path"),
         ({"InputPath": "$..total"}, "not a path"),
         ({"InputPath": "$." + "a" * 255}, "not a path"),
         (template('"<a>"', a="detail"), "not a path"),
-        (template('"<a>"', **{"a b": "$"}), "not a variable's name"),
-        (template('"<a>"', **{"a" * 257: "$"}), "not a variable's name"),
-        (template('"a"', **{"aws.events.rule-name": "$"}), "not a variable's name"),
+        (template('"<a>"', **{"a b": "$"}), "not a valid variable name"),
+        (template('"<a>"', **{"a" * 257: "$"}), "not a valid variable name"),
+        (template('"a"', **{"aws.events.rule-name": "$"}), "not a valid variable name"),
         (template('"a"', **{f"a{n}": "$" for n in range(101)}), "101 entries"),
         (template('"' + "a" * 8191 + '"'), "8193 characters"),
         (template(""), "0 characters"),
@@ -158,7 +158,7 @@ def template(text: str, **paths: str) -> dict[str, Any]:
         (template('{"a": "<aws.events.event.json>"}'), "value of an object's field"),
     ],
 )
-def test_what_eventbridge_refuses_is_refused_with_the_reason(target: dict[str, Any], reason: str) -> None:
+def test_an_invalid_input_is_rejected_with_the_reason(target: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         read_input(target)
 

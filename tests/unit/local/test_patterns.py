@@ -1,4 +1,4 @@
-"""What event patterns match, what they don't, and which of them are refused."""
+"""Event patterns: matching events, other events, and invalid patterns."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ Json = Any
 
 
 def matches(matcher: Json, value: Json) -> bool:
-    """Tell whether a field that holds `value` is matched by one matcher."""
+    """Returns whether a matcher matches a field with this value."""
     return EventPattern({"detail": {"field": [matcher]}}).matches({"detail": {"field": value}})
 
 
@@ -199,7 +199,7 @@ def test_pattern_matches_the_events_it_describes_and_no_others(
     assert [event for event in unwanted if compiled.matches(event)] == []
 
 
-# One row: pattern, where in it the fault is, the reason.
+# One row: pattern, place of the error, reason.
 REFUSED: dict[str, tuple[Json, str, str]] = {
     "a list": ([1], "$", "non-empty object"),
     "a string": ("a", "$", "non-empty object"),
@@ -231,10 +231,10 @@ REFUSED: dict[str, tuple[Json, str, str]] = {
     "exists of text": ({"a": [{"exists": "true"}]}, "$.a[0].exists", "true or false"),
     "exists of one": ({"a": [{"exists": 1}]}, "$.a[0].exists", "true or false"),
     "cidr of a list": ({"a": [{"cidr": ["10.0.0.0/8"]}]}, "$.a[0].cidr", "must be a string"),
-    "cidr without bits": ({"a": [{"cidr": "10.0.0.0"}]}, "$.a[0].cidr", "bits"),
-    "cidr with a mask": ({"a": [{"cidr": "10.0.0.0/255.0.0.0"}]}, "$.a[0].cidr", "bits"),
-    "cidr of one IPv4 address": ({"a": [{"cidr": "10.0.0.1/32"}]}, "$.a[0].cidr", "bits"),
-    "cidr of one IPv6 address": ({"a": [{"cidr": "::1/128"}]}, "$.a[0].cidr", "bits"),
+    "cidr without bits": ({"a": [{"cidr": "10.0.0.0"}]}, "$.a[0].cidr", "prefix length"),
+    "cidr with a mask": ({"a": [{"cidr": "10.0.0.0/255.0.0.0"}]}, "$.a[0].cidr", "prefix length"),
+    "cidr of one IPv4 address": ({"a": [{"cidr": "10.0.0.1/32"}]}, "$.a[0].cidr", "prefix length"),
+    "cidr of one IPv6 address": ({"a": [{"cidr": "::1/128"}]}, "$.a[0].cidr", "prefix length"),
     "cidr with too many bits": ({"a": [{"cidr": "10.0.0.0/33"}]}, "$.a[0].cidr", "10.0.0.0/33"),
     "cidr of no address": ({"a": [{"cidr": "xx.11.xx/8"}]}, "$.a[0].cidr", "xx.11.xx"),
     "numeric of a number": ({"a": [{"numeric": 1}]}, "$.a[0].numeric", "[operator, number]"),
@@ -316,7 +316,7 @@ def test_operator_name_is_an_ordinary_field_outside_or() -> None:
 
 NUMBERS = st.integers(-(10**9), 10**9) | st.floats(-1e9, 1e9).map(lambda number: round(number, 3))
 SCALARS = st.none() | st.booleans() | NUMBERS | st.text(max_size=8)
-# Few names, so that they meet; none with a dot, for a dotted name can stand for another field.
+# Few names, so that they repeat; without dots, because a name with a dot could equal the path of another field.
 NAMES = st.sampled_from(["a", "b", "c", "detail", ""])
 
 
@@ -336,7 +336,7 @@ ANY_JSON = st.recursive(
 
 
 def pattern_of(value: Json, pick: Any) -> Json:
-    """Build a pattern from an event's own leaves; of an array, from the element that `pick` draws."""
+    """Builds a pattern from an event's leaves. For an array, `pick` selects the element."""
     if isinstance(value, dict):
         return {name: pattern_of(member, pick) for name, member in value.items()}
     if isinstance(value, list):
@@ -351,7 +351,7 @@ def leaf_paths(value: Json) -> list[tuple[str, ...]]:
 
 
 def changed(value: Json, path: tuple[str, ...]) -> Json:
-    """Return a copy of an event with another value in the leaf at a path."""
+    """Returns a copy of an event with another value at a path."""
     if path:
         return {**value, path[0]: changed(value[path[0]], path[1:])}
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Pipes: which records go to the target, as which text, and what becomes of those that it does not take."""
+"""Pipes: which records are sent to the target, their text, and failed deliveries."""
 
 import json
 import time
@@ -44,7 +44,7 @@ def record(number: int, before: str | None, after: str | None) -> dict[str, Any]
 
 
 class World:
-    """A topic behind a pipe: what it got, and what was given up."""
+    """The target topic of a pipe. Records its messages and the discarded records."""
 
     def __init__(self, take: Callable[[str], None], **stream: Any) -> None:
         self.got: list[str] = []
@@ -86,7 +86,7 @@ def world() -> Iterator[Make]:
         each.sources.stop()
 
 
-def test_only_the_change_to_a_status_is_told_and_not_what_follows_it(world: Make) -> None:
+def test_only_the_change_to_a_status_is_sent_and_not_later_changes(world: Make) -> None:
     told = world()
     changes = [(None, "NEW"), ("NEW", "PARKED"), ("PARKED", "PARKED"), ("PARKED", "RESOLVED"), ("PARKED", None)]
     for number, (before, after) in enumerate([*changes, (None, "PARKED"), ("RETRYING", "PARKED")]):
@@ -95,7 +95,7 @@ def test_only_the_change_to_a_status_is_told_and_not_what_follows_it(world: Make
     assert told.got == ["record-1 parked", "record-5 parked", "record-6 parked"]
 
 
-def test_a_target_that_fails_gets_the_record_again(world: Make) -> None:
+def test_a_failed_delivery_is_retried(world: Make) -> None:
     errors = iter([Undelivered("NO_RESOURCE", "gone", retriable=False), RuntimeError("no")])
 
     def take(_: str) -> None:
@@ -106,12 +106,12 @@ def test_a_target_that_fails_gets_the_record_again(world: Make) -> None:
     told.sources.on_record(STREAM, record(1, "NEW", "PARKED"))
     wait_until(lambda: told.got)
     assert told.failures == [
-        f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records again",
-        f"{PIPE}: RuntimeError: no; 1 records again",
+        f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records are retried",
+        f"{PIPE}: RuntimeError: no; 1 records are retried",
     ]
 
 
-def test_a_record_that_outlives_its_retries_ends_in_the_dlq_as_a_pointer_of_the_pipes_own(world: Make) -> None:
+def test_a_record_without_retries_left_goes_to_the_dlq_as_a_pointer(world: Make) -> None:
     def refuse(text: str) -> None:
         if text.startswith("record-1"):
             raise RuntimeError("no")
@@ -128,7 +128,7 @@ def test_a_record_that_outlives_its_retries_ends_in_the_dlq_as_a_pointer_of_the_
 
 
 @given(st.text())
-def test_a_value_stands_in_the_text_as_it_is_and_a_missing_one_leaves_nothing(value: str) -> None:
+def test_a_value_is_inserted_unchanged_and_a_missing_value_is_empty(value: str) -> None:
     pipe = read_pipe(PIPE, properties("a <$.dynamodb.NewImage.id.S>, <$.dynamodb.NewImage.order.S>; <$.size> b"))
     found = pipe.fill({"dynamodb": {"NewImage": {"id": {"S": value}}}, "size": 3})
     assert found == f"a {value}, ; 3 b"
@@ -137,14 +137,14 @@ def test_a_value_stands_in_the_text_as_it_is_and_a_missing_one_leaves_nothing(va
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"Source": DLQ}, "no delivery from arn:aws:sqs"),
-        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:teller"}, "no delivery from .* to arn:aws:lambda"),
-        ({"Enrichment": "arn"}, "no delivery"),
-        ({"TargetParameters": {}}, "only an InputTemplate that is a text"),
-        ({"TargetParameters": {"InputTemplate": '{"id": <$.id>}'}}, "only an InputTemplate that is a text"),
+        ({"Source": DLQ}, "delivery from arn:aws:sqs"),
+        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:teller"}, "delivery from .* to arn:aws:lambda"),
+        ({"Enrichment": "arn"}, "delivery"),
+        ({"TargetParameters": {}}, "only an InputTemplate of plain text"),
+        ({"TargetParameters": {"InputTemplate": '{"id": <$.id>}'}}, "only an InputTemplate of plain text"),
         ({"TargetParameters": {"InputTemplate": "by <aws.pipes.pipe-name>"}}, "aws.pipes.pipe-name is not a path"),
     ],
 )
-def test_a_pipe_that_is_not_run_here_is_refused_by_its_name(change: dict[str, Any], said: str) -> None:
+def test_the_error_for_an_unsupported_pipe_names_it(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UnsupportedTarget, match=f"pipe {PIPE}: {said}"):
         read_pipe(PIPE, properties() | change)

@@ -33,7 +33,7 @@ def bodies(records: Records) -> list[str]:
 
 
 class World:
-    """A function behind a queue with a visibility timeout of 100 s and, after 3 receives, a dead-letter queue."""
+    """A function with a queue mapping: visibility timeout 100 s, and after 3 receives a dead-letter queue."""
 
     def __init__(self, store: Store, take: Callable[[Records], InvocationResult], scale: float, **mapping: Any) -> None:
         self.batches: list[Records] = []
@@ -72,7 +72,7 @@ class World:
         return [bodies(records) for records in self.batches]
 
     def left(self, name: str = "orders") -> int:
-        """How many messages a queue holds, visible or not."""
+        """Returns the number of messages in a queue, visible or not."""
         url = self.client.get_queue_url(QueueName=name)["QueueUrl"]
         attributes = self.client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         return sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "Delayed", "NotVisible"))
@@ -142,7 +142,7 @@ def test_a_window_ends_when_its_time_is_over(world: Make) -> None:
     assert taker.seen() == [["a", "b"]]
 
 
-def test_a_batch_has_no_more_bytes_than_an_invocation_takes(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_not_larger_than_the_payload_limit(world: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "PAYLOAD_LIMIT", 3000)
     taker = world(lambda _: DONE, scale=20, BatchSize=10, MaximumBatchingWindowInSeconds=1)
     taker.send(*(letter * 600 for letter in "abcde"))
@@ -172,7 +172,7 @@ def test_reported_messages_come_again_and_the_others_are_deleted(world: Make) ->
     assert taker.seen() == [["a", "b", "c"], ["b"]]
     assert [counts(records) for records in taker.batches] == [["1", "1", "1"], ["2"]]
     (line,) = taker.failures
-    assert line.startswith("taker: 1 records reported as failed; 1 messages again in ")
+    assert line.startswith("taker: 1 records reported as failed; 1 messages retried in ")
 
 
 def throttled(_: Records) -> InvocationResult:
@@ -198,7 +198,7 @@ def test_a_batch_that_fails_as_a_whole_comes_again_after_the_visibility_timeout(
     wait_until(lambda: taker.left() == 0)
     assert taker.seen() == [["a", "b"], ["a", "b"]]
     (line,) = taker.failures
-    assert line.startswith(f"taker: {reason}; 2 messages again in ")
+    assert line.startswith(f"taker: {reason}; 2 messages retried in ")
 
 
 @pytest.mark.parametrize("payload", [b"null", b"{}", b'{"batchItemFailures": null}', b'{"batchItemFailures": []}'])
@@ -209,7 +209,7 @@ def test_a_response_without_failures_is_a_success(world: Make, payload: bytes) -
     assert len(taker.batches) == 1
 
 
-def test_a_response_means_nothing_where_failures_are_not_reported(world: Make) -> None:
+def test_the_response_is_ignored_without_report_batch_item_failures(world: Make) -> None:
     taker = world(lambda records: failing(records[0]["messageId"]), FunctionResponseTypes=[]).start()
     taker.send("a")
     wait_until(lambda: taker.batches and taker.left() == 0)
@@ -222,16 +222,16 @@ def test_a_message_that_keeps_failing_ends_in_the_dead_letter_queue(world: Make)
     wait_until(lambda: taker.left("dead") == 1)
     assert [counts(records) for records in taker.batches] == [["1"], ["2"], ["3"]]
     assert [line.rpartition(" in ")[0] for line in taker.failures] == [
-        "taker: the invocation failed; 1 messages again",
-        "taker: the invocation failed; 1 messages again",
-        f"taker: the invocation failed; 1 messages to {taker.dead}",
+        "taker: the invocation failed; 1 messages retried",
+        "taker: the invocation failed; 1 messages retried",
+        f"taker: the invocation failed; 1 messages moved to {taker.dead}",
     ]
     [moved] = taker.store.receive(taker.dead, 1)
     assert moved.record["messageId"] == message_id
     assert moved.record["attributes"]["DeadLetterQueueSourceArn"] == taker.queue
 
 
-def test_a_failure_tells_when_its_messages_come_again_even_if_the_function_has_changed_that(world: Make) -> None:
+def test_a_failure_reports_the_time_of_the_retry_even_if_the_function_changed_it(world: Make) -> None:
     def take(records: Records) -> InvocationResult:
         (record,) = records
         if record["body"] == "slower":
@@ -278,7 +278,7 @@ def test_no_more_batches_run_at_once_than_the_mapping_allows(world: Make) -> Non
     gate.release(5)
     wait_until(lambda: taker.left() == 3)
     assert most == [2]
-    assert [message.record["body"] for message in waiting] == ["c", "d", "e"]  # not taken before a worker is free
+    assert [message.record["body"] for message in waiting] == ["c", "d", "e"]  # not received before a worker is free
 
 
 def test_messages_that_no_filter_matches_are_deleted(world: Make) -> None:
@@ -307,7 +307,7 @@ def test_a_filter_asks_for_fields_of_json_or_for_a_text(pattern: dict[str, Any],
     assert BodyFilter(pattern).matches({"messageId": "1", "body": body}) is wanted
 
 
-def test_a_filter_that_lambda_would_not_take_is_refused() -> None:
+def test_an_invalid_filter_is_rejected() -> None:
     filters = {"Filters": [{"Pattern": '{"body": {"a": "not a list"}}'}]}
     with pytest.raises(InvalidEventPattern):
         read_queue_mapping({"FunctionName": "taker", "EventSourceArn": "arn", "FilterCriteria": filters})
@@ -323,7 +323,7 @@ def test_a_message_of_another_queue_is_not_taken(world: Make) -> None:
     assert taker.left("dead") == 1
 
 
-def test_stop_waits_for_what_runs_and_loses_nothing(world: Make) -> None:
+def test_stop_waits_for_running_batches_and_loses_no_message(world: Make) -> None:
     gate, entered = threading.Event(), threading.Event()
 
     def take(records: Records) -> InvocationResult:
@@ -365,7 +365,7 @@ def test_whatever_fails_each_message_is_handled_or_ends_in_the_dead_letter_queue
         handled.update(int(record["body"]) for record in records if record["messageId"] not in bad)
         return failing(*bad)
 
-    # Where failures are not reported, what comes with a bad message fails with it: so each comes alone
+    # Without reported failures, a bad message fails its whole batch, so the batch size is 1
     size = size if partial else 1
     taker = World(store, take, 10_000, BatchSize=size)
     taker.send(*map(str, range(12)))

@@ -1,4 +1,4 @@
-"""The runtime runs functions as Lambda does: their surroundings, results, time-outs, concurrency and end."""
+"""The runtime runs functions like Lambda: environment, results, timeouts, concurrency and shutdown."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def function(handler: str, **changes: Any) -> FunctionConfig:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Returns whether a process is running. A zombie is not."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
@@ -120,7 +120,7 @@ def test_the_largest_event_and_answer_pass_whole(make_runtime: MakeRuntime) -> N
     assert runtime.invoke("echo", payload).payload == payload
 
 
-def test_a_larger_event_is_refused_in_lambdas_words(make_runtime: MakeRuntime) -> None:
+def test_a_larger_event_is_rejected_with_lambdas_message(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.echo"))
     text = r"6291457 byte payload is too large for the RequestResponse invocation type \(limit 6291456 bytes\)"
 
@@ -152,7 +152,7 @@ def test_a_larger_answer_is_an_error_of_the_function(
         }
 
 
-def test_the_context_tells_what_lambda_tells(make_runtime: MakeRuntime) -> None:
+def test_the_context_has_the_fields_of_lambdas_context(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.describe", timeout=7))
 
     seen = answer(runtime.invoke(f"{ARN}describe:live", b"{}"))
@@ -282,7 +282,7 @@ def test_a_function_past_its_time_out_is_ended_with_all_it_started_and_the_next_
         wait_until(lambda child=child: not alive(child))  # type: ignore[misc]
 
 
-def test_a_process_that_ends_during_a_call_costs_that_call_only(make_runtime: MakeRuntime) -> None:
+def test_a_process_that_ends_during_a_call_fails_that_call_only(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.leave", environment={}), max_processes=1)
 
     first = error(runtime.invoke("leave", b'{"status": 3}'))
@@ -380,7 +380,7 @@ def test_an_asynchronous_call_returns_before_the_function_ends_and_uses_all_proc
         assert result.function_error is None
 
 
-def test_one_callback_that_fails_does_not_cost_the_others(
+def test_a_failed_callback_does_not_affect_the_others(
     make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = make_runtime(function("plain.echo"), max_processes=1)
@@ -435,7 +435,7 @@ def test_a_handler_that_cannot_be_imported_is_named_at_start_and_no_process_is_l
         ("leaves.handler", {}, "its process ended while importing it (exit status 5)"),
     ],
 )
-def test_the_reason_why_a_function_cannot_start_is_told(
+def test_the_error_has_the_reason_why_a_function_cannot_start(
     handler: str, changes: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     (tmp_path / "leaves.py").write_text("raise SystemExit(5)\n")
@@ -493,6 +493,6 @@ runtime.invoke("f", b'{{"directory": "{tmp_path}"}}')
 
 
 def children() -> list[str]:
-    """The bootstraps that this process has started and that still run."""
+    """Returns the running bootstrap processes of this process."""
     listed = subprocess.run(["ps", "-axo", "ppid=,stat=,command="], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "bootstrap.py" in line]

@@ -1,4 +1,4 @@
-"""Schedules: when they are due, what their target gets, and what becomes of it when the target is gone."""
+"""Schedules: their times, the input of the target, and failed deliveries."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -60,21 +60,21 @@ def test_a_schedule_is_due_when_its_expression_says(expression: str, zone: str, 
         ({"ScheduleExpression": "rate(0 minutes)"}, "a number of minutes"),
         ({"ScheduleExpression": "rate(5 weeks)"}, "a number of minutes"),
         ({"ScheduleExpression": "at(tomorrow)"}, "Invalid isoformat"),
-        ({"ScheduleExpression": "every day"}, "none of cron"),
+        ({"ScheduleExpression": "every day"}, "must be cron"),
         ({"ScheduleExpressionTimezone": "Mars/Olympus"}, "Mars/Olympus"),
         ({"StartDate": "2027-01-01T00:00:00Z"}, "without StartDate"),
-        ({"Target": {"Arn": FUNCTION}}, "only with Input"),
-        ({"Target": {"Arn": "arn:aws:ecs:::cluster/c", "Input": "{}"}}, "to .*lambda"),
-        ({"Target": {"Arn": FUNCTION, "Input": "<aws.scheduler.attempt-number>"}}, "context attributes"),
+        ({"Target": {"Arn": FUNCTION}}, "with Input"),
+        ({"Target": {"Arn": "arn:aws:ecs:::cluster/c", "Input": "{}"}}, "only lambda"),
+        ({"Target": {"Arn": FUNCTION, "Input": "<aws.scheduler.attempt-number>"}}, "context attribute"),
     ],
 )
-def test_a_schedule_that_is_not_run_here_is_refused_by_its_name(change: dict[str, Any], said: str) -> None:
+def test_the_error_for_an_unsupported_schedule_names_it(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UnsupportedTarget, match=f"schedule {ARN}: .*{said}"):
         read_schedule(ARN, properties() | change)
 
 
 class World:
-    """Schedules with a clock of their own, which tells a time that never stands still."""
+    """Schedules with a fake clock that advances at each reading."""
 
     def __init__(self, take: Callable[[], None], step: timedelta, *schedules: dict[str, Any]) -> None:
         self.got: list[tuple[str, str]] = []
@@ -83,7 +83,7 @@ class World:
         self._take = take
         self._time = SATURDAY
         self._step = step
-        # A thousand times as fast: a wait on the wall's clock must not be
+        # A thousand times as fast as real time, which must not affect the schedules
         self.scheduler = _Waiting(Clock(1000), self.failures.append)
         self.schedules = Schedules(
             [read_schedule(ARN, each) for each in schedules],
@@ -109,7 +109,7 @@ class World:
 
 
 class _Waiting(Scheduler):
-    """Notes the waits in seconds as they pass outside, and does not wait."""
+    """Records the delays in real seconds, without waiting."""
 
     def __init__(self, clock: Clock, on_failure: Callable[[str], None]) -> None:
         super().__init__(clock, on_failure)
@@ -148,7 +148,7 @@ def test_the_target_gets_the_time_that_was_planned_each_time_once(world: Make) -
     ]
 
 
-def test_a_wait_is_as_long_as_on_the_wall_and_looks_at_the_clock_now_and_then(world: Make) -> None:
+def test_a_wait_lasts_in_real_time_and_checks_the_clock_regularly(world: Make) -> None:
     due = world(properties("at(2026-11-21T18:38:00)"), step=timedelta(seconds=1))
     wait_until(lambda: due.got)
     assert due.scheduler.waits[0] == LOOK_SECONDS
@@ -156,7 +156,7 @@ def test_a_wait_is_as_long_as_on_the_wall_and_looks_at_the_clock_now_and_then(wo
     assert due.got == [(FUNCTION, '{"at": "2026-11-21T18:38:00Z"}')]
 
 
-def test_what_was_due_while_the_machine_slept_is_done_once(world: Make) -> None:
+def test_runs_missed_while_the_machine_slept_are_run_once(world: Make) -> None:
     due = world(properties("cron(0 * * * ? *)"), step=timedelta(hours=5))
     wait_until(lambda: len(due.got) >= 2)
     hours = [payload[-11:-9] for _, payload in due.got[:2]]
@@ -164,7 +164,7 @@ def test_what_was_due_while_the_machine_slept_is_done_once(world: Make) -> None:
     assert hours[0] == "00"
 
 
-def test_a_run_that_its_target_does_not_take_ends_in_the_dlq_and_the_next_one_comes(world: Make) -> None:
+def test_a_failed_run_goes_to_the_dlq_and_the_next_run_follows(world: Make) -> None:
     errors = iter([Undelivered("NO_RESOURCE", "gone", retriable=False), RuntimeError("broken")])
 
     def take() -> None:
@@ -191,7 +191,7 @@ def test_a_run_that_its_target_does_not_take_ends_in_the_dlq_and_the_next_one_co
     ]
 
 
-def test_a_run_is_tried_again_as_often_as_its_policy_allows(world: Make) -> None:
+def test_a_run_is_retried_as_often_as_its_policy_allows(world: Make) -> None:
     def refuse() -> None:
         raise Undelivered("THROTTLING", "later", retriable=True)
 
@@ -202,11 +202,11 @@ def test_a_run_is_tried_again_as_often_as_its_policy_allows(world: Make) -> None
     assert (attributes["RETRY_ATTEMPTS"], attributes["EXHAUSTED_RETRY_CONDITION"]) == ("1", "MaximumRetryAttempts")
 
 
-def test_a_run_that_is_lost_is_told(world: Make) -> None:
+def test_a_lost_run_is_reported(world: Make) -> None:
     def refuse() -> None:
         raise Undelivered("NO_RESOURCE", "gone", retriable=False)
 
     due = world(properties("at(2026-11-21T18:38:00)", DeadLetterConfig={}), take=refuse)
     wait_until(lambda: due.failures)
     run = f"schedule {ARN} at 2026-11-21T18:38:00Z"
-    assert due.failures == [f"{run}: NO_RESOURCE: gone; lost, it has no failure destination"]
+    assert due.failures == [f"{run}: NO_RESOURCE: gone; lost, there is no failure destination"]

@@ -1,4 +1,4 @@
-"""Stream mappings: batches, filters, partial responses, bisecting, and records that are given up."""
+"""Stream mappings: batches, filters, partial responses, bisecting and discarded records."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def answer(*failed: int) -> InvocationResult:
 
 
 class World:
-    """A function behind a stream: the batches it saw, the records it took, and what was given up."""
+    """A function with a stream mapping. Records its batches, the handled records and the discarded records."""
 
     def __init__(self, take: Callable[[list[int]], InvocationResult], scale: float, **properties: Any) -> None:
         self.batches: list[list[int]] = []
@@ -52,7 +52,7 @@ class World:
         )
 
     def feed(self, *records: dict[str, Any]) -> "World":
-        """Put records into the stream, and only then start, so that they come in one batch."""
+        """Put records into the stream before the start, so that they arrive in one batch."""
         for each in records:
             self.sources.on_record(STREAM, each)
         self.sources.start()
@@ -106,7 +106,7 @@ def test_a_record_of_another_stream_is_not_taken(world: Make) -> None:
     assert taker.batches == [[2]]
 
 
-def test_a_partial_response_is_tried_again_from_its_lowest_record_on(world: Make) -> None:
+def test_a_partial_failure_is_retried_from_the_lowest_failed_record(world: Make) -> None:
     answers = iter([answer(4, 2), answer()])
     taker = world(lambda _: next(answers)).feed(*(record(number) for number in range(1, 6)))
     wait_until(lambda: len(taker.batches) == 2)
@@ -123,7 +123,7 @@ def test_a_partial_response_is_tried_again_from_its_lowest_record_on(world: Make
         b'"x"',
     ],
 )
-def test_a_response_that_makes_no_sense_is_a_failure_of_the_whole_batch(world: Make, payload: bytes) -> None:
+def test_an_invalid_response_is_a_failure_of_the_whole_batch(world: Make, payload: bytes) -> None:
     answers = iter([InvocationResult(payload, None, 0.01), answer()])
     taker = world(lambda _: next(answers)).feed(record(1), record(2))
     wait_until(lambda: len(taker.batches) == 2)
@@ -147,14 +147,14 @@ def test_a_function_that_cannot_be_invoked_gets_the_records_again(world: Make) -
 
     taker = world(take).feed(record(1))
     wait_until(lambda: len(taker.batches) == 2)
-    assert taker.failures == ["taker: RuntimeError: gone; 1 records again"]
+    assert taker.failures == ["taker: RuntimeError: gone; 1 records are retried"]
 
 
 def poisoned(*poison: int) -> Callable[[list[int]], InvocationResult]:
     return lambda numbers: ERROR if set(numbers) & set(poison) else answer()
 
 
-def test_bisecting_finds_the_record_that_fails_and_its_neighbours_are_handled(world: Make) -> None:
+def test_bisecting_isolates_the_failing_record_and_the_others_are_handled(world: Make) -> None:
     taker = world(poisoned(3), BisectBatchOnFunctionError=True, MaximumRetryAttempts=1)
     taker.feed(*(record(number) for number in range(1, 6)))
     wait_until(lambda: [4, 5] in taker.batches)
@@ -166,14 +166,14 @@ def test_bisecting_finds_the_record_that_fails_and_its_neighbours_are_handled(wo
     assert "SequenceNumber" not in json.dumps(pointer["requestContext"])
 
 
-def test_without_bisecting_the_whole_batch_is_given_up(world: Make) -> None:
+def test_without_bisecting_the_whole_batch_is_discarded(world: Make) -> None:
     taker = world(poisoned(3), MaximumRetryAttempts=2).feed(*(record(number) for number in range(1, 6)))
     wait_until(lambda: taker.sent)
     assert taker.batches == [[1, 2, 3, 4, 5]] * 3
     assert taker.sent[0]["DDBStreamBatchInfo"]["batchSize"] == 5
 
 
-def test_a_record_that_is_too_old_is_given_up_and_a_younger_one_is_not(world: Make) -> None:
+def test_an_expired_record_is_discarded_and_a_newer_one_is_not(world: Make) -> None:
     answers = iter([ERROR, answer()])
     taker = world(lambda _: next(answers), scale=1, MaximumRecordAgeInSeconds=60)
     taker.feed(record(1, age=100), record(2, age=0))
@@ -184,10 +184,12 @@ def test_a_record_that_is_too_old_is_given_up_and_a_younger_one_is_not(world: Ma
     assert pointer["DDBStreamBatchInfo"]["endSequenceNumber"] == "1"
 
 
-def test_records_that_are_lost_are_told(world: Make) -> None:
+def test_lost_records_are_reported(world: Make) -> None:
     taker = world(poisoned(1), MaximumRetryAttempts=0, DestinationConfig={}).feed(record(1))
     wait_until(lambda: taker.failures)
-    assert taker.failures == ["taker: 1 records given up, RetryAttemptsExhausted; lost, it has no failure destination"]
+    assert taker.failures == [
+        "taker: 1 records discarded, RetryAttemptsExhausted; lost, there is no failure destination"
+    ]
 
 
 @settings(max_examples=25, deadline=None)
@@ -204,7 +206,7 @@ def test_whatever_fails_good_records_are_handled_in_order_and_bad_ones_end_in_th
         handled.extend(number for number in numbers if not bad or number < bad[0])
         return answer(*bad[:1])
 
-    # Without bisecting, what stands behind a bad record is given up with it: so each goes alone
+    # Without bisecting, a bad record fails its whole batch, so the batch size is 1
     size = 5 if bisect else 1
     taker = World(take, 100_000, BisectBatchOnFunctionError=bisect, MaximumRetryAttempts=0, BatchSize=size)
     taker.feed(*(record(number) for number in range(12)))

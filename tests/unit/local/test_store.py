@@ -29,7 +29,7 @@ from tests.unit.local.support import PATIENCE, exchange, hang_up, wait_until
 
 @pytest.fixture
 def records(store: Store) -> list[dict[str, Any]]:
-    """What the streams reported."""
+    """The records of the streams."""
     seen: list[dict[str, Any]] = []
     store.on_stream_record = lambda _arn, record: seen.append(record)
     return seen
@@ -72,7 +72,7 @@ def stored(tables: Any, pk: str) -> Any:
 
 
 def taking(pk: str, **more: Any) -> dict[str, Any]:
-    """An update that takes one if there is one."""
+    """Returns an update that removes one unit if one is in stock."""
     return {
         "TableName": "stock",
         "Key": item(pk),
@@ -90,7 +90,7 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def test_another_version_of_moto_is_refused_with_the_version_to_install() -> None:
-    with pytest.raises(RuntimeError, match=r"corrects moto 5\.2\.5 and found moto 5\.2\.6"):
+    with pytest.raises(RuntimeError, match=r"requires moto 5\.2\.5 and found moto 5\.2\.6"):
         require_moto("5.2.6")
 
 
@@ -127,12 +127,12 @@ def test_a_body_without_a_usable_length_is_answered_with_400(
     answer = exchange(store.endpoint, b"POST / HTTP/1.1\r\nHost: localhost\r\n" + rest)
 
     assert answer.split()[1] == b"400"
-    assert answer.count(b"HTTP/1.1 ") == 1  # the body is not taken for a second request
+    assert answer.count(b"HTTP/1.1 ") == 1  # the body is not read as a second request
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
 
 
-def test_a_caller_that_does_not_wait_for_its_answer_costs_no_traceback(
+def test_a_caller_that_closes_the_connection_early_causes_no_traceback(
     store: Store, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = threading.Event()
@@ -153,9 +153,7 @@ def test_a_caller_that_does_not_wait_for_its_answer_costs_no_traceback(
         b"POST //moto-api/reset",
     ],
 )
-def test_motos_own_api_is_closed_to_web_pages_and_everybody_else(
-    store: Store, tables: Any, request_line: bytes
-) -> None:
+def test_motos_own_api_is_not_reachable(store: Store, tables: Any, request_line: bytes) -> None:
     headers = b"Host: motoapi.amazonaws.com\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n\r\n"
     answer = exchange(store.endpoint, request_line + b" HTTP/1.1\r\n" + headers)
 
@@ -164,7 +162,7 @@ def test_motos_own_api_is_closed_to_web_pages_and_everybody_else(
     assert tables.list_tables()["TableNames"] == ["stock"]
 
 
-def test_after_stop_nobody_is_served_and_the_next_store_is_empty(store: Store, tables: Any) -> None:
+def test_after_stop_requests_fail_and_the_next_store_is_empty(store: Store, tables: Any) -> None:
     store.stop()
 
     with pytest.raises((EndpointConnectionError, ConnectionError)):
@@ -177,7 +175,7 @@ def test_after_stop_nobody_is_served_and_the_next_store_is_empty(store: Store, t
 
 
 def test_a_second_store_in_the_process_is_refused(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="already"):
+    with pytest.raises(RuntimeError, match="another store"):
         Store().start()
 
 
@@ -185,12 +183,12 @@ KB = 1024
 
 
 def large(size: int, pk: str = "cup") -> dict[str, Any]:
-    """An item of so many bytes: `pk` and its value, `text` and its value."""
+    """Returns an item with this size in bytes: `pk` and its value, `text` and its value."""
     return {**item(pk), "text": {"S": "x" * (size - len("pk") - len(pk) - len("text"))}}
 
 
 def replacing(size: int) -> dict[str, Any]:
-    """An update that gives `cup` a text, so that the item has this size."""
+    """Returns an update of the text of `cup`, after which the item has this size."""
     return {
         "TableName": "stock",
         "Key": item("cup"),
@@ -235,7 +233,7 @@ def test_an_item_of_more_than_400_kb_is_refused(tables: Any) -> None:
 
 @pytest.fixture
 def busy() -> Iterator[None]:
-    """Threads take turns far more often than they usually do."""
+    """Makes Python switch threads much more often."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -403,7 +401,7 @@ def test_binary_values_are_base64_in_a_record(tables: Any, records: list[dict[st
     assert records[0]["dynamodb"]["NewImage"]["image"] == {"B": "AP8="}
 
 
-def test_nothing_is_kept_of_a_write_but_the_item(store: Store, tables: Any, records: list[dict[str, Any]]) -> None:
+def test_only_the_item_is_kept_of_a_write(store: Store, tables: Any, records: list[dict[str, Any]]) -> None:
     tracked = len(Item.instances_tracked)  # type: ignore[attr-defined]
 
     for number in range(5):
@@ -418,7 +416,7 @@ def test_nothing_is_kept_of_a_write_but_the_item(store: Store, tables: Any, reco
 
 @dataclass(frozen=True)
 class Shard:
-    """The one shard of the table's stream, read as the SDK reads it."""
+    """The only shard of the table's stream, read with the SDK."""
 
     client: Any
     stream: str
@@ -564,7 +562,7 @@ def test_a_transaction_writes_all_its_items(tables: Any) -> None:
     assert stored(tables, "old") is None
 
 
-def test_a_cancelled_transaction_says_why_for_each_operation_and_changes_nothing(
+def test_a_cancelled_transaction_has_a_reason_for_each_operation_and_changes_nothing(
     tables: Any, records: list[dict[str, Any]]
 ) -> None:
     put(tables, "cup", n=3)
@@ -716,7 +714,7 @@ class Queues:
         wait_until(lambda: self.store.next_visible(self.arn(name)) == 0)
 
     def counts(self, name: str) -> list[str]:
-        """How many messages are visible, delayed and in flight."""
+        """Returns the numbers of visible, delayed and in-flight messages."""
         names = [f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible")]
         attributes = self.client.get_queue_attributes(QueueUrl=self.url(name), AttributeNames=names)["Attributes"]
         return [attributes[name] for name in names]
@@ -764,8 +762,8 @@ def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
     }
 
 
-def test_waits_of_a_queue_last_as_long_as_the_store_is_told(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds * 1000  # so slowly that what the test itself takes does not count
+def test_waits_of_a_queue_use_the_clock_of_the_store(queues: Queues) -> None:
+    queues.store.outside = lambda seconds: seconds * 1000  # slow, so that the duration of the test does not matter
     queues.create("delaying", DelaySeconds="50")
     queues.send("delaying", "by its queue")
     queues.send("orders", "at once")
@@ -859,7 +857,7 @@ def test_a_message_that_is_too_old_is_gone(queues: Queues) -> None:
     assert queues.counts("short") == ["0", "0", "0"]
 
 
-def test_on_message_tells_of_new_moved_and_rescheduled_messages(queues: Queues) -> None:
+def test_on_message_is_called_for_new_moved_and_rescheduled_messages(queues: Queues) -> None:
     queues.send("orders", "poison")
     [message] = queues.receive("orders", VisibilityTimeout=43_200)
     assert queues.bodies("orders") == []
@@ -874,7 +872,7 @@ def test_on_message_tells_of_new_moved_and_rescheduled_messages(queues: Queues) 
     assert queues.messages == [queues.arn("orders"), queues.arn("orders"), queues.arn("dead")]
 
 
-def test_a_receiver_that_waits_in_vain_gets_nothing(queues: Queues) -> None:
+def test_a_receiver_gets_nothing_at_the_end_of_its_wait(queues: Queues) -> None:
     begun = time.monotonic()
 
     received = queues.receive("orders", WaitTimeSeconds=1)
@@ -893,7 +891,7 @@ def test_a_receiver_that_waits_gets_a_message_as_soon_as_it_comes_or_is_visible(
         queues.send("dead", "new")
 
     assert [message["Body"] for message in (*delayed, *waiting.result())] == ["delayed", "new"]
-    assert time.monotonic() - begun < 20  # neither waited to its end
+    assert time.monotonic() - begun < 20  # no wait lasted until its timeout
 
 
 @pytest.mark.usefixtures("busy")
@@ -953,7 +951,7 @@ def test_a_long_queue_is_filled_and_drained_at_the_speed_of_a_short_one(queues: 
     backend = sqs_backends[queues.store.account_id][queues.store.region]
 
     def seconds_of_the_next(count: int) -> float:
-        """The least of five tries: other threads and the garbage collector have their turns in between."""
+        """Returns the shortest of five measurements, to exclude other threads and the garbage collector."""
         return min(one_try(count) for _ in range(5))
 
     def one_try(count: int) -> float:
@@ -1100,7 +1098,7 @@ def test_an_error_of_the_runtime_is_an_aws_error(store: Store, function: str) ->
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
 
 
-def test_a_change_of_reserved_concurrency_is_told(store: Store, function: str) -> None:
+def test_a_change_of_reserved_concurrency_is_reported(store: Store, function: str) -> None:
     told: list[tuple[str, int | None]] = []
     store.on_concurrency = lambda *change: told.append(change)
     client = store.client("lambda")
@@ -1155,7 +1153,7 @@ def test_a_mapping_leaves_the_messages_in_the_queue_for_its_poller(store: Store,
 
 
 def id_claims(store: Store, **client_settings: Any) -> dict[str, Any]:
-    """The claims of a new user's ID token, its signature checked."""
+    """Returns the claims of a new user's ID token after a check of the signature."""
     cognito = store.client("cognito-idp")
     pool = cognito.create_user_pool(PoolName="pool", UsernameAttributes=["email"])["UserPool"]["Id"]
     flows = ["ALLOW_ADMIN_USER_PASSWORD_AUTH"]
@@ -1202,7 +1200,7 @@ def test_an_id_token_leaves_out_what_the_client_may_not_read(store: Store) -> No
 # ----------------------------------------------------------------------------------------------------- mails
 
 
-def test_a_mail_that_ses_accepts_is_handed_out_as_its_recipient_gets_it(store: Store) -> None:
+def test_on_mail_gets_an_accepted_mail_as_its_recipient_gets_it(store: Store) -> None:
     handed_out: list[bytes] = []
     store.on_mail = handed_out.append
     ses = store.client("sesv2")
@@ -1225,7 +1223,7 @@ def test_a_mail_that_ses_accepts_is_handed_out_as_its_recipient_gets_it(store: S
     assert parts == [("text/plain", "Hej"), ("text/html", "<p>Hej</p>")]
 
 
-def test_a_mail_that_ses_refuses_is_handed_out_to_nobody(store: Store) -> None:
+def test_on_mail_is_not_called_for_a_mail_that_ses_rejects(store: Store) -> None:
     handed_out: list[bytes] = []
     store.on_mail = handed_out.append
 

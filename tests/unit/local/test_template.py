@@ -1,4 +1,4 @@
-"""A SAM template becomes a stack with resolved properties, or one clear line about what is wrong with it."""
+"""A SAM template is deployed to a stack with resolved properties, or rejected with a message of one line."""
 
 import re
 from pathlib import Path
@@ -198,7 +198,7 @@ def test_the_api_has_its_routes_and_an_authorizer_for_the_pool(store: Store, fol
     assert f":function:{stack.resources['Seller'].physical_id}/invocations" in integration["uri"]
 
 
-def test_what_stands_for_no_value_is_gone_and_a_null_of_a_pattern_stays(store: Store, folder: Path) -> None:
+def test_no_value_is_removed_and_a_null_in_a_pattern_is_kept(store: Store, folder: Path) -> None:
     stack = deployed(store, folder)
 
     rule = properties(stack, "LogRule")
@@ -240,7 +240,7 @@ def test_a_condition_decides_over_a_resource_and_an_output(store: Store, folder:
     assert ("alarm" in exports) is made
 
 
-def test_yaml_anchors_do_not_tie_two_functions_together(store: Store, folder: Path) -> None:
+def test_functions_that_share_a_yaml_anchor_are_independent(store: Store, folder: Path) -> None:
     text = with_a("AWS::Serverless::Function", "{Handler: a.b, Runtime: python3.13}", "  B: *a")
 
     stack = deployed(store, folder, text)
@@ -379,9 +379,9 @@ def test_the_resources_of_a_nested_stack_are_the_stacks_own(store: Store, folder
         (
             NESTED,
             WITH_NESTED.replace("BusName:", "Name:"),
-            "A: its parameters do not match BusName, Name of its template",
+            "A: the stack and its template differ in the parameters BusName, Name",
         ),
-        (NESTED.replace("Queue:", "Bus:"), WITH_NESTED, "A: nested.yaml defines Bus again"),
+        (NESTED.replace("Queue:", "Bus:"), WITH_NESTED, "A: nested.yaml defines Bus, which exists already"),
         (
             NESTED,
             WITH_NESTED.replace("Properties: {Templ", "Condition: No, Properties: {Templ"),
@@ -445,7 +445,7 @@ Outputs: {Hook: {Value: !GetAtt A.Arn}, Policy: {Value: !GetAtt A.ArnForPolicy},
     assert not_run(stack) == []
 
 
-def test_whoever_asks_for_an_alias_gets_the_function(store: Store, folder: Path) -> None:
+def test_an_alias_resolves_to_the_function(store: Store, folder: Path) -> None:
     text = TEMPLATE.replace("    Runtime: python3.13", "    Runtime: python3.13\n    AutoPublishAlias: live", 1)
     stack = deployed(store, folder, text)
     (alias, *_) = stack.of_type("AWS::Lambda::Alias")
@@ -456,7 +456,7 @@ def test_whoever_asks_for_an_alias_gets_the_function(store: Store, folder: Path)
         assert functions.get_function(FunctionName=name, **qualifier)["Configuration"]["FunctionName"] == function
 
 
-def test_resources_that_nobody_runs_are_listed(store: Store, folder: Path) -> None:
+def test_resources_that_are_not_run_are_listed(store: Store, folder: Path) -> None:
     stack = deployed(store, folder, Stage="production")
 
     assert not_run(stack) == ["Alerts (AWS::SNS::Topic)"]
@@ -497,16 +497,16 @@ NEVER = "\nConditions: {Never: !Equals [a, b]}"
     ("text", "message"),
     [
         ("Resources:\n  A: [", "line 3: did not find expected node content"),
-        ("Description: nothing", "it has no Resources"),
-        (with_a("AWS::Foo::Bar"), "A: neither moto nor local/template.py knows .* AWS::Foo::Bar"),
-        (with_a(FUNCTION, "{CodeUri: nowhere}"), "A: CodeUri names no folder: nowhere"),
-        (with_a(LAYER), "A: ContentUri names no folder: None"),
+        ("Description: nothing", "the template has no Resources"),
+        (with_a("AWS::Foo::Bar"), "A: neither moto nor local/template.py supports .* AWS::Foo::Bar"),
+        (with_a(FUNCTION, "{CodeUri: nowhere}"), "A: CodeUri is not a folder: nowhere"),
+        (with_a(LAYER), "A: ContentUri is not a folder: None"),
         (with_a(FUNCTION, "{Handler: a.b}"), r"Resource with id \[A\] is invalid"),
-        (with_a(QUEUE, "{QueueName: !Ref B}"), "A: there is no B"),
+        (with_a(QUEUE, "{QueueName: !Ref B}"), "A: B does not exist"),
         (with_a(QUEUE, "{QueueName: !GetAtt B.Arn}"), "A: .* undefined resource B"),
         (with_a(QUEUE, more="  B: {Type: AWS::SQS::QueuePolicy, Properties: {Q: !GetAtt A.Foo}}"), "B: .* type Foo"),
         (with_a(POOL, more="  B: {Type: AWS::SQS::Queue, Properties: {QueueName: !GetAtt A.Foo}}"), "B: .* type Foo"),
-        (with_a(QUEUE, more="Outputs: {Url: {Value: !Ref B}}"), "Url: there is no B"),
+        (with_a(QUEUE, more="Outputs: {Url: {Value: !Ref B}}"), "Url: B does not exist"),
         (with_a(QUEUE, more="Outputs: {Url: {Value: !GetAtt B.Arn}}"), "Url: .* undefined resource B"),
         (
             with_a(
@@ -517,18 +517,18 @@ NEVER = "\nConditions: {Never: !Equals [a, b]}"
         (with_a(QUEUE, more="Parameters: {Stage: {Type: String}}"), "Parameters: no value for Stage"),
     ],
 )
-def test_a_wrong_template_is_one_line_about_what_is_wrong(store: Store, folder: Path, text: str, message: str) -> None:
+def test_the_error_for_an_invalid_template_is_one_line(store: Store, folder: Path, text: str, message: str) -> None:
     with pytest.raises(TemplateError, match=rf"^template\.yaml: {message}") as error:
         deployed(store, folder, text)
 
     assert "\n" not in str(error.value)
 
 
-def test_a_parameter_that_the_template_does_not_have_is_refused(store: Store, folder: Path) -> None:
+def test_an_unknown_parameter_is_rejected(store: Store, folder: Path) -> None:
     with pytest.raises(TemplateError, match=r"^template\.yaml: Parameters: unknown Stagee$"):
         deployed(store, folder, Stagee="production")
 
 
-def test_a_file_that_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_it(store: Store, tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"^template\.yaml: No such file or directory$"):
         deploy(tmp_path / "template.yaml", store, stack_name="shop", parameters={})

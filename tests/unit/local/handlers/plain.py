@@ -1,4 +1,4 @@
-"""Handlers that the runtime's tests run in processes of their own."""
+"""Handlers for the tests of the runtime."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ def echo(event: Any, context: Any) -> Any:
 
 
 def describe(event: Any, context: Any) -> dict[str, Any]:
-    """Everything that a function can see of its surroundings."""
+    """Returns the environment of the function."""
     return {
         "context": {name: getattr(context, name) for name in dir(context) if not name.startswith(("_", "get_"))},
         "remaining": context.get_remaining_time_in_millis(),
@@ -50,7 +50,7 @@ def talk(event: Any, context: Any) -> None:
 
 
 def wait_for_file(event: Any, context: Any) -> int:
-    """Says that it runs by a file `started-<pid>`, and waits for the file `go`; answers its process id."""
+    """Creates the file `started-<pid>`, waits for the file `go`, and returns its process ID."""
     directory = Path(event["directory"])
     (directory / f"started-{os.getpid()}").touch()
     while not (directory / "go").exists():
