@@ -19,26 +19,24 @@ Permission = tuple[str, str, str]
 
 RUNS = {"e2e", "failures", "integration"}
 
-# What no function calls in the tests, as patterns of a permission, and who needs it all the same.
+# Permissions that no function uses in the tests, as patterns, and who needs them.
 NOT_CALLED = {
     ("*", "logs:*", "*"): "Lambda writes the function's log",
     ("*", "xray:*", "*"): "Lambda's daemon sends traces",
-    ("*", "kms:*", "*"): "SNS encrypts in the name of who publishes",
+    ("*", "kms:*", "*"): "SNS encrypts with the permissions of the publisher",
     ("*", "sqs:ReceiveMessage", "*"): "an event source mapping reads the queue",
     ("*", "sqs:DeleteMessage", "*"): "an event source mapping reads the queue",
     ("*", "sqs:GetQueueAttributes", "*"): "an event source mapping reads the queue",
     ("EventPublisherFunction", "dynamodb:*", "*/stream"): "event source mappings read the streams",
     ("EventPublisherFunction", "dynamodb:ListStreams", "*"): "event source mappings read the streams",
-    ("InventoryFunction", "sqs:SendMessage", "*"): "Lambda sends the record of an invocation that failed",
-    ("OrderStatusFunction", "sqs:SendMessage", "*"): "Lambda sends the record of an invocation that failed",
-    ("SalesReportFunction", "sqs:SendMessage", "*"): "Lambda sends the record of an invocation that failed",
-    ("EmailFunction", "ses:SendEmail", "identity/*"): "the sender, whom a call names by the address",
-    ("*", "dynamodb:GetItem", "IdempotencyTable"): "Powertools reads a record that a refused write did not answer with",
+    ("*", "sqs:SendMessage", "OrderEventsDlq"): "Lambda sends the record of an invocation that failed",
+    ("EmailFunction", "ses:SendEmail", "identity/*"): "SES checks the identity of the sender; a call names the address",
+    ("*", "dynamodb:GetItem", "IdempotencyTable"): "Powertools reads a record if the failed write did not return it",
     (
         "DlqProcessorFunction",
         "dynamodb:Get*",
         "InventoryTable/stream",
-    ): "reads what a failed batch of either stream held",
+    ): "the tests read a failed batch of the other stream only",
 }
 
 
@@ -82,7 +80,7 @@ def called(calls: Path) -> set[Permission]:
 def test_every_call_of_a_function_is_granted(
     template: dict[str, Any], allowed: set[Permission], called: set[Permission]
 ) -> None:
-    # Some tests want what does not exist: a topic that is gone, or a function to redrive
+    # Some tests use resources that do not exist: a deleted topic, or a function to redrive
     invoked = {use for use in called if use[1] == "lambda:InvokeFunction"}
     gone = {use for use in called if use[2].startswith("arn:")} | {
         use for use in invoked if use[2] not in functions(template)
