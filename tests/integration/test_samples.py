@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from local.patterns import EventPattern
+from tests.contract.source import source
 from tests.contract.test_rules import rules
 from tests.integration.support import Api, Aws, Context, line, module
 from tests.integration.test_email import set_addresses
@@ -33,14 +34,18 @@ def sample(name: str, **detail: Any) -> dict[str, Any]:
     return {**found, "detail": {**found["detail"], "metadata": metadata, **detail}}
 
 
-CONSUMERS = {"InventoryFunction", "OrderStatusFunction", "EmailFunction", "AnalyticsQueue"}
-"""The targets that have a test in this file."""
-OUTSIDE = {"EventLogGroup", "SalesFeedTopic", "FulfilmentWebhook", "PartnerEventBusArn", "StagingEventBusArn"}
+HANDLERS = {
+    name: resource["Properties"]["Handler"]
+    for name, resource in source()["Resources"].items()
+    if resource["Type"] == "AWS::Serverless::Function"
+}
+TARGETS = sorted({rule.target for rule in rules().values()} & set(HANDLERS))
 
 
-def test_every_consumer_is_tested_with_the_samples() -> None:
-    targets = {rule.target for rule in rules().values()} - OUTSIDE
-    assert targets == CONSUMERS, "tests/integration/test_samples.py: add a test for each target, and its name to CONSUMERS"
+@pytest.mark.parametrize(("target", "name"), [(target, name) for target in TARGETS for name in samples_for(target)])
+def test_a_function_processes_each_sample_that_its_rules_match(aws: Aws, api: Api, target: str, name: str) -> None:
+    order_id = api.place(line(aws.add_product())).body["orderId"]
+    module(HANDLERS[target].removesuffix(".handler")).handler(sample(name, orderId=order_id), Context())
 
 
 @pytest.mark.parametrize("name", samples_for("InventoryFunction"))
