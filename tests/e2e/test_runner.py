@@ -187,7 +187,7 @@ def refusal(template: Path, *more: str) -> str:
 def test_the_error_for_a_port_in_use_names_it(template: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        assert f"port {port} is taken" in refusal(template, "--port", port)
+        assert f"port {port} is in use" in refusal(template, "--port", port)
 
 
 def test_a_second_stack_in_the_same_folder_is_refused_and_the_first_keeps_running(template: Path) -> None:
@@ -282,4 +282,4 @@ def test_the_error_for_a_missing_template_names_it(tmp_path: Path) -> None:
 
 
 def test_a_preparation_that_fails_ends_the_run(template: Path) -> None:
-    assert "`false` ended with code 1" in refusal(template, "--port", "0", "--prepare", "false")
+    assert "`false` ended with exit code 1" in refusal(template, "--port", "0", "--prepare", "false")

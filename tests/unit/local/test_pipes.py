@@ -87,12 +87,12 @@ def world() -> Iterator[Make]:
 
 
 def test_only_the_change_to_a_status_is_sent_and_not_later_changes(world: Make) -> None:
-    told = world()
+    topic = world()
     changes = [(None, "NEW"), ("NEW", "PARKED"), ("PARKED", "PARKED"), ("PARKED", "RESOLVED"), ("PARKED", None)]
     for number, (before, after) in enumerate([*changes, (None, "PARKED"), ("RETRYING", "PARKED")]):
-        told.sources.on_record(STREAM, record(number, before, after))
-    wait_until(lambda: len(told.got) == 3)
-    assert told.got == ["record-1 parked", "record-5 parked", "record-6 parked"]
+        topic.sources.on_record(STREAM, record(number, before, after))
+    wait_until(lambda: len(topic.got) == 3)
+    assert topic.got == ["record-1 parked", "record-5 parked", "record-6 parked"]
 
 
 def test_a_failed_delivery_is_retried(world: Make) -> None:
@@ -102,10 +102,10 @@ def test_a_failed_delivery_is_retried(world: Make) -> None:
         for error in errors:
             raise error
 
-    told = world(take, MaximumRetryAttempts=5)
-    told.sources.on_record(STREAM, record(1, "NEW", "PARKED"))
-    wait_until(lambda: told.got)
-    assert told.failures == [
+    topic = world(take, MaximumRetryAttempts=5)
+    topic.sources.on_record(STREAM, record(1, "NEW", "PARKED"))
+    wait_until(lambda: topic.got)
+    assert topic.failures == [
         f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records are retried",
         f"{PIPE}: RuntimeError: no; 1 records are retried",
     ]
@@ -116,12 +116,12 @@ def test_a_record_without_retries_left_goes_to_the_dlq_as_a_pointer(world: Make)
         if text.startswith("record-1"):
             raise RuntimeError("no")
 
-    told = world(refuse, MaximumRetryAttempts=2)
+    topic = world(refuse, MaximumRetryAttempts=2)
     for number in (1, 2):
-        told.sources.on_record(STREAM, record(number, "NEW", "PARKED"))
-    wait_until(lambda: told.got)
-    assert told.got == ["record-2 parked"]
-    (pointer,) = told.sent
+        topic.sources.on_record(STREAM, record(number, "NEW", "PARKED"))
+    wait_until(lambda: topic.got)
+    assert topic.got == ["record-2 parked"]
+    (pointer,) = topic.sent
     assert pointer["context"] == {"partnerResourceArn": PIPE, "condition": "RetryAttemptsExhausted"}
     assert pointer["DDBStreamBatchInfo"]["startSequenceNumber"] == "1"
     assert "requestContext" not in pointer
