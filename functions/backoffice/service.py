@@ -16,8 +16,7 @@ from dlq_processor.lambda_invoke import Redriver
 from dlq_processor.repository import FailedEvents
 from dlq_processor.service import settle
 from inventory.repository import Contention, Inventory, Stock, StockChanged
-from orderflow.dynamodb import ConcurrentUpdate
-from orderflow.http_api import is_id
+from orderflow.dynamodb import ConcurrentUpdate, is_id
 from orderflow.observability import logger, metrics
 from orderflow.serialization import timestamp
 from orders.repository import Products

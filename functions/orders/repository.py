@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import MetricUnit
 from boto3.dynamodb.conditions import Attr, Key
 
-from orderflow.dynamodb import load_decide_save, read_batch
+from orderflow.dynamodb import is_id, load_decide_save, read_batch
 from orderflow.event_store import EventStore, Stream
 from orderflow.observability import logger, metrics
 from orderflow.pagination import Page, Position, read_limit, read_page
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 INDEX = "customer-orders"
 LIST_FIELDS = ("orderId", "status", "placedAt", "totalAmount", "currency", "version")
 POSITION = ("orderId", "placedAt")
-MAX_KEY_BYTES = 2048
-"""DynamoDB refuses to look up a longer partition key (developer guide, "Constraints")."""
 
 
 class Orders:
@@ -34,7 +32,7 @@ class Orders:
 
     def load(self, order_id: str) -> Stream | None:
         """Returns one order's stream, or None if there is no such order."""
-        return self._store.load(order_id) if len(order_id.encode()) <= MAX_KEY_BYTES else None
+        return self._store.load(order_id) if is_id(order_id) else None
 
     def append(self, order: Order | None, event: "StoredEvent") -> Order:
         """Stores the next event of an order, or the first one of a new order, and returns the order with it.

@@ -28,6 +28,8 @@ ATTEMPTS = 8
 PAUSE = 0.05
 """The longest pause after attempt n is n times this many seconds. All pauses together last less than two seconds."""
 BATCH_ATTEMPTS = 3
+MAX_ID_BYTES = 1024
+"""Half of what a partition key may have, to leave room for a prefix (DynamoDB developer guide, "Constraints")."""
 
 
 class ConcurrentUpdate(Exception):
@@ -82,6 +84,11 @@ def is_retryable(codes: Iterable[str]) -> bool:
     """Returns whether only conflicts or throttling cancelled the transaction, so that a retry can succeed."""
     causes = set(codes) - {NO_ERROR}
     return bool(causes) and causes <= RETRYABLE
+
+
+def is_id(text: str) -> bool:
+    """Whether an id from a path is short enough to be a key: DynamoDB refuses to look up a longer one."""
+    return len(text.encode()) <= MAX_ID_BYTES
 
 
 def deserialize(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,6 @@ from orderflow.plain_text import UNSAFE, unsafe_character
 from orderflow.serialization import to_json
 
 MAX_BODY_BYTES = 256 * 1024
-MAX_ID_BYTES = 1024
-"""Half of what a partition key may have, to leave room for a prefix (DynamoDB developer guide, "Constraints")."""
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
 JSON_MESSAGES = {
@@ -134,11 +132,6 @@ def answer(app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaCo
         response = {"statusCode": refused.status_code, "headers": refused.headers, "body": refused.body}
     response["headers"]["X-Correlation-Id"] = request.request_context.request_id
     return response
-
-
-def is_id(text: str) -> bool:
-    """Whether an id from a path is short enough to be a key: DynamoDB refuses to look up a longer one."""
-    return len(text.encode()) <= MAX_ID_BYTES
 
 
 def _serialize(body: Any) -> str:
