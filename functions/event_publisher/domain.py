@@ -115,11 +115,13 @@ def build_entries(
 def requests(entries: Iterable[EventEntry]) -> Iterator[list[EventEntry]]:
     """Returns the entries in as few PutEvents requests as the limits allow, in their order."""
     request: list[EventEntry] = []
+    total = 0
     for entry in entries:
-        size = sum(earlier.size for earlier in [*request, entry])
-        if request and (len(request) == MAX_ENTRIES or size > MAX_BYTES):
+        size = entry.size
+        if request and (len(request) == MAX_ENTRIES or total + size > MAX_BYTES):
             yield request
-            request = []
+            request, total = [], 0
         request.append(entry)
+        total += size
     if request:
         yield request
