@@ -66,13 +66,14 @@ class FailedEventStatus(StrEnum):
     RESOLVED = "RESOLVED"  # its consumer has succeeded
 
 
+NOT_RETRIED = (FailedEventStatus.PARKED, FailedEventStatus.RESOLVED)
+
+
 @dataclass(frozen=True)
 class FailureDetails:
     """What a message of the DLQ says about the failure of one consumer to process one event."""
 
-    consumer: (
-        str  # its function name without the stack's name, such as `inventory`; for other targets their rule's name
-    )
+    consumer: str  # the function's name without the stack's name, such as `inventory`, or the rule of another target
     event_id: str  # `metadata.eventId` of the event, or the id of the message or request if the event has none
     kind: FailureKind
     reason: str  # an error code or type
@@ -189,15 +190,14 @@ def claimed(record: FailedEvent | None, attempt: int) -> FailedEvent | None:
 
     A retry that was interrupted has the same attempt as its record and runs again.
     """
-    is_open = record and record.status in (FailedEventStatus.NEW, FailedEventStatus.RETRYING)
-    if record is None or not is_open or record.attempts > attempt:
+    if record is None or record.status in NOT_RETRIED or record.attempts > attempt:
         return None
     return replace(record, status=FailedEventStatus.RETRYING, attempts=attempt)
 
 
 def parked(record: FailedEvent | None) -> FailedEvent | None:
     """Returns the record parked, or None if there is none, or it is parked or resolved already."""
-    if record is None or record.status in (FailedEventStatus.PARKED, FailedEventStatus.RESOLVED):
+    if record is None or record.status in NOT_RETRIED:
         return None
     return replace(record, status=FailedEventStatus.PARKED)
 

@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Attr, Key
-from botocore.exceptions import ClientError
 
 from dlq_processor.domain import FailedEvent, FailedEventStatus, FailureKind
 from orderflow.dynamodb import ConcurrentUpdate, load_decide_save
@@ -91,9 +90,7 @@ class FailedEvents:
                 Item={name: value for name, value in values.items() if value is not None},
                 ConditionExpression=version.eq(record.version) if record.version else version.not_exists(),
             )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
+        except self._table.meta.client.exceptions.ConditionalCheckFailedException as error:
             raise ConcurrentUpdate(record.id) from error
         return saved
 
