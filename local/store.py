@@ -493,9 +493,8 @@ class _Tables:
     def _report_changes(self) -> None:
         changes, self._changes = self._changes, {}
         for table, old, new in changes.values():
-            if (
-                old is None or new is None or old.attrs != new.attrs
-            ):  # DynamoDB does not report a write without a change
+            # DynamoDB does not report a write without a change
+            if old is None or new is None or old.attrs != new.attrs:
                 arn, record = _stream_arn(table), self._stream_record(table, old, new)
                 self._stream(arn).add(int(record["dynamodb"]["SequenceNumber"]), record)
                 self._store.on_stream_record(arn, record | {"eventSourceARN": arn})

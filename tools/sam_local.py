@@ -132,15 +132,16 @@ def _compare() -> int:
     _build()
     host = os.environ.get("LAMBDA_HOST")
     with tempfile.TemporaryDirectory() as folder:
+        parsed = quiet_template(yaml_parse(TEMPLATE.read_text()))  # type: ignore[no-untyped-call]
         template = Path(folder, "template.json")
-        template.write_text(json.dumps(quiet_template(yaml_parse(TEMPLATE.read_text()))))  # type: ignore[no-untyped-call]
+        template.write_text(json.dumps(parsed))
         with (
             _stack(template, Path(folder, "sam"), host or "127.0.0.1") as of_sam,
             _stack(template, Path(folder, "local"), "127.0.0.1") as of_local,
             _image(of_sam, host or "host.docker.internal"),
             _start_lambda(of_sam) as sam,
         ):
-            through_sam, through_local = _invoker(sam, {}), _invoker(of_local.client("lambda"), _function_names())
+            through_sam, through_local = _invoker(sam, {}), _invoker(of_local.client("lambda"), _function_names(parsed))
             print(f"{'fixture':<52}{'response':<28}same as local")
             alike = [_same_fixture(name, through_sam, through_local) for name in fixtures()]
             print("\nevents of sam local generate-event")
@@ -311,12 +312,11 @@ def _fixture(name: str) -> Path:
     return EVENTS / f"{name}.json"
 
 
-def _function_names() -> dict[str, str]:
+def _function_names(template: dict[str, Any]) -> dict[str, str]:
     """Returns the functions' names in the stack of local/, by logical id. The SAM CLI uses the logical ids."""
-    resources = yaml_parse(TEMPLATE.read_text())["Resources"]  # type: ignore[no-untyped-call]
     return {
         logical_id: resource["Properties"]["FunctionName"]["Fn::Sub"].replace("${AWS::StackName}", STACK_NAME)
-        for logical_id, resource in resources.items()
+        for logical_id, resource in template["Resources"].items()
         if resource["Type"] == "AWS::Serverless::Function"
     }
 
