@@ -40,7 +40,7 @@ help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 run: .venv/run ## run the application on this machine: http://127.0.0.1:3000 (PORT=3000)
-	@$(BIN)/python -m local run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
+	@$(BIN)/python -m localaws run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
 	  --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
 
 demo: .venv/run ## start a stack of its own, send every request of events/order_api/, show the outcomes
@@ -48,10 +48,10 @@ demo: .venv/run ## start a stack of its own, send every request of events/order_
 
 load: .venv/run ## place the invoices of a file as orders, measure the times, and check the outcome: DATA=file.csv [SPEED=times real time]
 	@test -n "$(DATA)" || { echo "error: name a file: make load DATA=file.csv" >&2; exit 2; }
-	@$(BIN)/python -m tools.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
+	@$(BIN)/python -m bench.load "$(DATA)" $(if $(SPEED),--speed "$(SPEED)")
 
 chaos: .venv/run ## place orders under random faults and check the outcome: [SEED=n] [ORDERS=500] [PERSISTENT=yes]
-	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed "$(SEED)") $(if $(ORDERS),--orders "$(ORDERS)") \
+	@$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed "$(SEED)") $(if $(ORDERS),--orders "$(ORDERS)") \
 	  $(if $(filter yes,$(PERSISTENT)),--persistent)
 
 seed: .venv/run ## fill the catalogue and the stock of a running stack ([STACK=name] for a deployed one)
@@ -87,7 +87,7 @@ test: .venv/dev ## run every test
 	@$(BIN)/python -m pytest -qq $(PERMISSIONS) --calls $(CALLS)
 
 test-unit: .venv/dev ## run the unit tests of the application, in seconds
-	@$(BIN)/python -m pytest tests/unit --ignore tests/unit/local --ignore tests/unit/tools
+	@$(BIN)/python -m pytest tests/unit --ignore localaws/tests --ignore tests/unit/tools
 
 lint: .venv/dev .venv-sam/done ## run ruff, mypy --strict, cfn-lint and sam validate --lint
 	$(BIN)/ruff format --check .
@@ -124,7 +124,7 @@ destroy: $(if $(STACK),.venv/run .venv-sam/done) ## delete a deployed stack with
 	@$(BIN)/python -m tools.destroy --stack "$(STACK)" $(if $(filter yes,$(CONFIRM)),--confirmed)
 
 test-sam-local: .venv/dev .venv-sam/done ## send every fixture through the real SAM CLI (needs Docker)
-	@$(BIN)/python -m tools.sam_local
+	@$(BIN)/python -m tests.sam_local.compare
 
 lock: .venv/uv ## pin the newest version of every package, with hashes
 	$(BIN)/python -m tools.lock

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def calls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder for the recorded IAM actions of the functions, one file per kind of test. See local/calls.py."""
+    """The folder for the IAM actions that localaws/iam_recorder.py records, one file per kind of test."""
     folder = Path(request.config.getoption("--calls") or tmp_path_factory.mktemp("calls")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

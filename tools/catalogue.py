@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from samtranslator.yaml_helper import yaml_parse
 
-from local.nested import inline
-from local.patterns import EventPattern
+from localaws.event_pattern import EventPattern
+from localaws.nested_stacks import inline
 from tools.schemas import FOLDER, Schema, from_models
 
 Json: TypeAlias = Mapping[str, Any]

@@ -32,7 +32,7 @@ events that it loses leave the other services less to do."""
 
 
 def chaos(template: Path, evidence: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tools.chaos", "--seed", SEED, "--orders", ORDERS]
+    command = [sys.executable, "-m", "tests.chaos.run", "--seed", SEED, "--orders", ORDERS]
     command += ["--template", str(template), "--evidence", str(evidence)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
 

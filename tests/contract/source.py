@@ -6,7 +6,7 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
-from local.nested import inline
+from localaws.nested_stacks import inline
 
 ROOT = Path(__file__).parents[2]
 

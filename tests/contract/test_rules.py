@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.patterns import EventPattern
+from localaws.event_pattern import EventPattern
 from orderflow.contracts import DETAILS
 from orders.domain import MAX_TOTAL
 from tests.contract.source import application

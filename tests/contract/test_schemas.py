@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from jsonschema import Draft4Validator  # type: ignore[import-untyped]
 
-from local.patterns import EventPattern
+from localaws.event_pattern import EventPattern
 from orderflow.events import Item, OrderMetadata, StoredEvent
 from tests.contract.source import source
 from tests.contract.test_producers import PRODUCERS, items, last_detail, metadata, placed

@@ -9,7 +9,7 @@ import pytest
 
 from dlq_processor.lambda_invoke import ALIAS, ANSWER_SECONDS
 from dlq_processor.repository import ATTRIBUTES
-from local.patterns import EventPattern
+from localaws.event_pattern import EventPattern
 from orderflow.contracts import DETAILS
 
 ROOT = Path(__file__).parents[2]

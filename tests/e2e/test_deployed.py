@@ -15,9 +15,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from localaws.tests.runner import ROOT
 from tests.e2e import conftest
 from tests.e2e.conftest import CLOCK_SKEW, DEPLOYED_CALLERS, Shop, callers
-from tests.e2e.runner import ROOT
 from tools.http import Api
 from tools.stack import Stack
 
@@ -197,4 +197,4 @@ def test_the_stack_is_found_in_the_region_and_with_the_credentials_of_a_profile(
 
     assert found.returncode == pytest.ExitCode.OK, found.stdout + found.stderr
     assert "test_orders.py::test_requests_with_one_idempotency_key_place_one_order" in found.stdout
-    assert "test_runner.py" not in found.stdout
+    assert "test_own_stack.py" not in found.stdout

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from localaws.tests.runner import running
 from tests.customer import ADDRESS
 from tests.e2e.conftest import Shop, eventually
-from tests.e2e.runner import running
 from tests.variants import Template, add_bugs, variant
 from tools.http import Api
 from tools.own_stack import PREPARE

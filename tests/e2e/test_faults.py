@@ -5,9 +5,9 @@ from pathlib import Path
 
 import boto3
 
+from localaws.tests.runner import running
+from localaws.tests.test_commands import ECHO, FUNCTION, refusal, run
 from tests.e2e.conftest import Shop, eventually
-from tests.e2e.runner import running
-from tests.e2e.test_runner import ECHO, FUNCTION, refusal, run
 from tools.http import Api
 from tools.own_stack import local_stack_of_own
 

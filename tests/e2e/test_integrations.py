@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from localaws.tests.runner import running
 from tests.e2e.conftest import Shop, eventually
-from tests.e2e.runner import running
 from tests.variants import add, variant
 from tests.webhook import Answer, Webhook, webhook
 from tools.http import Api

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from localaws.tests.runner import running
 from tests.customer import ADDRESS
 from tests.e2e.conftest import Shop, eventually
-from tests.e2e.runner import running
 from tests.variants import Template, add, variant
 from tests.webhook import Webhook, webhook
 from tools.http import Api

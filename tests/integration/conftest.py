@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-from local.calls import Calls
-from local.store import Store
-from local.template import deploy
+from localaws.cloudformation import deploy
+from localaws.iam_recorder import Calls
+from localaws.store import Store
 from tests.customer import PERSONAL
 from tests.integration.support import Api, Aws, module
 from tools.personal_data import personal_data_in

@@ -12,8 +12,8 @@ from typing import Any
 
 import boto3
 
-from local.store import Store
-from local.template import Stack
+from localaws.cloudformation import Stack
+from localaws.store import Store
 from tests.customer import ADDRESS
 from tests.documented import assert_documented
 

@@ -14,7 +14,7 @@ import pytest
 
 from dlq_processor.messages.reading import MAX_PAYLOAD
 from inventory import repository
-from local.store import ServiceError
+from localaws.aws import ServiceError
 from orderflow import dynamodb, pagination
 from orderflow.dynamodb import ATTEMPTS
 from tests.integration.support import Answer, Api, Aws, Context, log_lines, measured, module, order_event

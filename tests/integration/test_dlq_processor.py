@@ -27,7 +27,7 @@ from dlq_processor.domain import (
 from dlq_processor.lambda_invoke import ANSWER_SECONDS, Redriver
 from dlq_processor.repository import FailedEvents
 from dlq_processor.service import settle
-from local.store import SHARD_ID, ServiceError
+from localaws.aws import SHARD_ID, ServiceError
 from orderflow.dynamodb import ConcurrentUpdate
 from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event, subscribed
 

@@ -15,9 +15,9 @@ import pytest
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
 from botocore.exceptions import ClientError, ConnectionClosedError
 
+from tests.chaos.check import record_id
 from tests.customer import PERSONAL
 from tests.integration.support import Aws, Context, log_lines, measured, module, order_event
-from tools.chaos_check import record_id
 from tools.personal_data import personal_data_in
 
 SENDER, SALES, CUSTOMER = "shop@example.com", "sales@example.com", "ada@example.com"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local.patterns import EventPattern
+from localaws.event_pattern import EventPattern
 from tests.contract.source import source
 from tests.contract.test_rules import rules
 from tests.integration.support import Api, Aws, Context, line, module

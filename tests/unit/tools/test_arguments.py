@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import load, replay, republish, token
+from bench import load
+from tools import replay, republish, token
 
 ROOT = Path(__file__).parents[3]
 WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T12:00:00Z"]

@@ -13,10 +13,10 @@ VARIABLES = (
 )
 ENVIRONMENT = {**dict.fromkeys(VARIABLES, "hostile"), "CONFIRM": "yes"}
 COMMANDS = {
-    "run": '.venv/bin/python -m local run --port 3000 --prepare ".venv/bin/python -m tools.prepare" '
+    "run": '.venv/bin/python -m localaws run --port 3000 --prepare ".venv/bin/python -m tools.prepare" '
     "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com",
-    "load": '.venv/bin/python -m tools.load ""',
-    "chaos": ".venv/bin/python -m tools.chaos",
+    "load": '.venv/bin/python -m bench.load ""',
+    "chaos": ".venv/bin/python -m tests.chaos.run",
     "seed": ".venv/bin/python -m tools.seed",
     "republish": ".venv/bin/python -m tools.republish",
     "replay": ".venv/bin/python -m tools.replay",
@@ -60,9 +60,9 @@ def test_no_value_comes_from_the_environment_or_from_make_itself(target: str) ->
             ["replay", "FROM=a", "TO=b", "RULE=c,d", "NAME=redrive-1", "STACK=shop"],
             "tools.replay --from a --to b --rule c,d --name redrive-1 --stack shop",
         ),
-        (["load", "DATA=invoices.csv", "SPEED=60"], "tools.load invoices.csv --speed 60"),
-        (["chaos", "SEED=7", "ORDERS=500"], "tools.chaos --seed 7 --orders 500"),
-        (["chaos", "PERSISTENT=yes"], "tools.chaos --persistent"),
+        (["load", "DATA=invoices.csv", "SPEED=60"], "bench.load invoices.csv --speed 60"),
+        (["chaos", "SEED=7", "ORDERS=500"], "tests.chaos.run --seed 7 --orders 500"),
+        (["chaos", "PERSISTENT=yes"], "tests.chaos.run --persistent"),
         (["test-e2e", "STACK=shop"], "pytest tests/e2e --stack shop"),
         (["deploy", "STAGE=prod", "CONFIRM=yes"], "tools.deploy --stage prod --confirmed"),
         (["deploy", "STAGE=prod", "PROTECT=no"], "tools.deploy --stage prod --unprotected"),

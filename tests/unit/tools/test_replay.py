@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.archives import Replays, read_archive
-from local.store import Store
+from localaws.archives import Replays, read_archive
+from localaws.store import Store
 from tools import replay
 from tools.replay import ReplayError, main
 from tools.stack import Stack

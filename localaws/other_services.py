@@ -1,0 +1,133 @@
+"""Lambda's API, EventBridge's API, SES and Cognito: the corrections of moto that these services need."""
+
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.cognitoidp.models import CognitoIdpUserPool
+from moto.core.exceptions import JsonRESTError
+from moto.events.models import EventsBackend
+from moto.events.responses import EventsHandler
+from moto.sesv2.responses import SESV2Response
+
+from localaws.aws import ServiceError
+from localaws.moto_patch import replace_method
+
+if TYPE_CHECKING:
+    from localaws.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def correct_services(replaced: ExitStack, store: "Store") -> None:
+    def put_events(_backend: EventsBackend, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Calls on_put_events. Moto raises an error for a function as target, and has no retries or DLQs."""
+        with _as_aws_error():
+            return store.on_put_events(events)
+
+    def replay(handler: EventsHandler) -> tuple[str, dict[str, Any]]:
+        """Calls on_replay. Moto ignores the time range and FilterArns, and does not get the events."""
+        with _as_aws_error():
+            answer = store.on_replay(handler._get_action(), json.loads(handler.body))
+        return json.dumps(answer), handler.response_headers
+
+    def invoke(function: LambdaFunction, body: Any, headers: Any, answer_headers: dict[str, str]) -> bytes:
+        """Calls on_invoke. Moto would need Docker."""
+        # Calls by SNS and InvokeAsync have no headers. Both invoke asynchronously.
+        invocation_type = headers.get("X-Amz-Invocation-Type", "RequestResponse") if headers else "Event"
+        payload = body if isinstance(body, bytes) else (body or "").encode()
+        with _as_aws_error():
+            invocation = store.on_invoke(function.function_name, payload, invocation_type)
+        if invocation.function_error:
+            answer_headers["x-amz-function-error"] = invocation.function_error
+        return invocation.payload
+
+    put_concurrency, delete_concurrency = (
+        LambdaBackend.put_function_concurrency,
+        LambdaBackend.delete_function_concurrency,
+    )
+
+    def reserve(backend: LambdaBackend, name: str, reserved: Any) -> Any:
+        """Calls on_concurrency. Moto only stores the value."""
+        answer = put_concurrency(backend, name, reserved)
+        store.on_concurrency(name, int(reserved))
+        return answer
+
+    def free(backend: LambdaBackend, name: str) -> Any:
+        """Calls on_concurrency with None."""
+        answer = delete_concurrency(backend, name)
+        store.on_concurrency(name, None)
+        return answer
+
+    send_email = SESV2Response.send_email
+
+    def send_and_show(handler: SESV2Response) -> str:
+        """Calls on_mail. Moto keeps only the HTML part."""
+        answer = send_email(handler)
+        request = json.loads(handler.body)
+        if "Simple" in request["Content"]:
+            store.on_mail(_message(request, json.loads(answer)["MessageId"]))
+        return answer
+
+    replace_method(replaced, EventsBackend, "put_events", put_events)
+    for action in ("start_replay", "describe_replay", "list_replays", "cancel_replay"):
+        replace_method(replaced, EventsHandler, action, replay)
+    replace_method(replaced, SESV2Response, "send_email", send_and_show)
+    replace_method(replaced, LambdaFunction, "invoke", invoke)
+    replace_method(replaced, LambdaBackend, "put_function_concurrency", reserve)
+    replace_method(replaced, LambdaBackend, "delete_function_concurrency", free)
+    replace_method(replaced, CognitoIdpUserPool, "get_user_extra_data_by_client_id", _user_claims)
+
+
+@contextmanager
+def _as_aws_error() -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as error:
+        answer = JsonRESTError(error.code, error.message)
+        answer.code = error.status
+        raise answer from error
+
+
+def _message(request: dict[str, Any], message_id: str) -> bytes:
+    """Returns the message that SES makes from SendEmail's simple content. The tags are in a header, for checks."""
+    content = request["Content"]["Simple"]
+    message = EmailMessage(SMTP.clone(max_line_length=998))  # RFC 5322's limit; folded headers are hard to search
+    message["From"] = request["FromEmailAddress"]
+    message["To"] = ", ".join(request["Destination"]["ToAddresses"])
+    message["Subject"] = content["Subject"]["Data"]
+    message["Date"] = format_datetime(datetime.now(UTC))
+    message["MIME-Version"] = "1.0"
+    message["Message-ID"] = f"<{message_id}@email.amazonses.com>"
+    tags = (f"{tag['Name']}={tag['Value']}" for tag in request.get("EmailTags", []))
+    message["X-SES-MESSAGE-TAGS"] = ", ".join(tags)
+    for form, subtype in (("Text", "plain"), ("Html", "html")):
+        if form in content["Body"]:
+            message.add_alternative(content["Body"][form]["Data"], subtype=subtype)
+    return message.as_bytes()
+
+
+def _user_claims(pool: CognitoIdpUserPool, client_id: str, username: str) -> dict[str, Any]:
+    """Returns a user's attributes as claims of the ID token.
+
+    Moto omits all attributes that are not in ReadAttributes, and makes every claim a string. In Cognito, a client
+    without ReadAttributes can read all attributes, and `email_verified` and `phone_number_verified` are booleans:
+    https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-id-token.html
+    """
+    readable = pool.clients[client_id].get_readable_fields()
+    claims: dict[str, Any] = {
+        attribute["Name"]: attribute["Value"]
+        for attribute in pool._get_user(username).attributes
+        if not readable or attribute["Name"] in readable
+    }
+    for name in {"email_verified", "phone_number_verified"} & claims.keys():
+        claims[name] = claims[name] == "true"
+    return claims | {"event_id": str(uuid.uuid4())}

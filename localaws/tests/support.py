@@ -1,0 +1,61 @@
+"""Helpers of the tests of localaws/."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+PATIENCE = 180.0
+"""Timeout of `wait_until`, in seconds; long enough for a busy machine."""
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """Waits until a condition is true, and returns its value. Fails if it is not met within PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, f"the condition was not met within {PATIENCE:.0f} s"
+        time.sleep(0.005)
+    return found
+
+
+def exchange(url: str, request: bytes) -> bytes:
+    """Sends a raw HTTP request, closes the sending side, and returns the raw response.
+
+    Args:
+        url: URL of the server, without a path.
+        request: the request line, the headers and the body.
+    """
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        connection.sendall(request)
+        answer = b""
+        with suppress(OSError):  # the server has answered and closed the connection without reading the rest
+            connection.shutdown(socket.SHUT_WR)
+            while received := connection.recv(65536):
+                answer += received
+        return answer
+
+
+def hang_up(url: str, request: bytes, gone: threading.Event) -> None:
+    """Send a request, reset the connection, and wait until the server has ended the request.
+
+    Args:
+        url: URL of the server, without a path.
+        request: the request line, the headers and the body.
+        gone: set after the connection is reset.
+    """
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+        connection.sendall(request)
+        wait_until(_requests_in_work)
+    gone.set()
+    wait_until(lambda: not _requests_in_work())
+
+
+def _requests_in_work() -> list[threading.Thread]:
+    """Returns the threads of open connections of all socketserver servers, including werkzeug's."""
+    return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]

@@ -1,0 +1,150 @@
+"""Pipes: which records are sent to the target, their text, and failed deliveries."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localaws.delivery import Clock, Undelivered
+from localaws.eventbridge import UnsupportedTarget
+from localaws.pipes import pipe_sources, read_pipe
+from localaws.tests.support import wait_until
+
+ACCOUNT = "us-east-1:123456789012"
+PIPE = f"arn:aws:pipes:{ACCOUNT}:pipe/parked"
+STREAM = f"arn:aws:dynamodb:{ACCOUNT}:table/failed/stream/2026"
+TOPIC = f"arn:aws:sns:{ACCOUNT}:alerts"
+DLQ = f"arn:aws:sqs:{ACCOUNT}:dlq"
+PARKED = {"NewImage": {"status": {"S": ["PARKED"]}}, "OldImage": {"status": {"S": [{"anything-but": ["PARKED"]}]}}}
+NEW = {"NewImage": {"status": {"S": ["PARKED"]}}, "OldImage": {"status": {"S": [{"exists": False}]}}}
+
+
+def properties(template: str = "<$.dynamodb.NewImage.id.S> parked", **stream: Any) -> dict[str, Any]:
+    return {
+        "Source": STREAM,
+        "SourceParameters": {
+            "DynamoDBStreamParameters": {"BatchSize": 1, "DeadLetterConfig": {"Arn": DLQ}, **stream},
+            "FilterCriteria": {"Filters": [{"Pattern": json.dumps({"dynamodb": each})} for each in (PARKED, NEW)]},
+        },
+        "Target": TOPIC,
+        "TargetParameters": {"InputTemplate": template},
+    }
+
+
+def record(number: int, before: str | None, after: str | None) -> dict[str, Any]:
+    change: dict[str, Any] = {"SequenceNumber": str(number), "ApproximateCreationDateTime": time.time()}
+    for name, status in (("OldImage", before), ("NewImage", after)):
+        if status is not None:
+            change[name] = {"id": {"S": f"record-{number}"}, "status": {"S": status}}
+    return {"eventID": str(number), "eventName": "MODIFY", "dynamodb": change}
+
+
+class World:
+    """The target topic of a pipe. Records its messages and the discarded records."""
+
+    def __init__(self, take: Callable[[str], None], **stream: Any) -> None:
+        self.got: list[str] = []
+        self.sent: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+        self._take = take
+        self.sources = pipe_sources(
+            [read_pipe(PIPE, properties(**stream))],
+            clock=Clock(1000),
+            hand_over=self._hand_over,
+            send=self._send,
+            on_failure=lambda pipe, text: self.failures.append(f"{pipe}: {text}"),
+        )
+        self.sources.start()
+
+    def _hand_over(self, arn: str, payload: str, _trace: str | None) -> None:
+        assert arn == TOPIC
+        self._take(payload)
+        self.got.append(payload)
+
+    def _send(self, arn: str, body: str) -> None:
+        assert arn == DLQ
+        self.sent.append(json.loads(body))
+
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def world() -> Iterator[Make]:
+    made: list[World] = []
+
+    def make(take: Callable[[str], None] = lambda _: None, **stream: Any) -> World:
+        made.append(World(take, **stream))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.sources.stop()
+
+
+def test_only_the_change_to_a_status_is_sent_and_not_later_changes(world: Make) -> None:
+    topic = world()
+    changes = [(None, "NEW"), ("NEW", "PARKED"), ("PARKED", "PARKED"), ("PARKED", "RESOLVED"), ("PARKED", None)]
+    for number, (before, after) in enumerate([*changes, (None, "PARKED"), ("RETRYING", "PARKED")]):
+        topic.sources.on_record(STREAM, record(number, before, after))
+    wait_until(lambda: len(topic.got) == 3)
+    assert topic.got == ["record-1 parked", "record-5 parked", "record-6 parked"]
+
+
+def test_a_failed_delivery_is_retried(world: Make) -> None:
+    errors = iter([Undelivered("NO_RESOURCE", "gone", retriable=False), RuntimeError("no")])
+
+    def take(_: str) -> None:
+        for error in errors:
+            raise error
+
+    topic = world(take, MaximumRetryAttempts=5)
+    topic.sources.on_record(STREAM, record(1, "NEW", "PARKED"))
+    wait_until(lambda: topic.got)
+    assert topic.failures == [
+        f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records are retried",
+        f"{PIPE}: RuntimeError: no; 1 records are retried",
+    ]
+
+
+def test_a_record_without_retries_left_goes_to_the_dlq_as_a_pointer(world: Make) -> None:
+    def refuse(text: str) -> None:
+        if text.startswith("record-1"):
+            raise RuntimeError("no")
+
+    topic = world(refuse, MaximumRetryAttempts=2)
+    for number in (1, 2):
+        topic.sources.on_record(STREAM, record(number, "NEW", "PARKED"))
+    wait_until(lambda: topic.got)
+    assert topic.got == ["record-2 parked"]
+    (pointer,) = topic.sent
+    assert pointer["context"] == {"partnerResourceArn": PIPE, "condition": "RetryAttemptsExhausted"}
+    assert pointer["DDBStreamBatchInfo"]["startSequenceNumber"] == "1"
+    assert "requestContext" not in pointer
+
+
+@given(st.text())
+def test_a_value_is_inserted_unchanged_and_a_missing_value_is_empty(value: str) -> None:
+    pipe = read_pipe(PIPE, properties("a <$.dynamodb.NewImage.id.S>, <$.dynamodb.NewImage.order.S>; <$.size> b"))
+    found = pipe.fill({"dynamodb": {"NewImage": {"id": {"S": value}}}, "size": 3})
+    assert found == f"a {value}, ; 3 b"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Source": DLQ}, "delivery from arn:aws:sqs"),
+        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:teller"}, "delivery from .* to arn:aws:lambda"),
+        ({"Enrichment": "arn"}, "delivery"),
+        ({"TargetParameters": {}}, "only an InputTemplate of plain text"),
+        ({"TargetParameters": {"InputTemplate": '{"id": <$.id>}'}}, "only an InputTemplate of plain text"),
+        ({"TargetParameters": {"InputTemplate": "by <aws.pipes.pipe-name>"}}, "aws.pipes.pipe-name is not a path"),
+    ],
+)
+def test_the_error_for_an_unsupported_pipe_names_it(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnsupportedTarget, match=f"pipe {PIPE}: {said}"):
+        read_pipe(PIPE, properties() | change)
