@@ -26,7 +26,7 @@ from localaws.lambda_runtime import (
 from localaws.tests.support import PATIENCE, wait_until
 
 HANDLERS = Path(__file__).with_name("handlers")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:"
 MakeRuntime = Callable[..., Runtime]
 
@@ -495,4 +495,4 @@ runtime.invoke("f", b'{{"directory": "{tmp_path}"}}')
 def children() -> list[str]:
     """Returns the running bootstrap processes of this process."""
     listed = subprocess.run(["ps", "-axo", "ppid=,stat=,command="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "bootstrap.py" in line]
+    return [line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "lambda_bootstrap.py" in line]
