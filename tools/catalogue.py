@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 
 from samtranslator.yaml_helper import yaml_parse
 
-from localaws.event_pattern import EventPattern
-from localaws.nested_stacks import inline
 from tools.schemas import FOLDER, Schema, from_models
 
 Json: TypeAlias = Mapping[str, Any]
@@ -96,9 +94,9 @@ class Rule:
     only_if: str
 
     def wants(self, source: str, detail_type: str) -> bool:
-        """Returns whether source and detail-type match; the rest of the pattern is ignored."""
-        kind = {name: wanted for name, wanted in self.pattern.items() if name in ("source", "detail-type")}
-        return not kind or EventPattern(kind).matches({"source": source, "detail-type": detail_type})
+        """Returns whether the pattern lists source and detail-type, or leaves them open. The rest of it is ignored."""
+        wanted = {"source": source, "detail-type": detail_type}
+        return all(value in self.pattern.get(name, [value]) for name, value in wanted.items())
 
 
 def rules(template: Json) -> Iterator[Rule]:
@@ -248,12 +246,25 @@ def current(root: Path) -> str:
 
 
 def whole_template(root: Path) -> Json:
-    """Returns the template with the resources of the nested templates that contain rules."""
+    """Returns the template with the resources of the nested templates in place of the nested stacks.
 
-    def read(path: Path) -> dict[str, Any]:
-        return dict(yaml_parse(path.read_text()))  # type: ignore[no-untyped-call]
+    A nested template's parameters are not resolved: those that the page names have the same name in template.yaml.
+    """
+    whole = _read(root / TEMPLATE)
+    resources: dict[str, Any] = {}
+    for name, resource in whole["Resources"].items():
+        if resource["Type"] != "AWS::CloudFormation::Stack":
+            resources[name] = resource
+            continue
+        nested = _read(root / resource["Properties"]["TemplateURL"])
+        resources |= {name: each for name, each in nested["Resources"].items() if not name.startswith("Fn::ForEach")}
+        for section in ("Parameters", "Conditions"):
+            whole[section] = nested.get(section, {}) | whole[section]
+    return {**whole, "Resources": resources}
 
-    return inline(read(root / TEMPLATE), root, read, lambda kind: kind == "AWS::Events::Rule")
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(yaml_parse(path.read_text()))  # type: ignore[no-untyped-call]
 
 
 def main(root: Path = Path()) -> int:
