@@ -1,30 +1,35 @@
-"""Sends each fixture of events/order_api/ to a temporary local stack, and shows the outcome of each order."""
+"""Sends each fixture of events/order_api/ to a temporary local stack, and shows responses, outcomes and events."""
 
 import base64
 import json
 import sys
+import textwrap
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from tools.http import Answer, Api
 from tools.own_stack import StackDidNotStart, local_stack_of_own
 from tools.reconcile import BusRecord
-from tools.stack import Stack
 
 CASES = Path("events/order_api")
 OUTCOME_SECONDS = 30
 SENT_HEADERS = ("content-type", "idempotency-key")
 """The headers of a fixture that are sent. The others were added by API Gateway."""
 
-LOG_WIDTH = 180
-"""Characters. Used if the output is not a terminal."""
+FIXTURE_ORDER = "ORD-6V5P7GG0RPDMGJQ01WCPTTA70T"
+"""The order that fixtures read and cancel. The demo sends the latest order of the same user instead."""
+
+OUTCOMES = (
+    {"Order Placed", "Inventory Reserved", "Order Confirmed"},
+    {"Order Placed", "Inventory Out-Of-Stock", "Order Rejected"},
+    {"Order Cancelled", "Inventory Released"},
+)
+"""The detail-types after which an order is settled: confirmed, rejected or cancelled."""
+
+WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -40,21 +45,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a fixture.
+    """The result of a case.
 
     Args:
-        case: the fixture's name.
-        answer: the response to its request.
-        order: the latest state of the order that was placed, if any.
-        seconds: from the POST until the order was settled; None if it was not.
-        events: the detail-types of the order's events, in the order in which they were on the bus.
+        answer: the response.
+        events: the detail-types of the events that followed, in the order in which they were on the bus.
+        seconds: from the request until the order was settled; None if it was not.
     """
 
-    case: str
     answer: Answer
-    order: Mapping[str, Any] | None = None
+    events: list[str] = field(default_factory=list)
     seconds: float | None = None
-    events: tuple[str, ...] = ()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the order that was placed or cancelled was not settled in time."""
+        return self.answer.status in (201, 202) and self.seconds is None
 
 
 def request_of(event: Mapping[str, Any]) -> Request:
@@ -81,92 +87,91 @@ def _user_of(context: Mapping[str, Any]) -> str | None:
     return "staff" if "staff" in groups else "customer"
 
 
-def send(api: Api, fixture: Path) -> Result:
-    """Sends a fixture. If it places an order, waits until the order is settled."""
-    request = request_of(json.loads(fixture.read_text()))
+def in_order(cases: Mapping[str, Request]) -> list[str]:
+    """Returns the names of the cases: public data, new orders, what reads them, and at last what changes them."""
+
+    def step(name: str) -> tuple[int, str]:
+        request = cases[name]
+        if request.method == "GET":
+            return (0 if request.user is None and FIXTURE_ORDER not in request.path else 2), name
+        return (1 if request.path == "/orders" else 3), name
+
+    return sorted(cases, key=step)
+
+
+def send(api: Api, record: BusRecord, request: Request) -> Result:
+    """Sends a request. If it places or cancels an order, waits for the events until the order is settled."""
     answer = api.call(request.method, request.path, user=request.user, headers=request.headers, body=request.body)
-    result = Result(fixture.stem, answer)
-    if (request.method, request.path, answer.status) != ("POST", "/orders", 201):
-        return result
-    deadline = answer.sent_at + OUTCOME_SECONDS
-    while time.time() < deadline:
-        # Staff can read orders that were placed for other customers
-        order = api.call("GET", f"/orders/{answer.body['orderId']}", user="staff").body
-        if order["status"] != "PENDING":
-            return replace(result, order=order, seconds=time.time() - answer.sent_at)
+    events: list[str] = []
+    while answer.status in (201, 202) and time.time() < answer.sent_at + OUTCOME_SECONDS:
+        events += [event["detail-type"] for event in record.new()]
+        if any(outcome <= set(events) for outcome in OUTCOMES):
+            return Result(answer, events, time.time() - answer.sent_at)
         time.sleep(0.02)
-    return replace(result, order=answer.body)
+    return Result(answer, events)
 
 
-def with_events(stack: Stack, results: list[Result]) -> list[Result]:
-    """Returns the results with the events of their orders, once the last events are in the log of all events."""
-    record = BusRecord(stack)
-    events: dict[str, list[str]] = {str(result.order["orderId"]): [] for result in results if result.order}
-    settled = {str(result.order["orderId"]) for result in results if result.order and result.seconds}
-    deadline = time.monotonic() + OUTCOME_SECONDS
-    while True:
-        for event in record.new():
-            events.setdefault(event["detail"]["orderId"], []).append(event["detail-type"])
-        # An order is settled by its second event; the events of its reservation come in addition
-        waiting = [order for order in settled if sum(name.startswith("Order ") for name in events[order]) < 2]
-        if not waiting or time.monotonic() > deadline:
-            break
-        time.sleep(0.02)
-    return [
-        replace(result, events=tuple(events[str(result.order["orderId"])])) if result.order else result
-        for result in results
-    ]
+def run(api: Api, record: BusRecord, cases: Mapping[str, Request]) -> list[str]:
+    """Sends the cases and prints their results. Returns the names of those whose order was not settled."""
+    print(f"\n{'case':37} HTTP     ms  outcome")
+    unsettled: list[str] = []
+    latest: dict[str | None, str] = {}
+    for name in in_order(cases):
+        request = cases[name]
+        order = latest.get(request.user) or latest.get("customer", FIXTURE_ORDER)
+        result = send(api, record, replace(request, path=request.path.replace(FIXTURE_ORDER, order)))
+        print("\n".join(lines(name, result)))
+        if result.unsettled:
+            unsettled.append(name)
+        if result.answer.status == 201:
+            latest[request.user] = str(result.answer.body["orderId"])
+    return unsettled
 
 
-def show(results: list[Result]) -> None:
-    """Prints a row per fixture."""
-    table = Table("case", "HTTP", "order", "items", "total", "outcome", "ms", "events")
-    for column in table.columns:
-        column.overflow = "fold"  # a narrow terminal wraps long ids
-    for number in (1, 4, 6):
-        table.columns[number].justify = "right"
-    for result in results:
-        answer, order = result.answer, result.order
-        if order is None:
-            problem = str(answer.body.get("title") or answer.body.get("message") or "")
-            table.add_row(result.case, str(answer.status), "", "", "", problem, f"{answer.seconds * 1000:.0f}", "")
-            continue
-        table.add_row(
-            result.case,
-            str(answer.status),
-            order["orderId"],
-            "\n".join(f"{item['quantity']} x {item['productId']}" for item in order["items"]),
-            f"{order['totalAmount']:,.2f} {order['currency']}",
-            order["status"],
-            "" if result.seconds is None else f"{result.seconds * 1000:.0f}",
-            "\n".join(result.events),
-        )
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
-    console.print(table)
+def lines(name: str, result: Result) -> Iterator[str]:
+    """Yields the lines of a case, 80 characters at most."""
+    answer, order = result.answer, result.answer.body
+    seconds = result.seconds or answer.seconds
+    yield f"{name:37} {answer.status:4} {seconds * 1000:6.0f}  {_outcome(result)}"
+    more = []
+    if "orderId" in order and "items" in order:
+        items = ", ".join(f"{item['quantity']} x {item['productId']}" for item in order["items"])
+        more.append(f"{order['orderId']}: {items}")
+    if result.events:
+        more.append(", ".join(result.events))
+    for text in more:
+        yield textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _outcome(result: Result) -> str:
+    body = result.answer.body
+    if result.answer.status >= 400:
+        return str(body.get("title") or body.get("message") or "")
+    if "orderId" not in body:
+        return f"{len(body['items'])} items"
+    if result.unsettled:
+        return f"not settled after {OUTCOME_SECONDS} s"
+    changes = [event.removeprefix("Order ").upper() for event in result.events if event.startswith("Order ")]
+    return f"{[body['status'], *changes][-1]}, {body['totalAmount']:,.2f} {body['currency']}"
 
 
 def main() -> int:
     """`python -m tools.demo`."""
-    fixtures = sorted(CASES.glob("*.json"))
-    if not fixtures:
+    cases = {fixture.stem: request_of(json.loads(fixture.read_text())) for fixture in CASES.glob("*.json")}
+    if not cases:
         print(f"error: there are no fixtures in {CASES}", file=sys.stderr)
         return 1
     try:
         with local_stack_of_own() as stack:
-            api = Api(stack)
-            results = with_events(stack, [send(api, fixture) for fixture in track(fixtures, "Sending")])
+            unsettled = run(Api(stack), BusRecord(stack), cases)
     except StackDidNotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130  # the exit code of a command that was ended by Ctrl-C
-    show(results)
-    pending = [result.case for result in results if result.order and result.seconds is None]
-    if pending:
-        print(f"error: not settled after {OUTCOME_SECONDS} s: {', '.join(pending)}", file=sys.stderr)
-    return 1 if pending else 0
+    if unsettled:
+        print(f"error: not settled after {OUTCOME_SECONDS} s: {', '.join(unsettled)}", file=sys.stderr)
+    return 1 if unsettled else 0
 
 
 if __name__ == "__main__":
