@@ -21,8 +21,9 @@ from rich.table import Table
 from bench.retail import BadFile, Cancellation, NewOrder, Plan, Step, plan, read_rows
 from tools import reconcile
 from tools.arguments import Parser
+from tools.errors import one_line_errors
 from tools.http import Answer, Api
-from tools.own_stack import StackDidNotStart, local_stack_of_own
+from tools.own_stack import local_stack_of_own
 from tools.seed import read_seed, seed
 from tools.stack import Stack
 
@@ -283,6 +284,7 @@ def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return number
 
 
+@one_line_errors
 def main(arguments: list[str] | None = None) -> int:
     """`python -m bench.load FILE.csv [--speed N] [--limit N] [--concurrency N]`."""
     parser = Parser(prog="python -m bench.load", description=__doc__)
@@ -291,17 +293,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=_positive(int), help="maximum number of invoices; default: all")
     parser.add_argument("--concurrency", type=_positive(int), default=8, help="concurrent requests; default: 8")
     options = parser.parse_args(arguments)
-    try:
-        planned = plan(read_rows(options.file, options.limit))
-        if not planned.steps:
-            raise BadFile(f"{options.file} has no order: {dict(planned.reasons)}")
-        with local_stack_of_own() as stack:
-            return run(planned, stack, options.concurrency, options.speed)
-    except (BadFile, StackDidNotStart) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130  # the exit code of a command that was ended by Ctrl-C
+    planned = plan(read_rows(options.file, options.limit))
+    if not planned.steps:
+        raise BadFile(f"{options.file} has no order: {dict(planned.reasons)}")
+    with local_stack_of_own() as stack:
+        return run(planned, stack, options.concurrency, options.speed)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from tools.errors import CommandError
+
 COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
 MAX_PRODUCTS = 90
 MAX_QUANTITY = 10_000
@@ -28,7 +30,7 @@ DATES = ("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M")
 Row = Mapping[str, str | None]
 
 
-class BadFile(Exception):
+class BadFile(CommandError):
     """The file contains no orders. The message says why."""
 
 

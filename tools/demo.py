@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tools.errors import CommandError, one_line_errors
 from tools.http import Answer, Api
-from tools.own_stack import StackDidNotStart, local_stack_of_own
+from tools.own_stack import local_stack_of_own
 from tools.reconcile import BusRecord
 
 CASES = Path("events/order_api")
@@ -155,23 +156,17 @@ def _outcome(result: Result) -> str:
     return f"{[body['status'], *changes][-1]}, {body['totalAmount']:,.2f} {body['currency']}"
 
 
+@one_line_errors
 def main() -> int:
     """`python -m tools.demo`."""
     cases = {fixture.stem: request_of(json.loads(fixture.read_text())) for fixture in CASES.glob("*.json")}
     if not cases:
-        print(f"error: there are no fixtures in {CASES}", file=sys.stderr)
-        return 1
-    try:
-        with local_stack_of_own() as stack:
-            unsettled = run(Api(stack), BusRecord(stack), cases)
-    except StackDidNotStart as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130  # the exit code of a command that was ended by Ctrl-C
+        raise CommandError(f"there are no fixtures in {CASES}")
+    with local_stack_of_own() as stack:
+        unsettled = run(Api(stack), BusRecord(stack), cases)
     if unsettled:
-        print(f"error: not settled after {OUTCOME_SECONDS} s: {', '.join(unsettled)}", file=sys.stderr)
-    return 1 if unsettled else 0
+        raise CommandError(f"not settled after {OUTCOME_SECONDS} s: {', '.join(unsettled)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def destroy(stack: str, cloudformation: Any, sam: Sam, *, confirmed: bool = Fals
     """
     found = describe(cloudformation, stack)
     if found is None:
-        raise DestroyError(f"no stack {stack} in {cloudformation.meta.region_name}")
+        raise DestroyError(
+            f"no stack {stack} in {cloudformation.meta.region_name}: check STACK, AWS_REGION and AWS_PROFILE"
+        )
     if {"ParameterKey": "Protect", "ParameterValue": "true"} in found.get("Parameters", []):
         raise DestroyError(
             f"the stack {stack} has deletion protection on; to delete it with all its data, switch that off first:"

@@ -63,7 +63,7 @@ def explain(error: Exception) -> str:
 
 
 def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Makes a command print AWS_ERRORS as one line `error: …`, and return 1."""
+    """Makes a command print AWS_ERRORS as one line `error: …` and return 1. Ctrl-C ends it without a traceback."""
 
     @wraps(main)
     def command(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -72,5 +72,7 @@ def one_line_errors(main: Callable[P, int]) -> Callable[P, int]:
         except AWS_ERRORS as error:
             print(f"error: {explain(error)}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            return 130  # the exit code of a command that was ended by Ctrl-C
 
     return command

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
+from tools.errors import CommandError
 from tools.stack import Stack, local_stack
 
 PREPARE = f"{shlex.quote(sys.executable)} -m tools.prepare > {os.devnull}"
@@ -21,7 +22,7 @@ STOP_SECONDS = 120
 STDERR = 2
 
 
-class StackDidNotStart(Exception):
+class StackDidNotStart(CommandError):
     """The runner ended or took too long. Its message is on stderr."""
 
 

@@ -25,6 +25,13 @@ class StackNotFound(CommandError):
     """There is no such stack. The message says how to start one."""
 
 
+class Outputs(dict[str, str]):
+    """The outputs of a stack. A missing one is an error of the command: the stack is of another application."""
+
+    def __missing__(self, name: str) -> str:
+        raise CommandError(f"the stack has no output {name}: it is of another application, or of an earlier release")
+
+
 @dataclass(frozen=True)
 class Stack:
     """A running stack.
@@ -35,6 +42,7 @@ class Stack:
         region: the AWS region.
         aws_endpoint: the endpoint of the local AWS services; None for a deployed stack.
         tokens: the known ID tokens, by test user.
+        functions: the names of a local stack's functions, by logical ID; empty for a deployed stack.
         mails: the folder of the sent e-mails; None for a deployed stack.
         logs: the folder with a log file per function; None for a deployed stack.
     """
@@ -44,6 +52,7 @@ class Stack:
     region: str
     aws_endpoint: str | None = None
     tokens: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
     mails: Path | None = None
     logs: Path | None = None
 
@@ -81,10 +90,11 @@ def local_stack(description: Path | None = None) -> Stack:
         found = json.loads(path.read_text())
         stack = Stack(
             found["apiUrl"],
-            found["outputs"],
+            Outputs(found["outputs"]),
             found["region"],
             found["awsEndpoint"],
             found.get("tokens", {}),
+            found.get("functions", {}),
             path.parent / "mail",
             path.parent / "logs",
         )
@@ -118,7 +128,7 @@ def deployed_stack(name: str) -> Stack:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise StackNotFound(f"no stack {name} {where}: check STACK, AWS_REGION and AWS_PROFILE ({error})") from error
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    outputs = Outputs((output["OutputKey"], output["OutputValue"]) for output in found.get("Outputs", []))
     if "ApiUrl" not in outputs:
         raise StackNotFound(f"stack {name} {where} has no output ApiUrl; its status is {found['StackStatus']}")
     return Stack(outputs["ApiUrl"], outputs, session.region_name)

@@ -9,6 +9,8 @@ import pytest
 from bench.load import Progression, percentile, rates
 from bench.retail import BadFile, Cancellation, NewOrder, plan, read_rows
 
+SAMPLE = Path(__file__).parents[2] / "bench/invoices.csv"
+
 
 def row(invoice: str = "1", product: str = "10000", quantity: object = 2, customer: str = "7.0", **more: str) -> Any:
     return {
@@ -172,6 +174,18 @@ def test_a_missing_file_and_a_file_without_the_columns_are_refused(tmp_path: Pat
         list(read_rows(file, None))
     with pytest.raises(BadFile, match="No such file"):
         list(read_rows(tmp_path / "none.csv", None))
+
+
+def test_the_sample_file_has_orders_cancellations_and_lines_of_several_kinds_to_skip() -> None:
+    planned = plan(read_rows(SAMPLE, None))
+
+    assert len([step for step in planned.steps if isinstance(step, NewOrder)]) == 37
+    assert len([step for step in planned.steps if isinstance(step, Cancellation)]) == 3
+    assert planned.reasons == {
+        "no customer": 1,
+        "not a product's code": 2,
+        "quantity 0 or below, and no cancellation": 1,
+    }
 
 
 def test_percentiles_are_values_that_occurred() -> None:
