@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from tools.alerts import record_alerts
 from tools.seed import InvalidSeed, read_seed, seed
 from tools.stack import USERS, Stack, local_stack, sign_in
 
@@ -24,6 +25,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     seed(stack, products)
     verify_sender(stack)
+    record_alerts(stack)
     tokens = {user: sign_in(stack, user) for user in USERS}
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": tokens}, indent=2))
     print(f"""

@@ -138,7 +138,7 @@ class BusRecord:
         lines = [line for page in pages for line in page["events"] if line["eventId"] not in self._read]
         self._read |= {line["eventId"] for line in lines}
         self._since = max([self._since, *(line["timestamp"] for line in lines)])
-        return [_event_in(line["message"]) for line in lines]
+        return [event_in(line["message"]) for line in lines]
 
     def logged_since(self) -> datetime | None:
         """Returns the time since which the log is complete: it deletes events that are older than its retention.
@@ -150,7 +150,7 @@ class BusRecord:
         return None if days is None else datetime.now(UTC) - timedelta(days=days)
 
 
-def _event_in(message: str) -> dict[str, Any]:
+def event_in(message: str) -> dict[str, Any]:
     """Returns the event in a line of the log.
 
     Data protection replaces characters of the line by asterisks, including the quotes and commas between fields. Such a

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import load
-from tools import replay, republish, token
+from tools import events, replay, republish, switch, token
 
 ROOT = Path(__file__).parents[3]
 WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T12:00:00Z"]
@@ -21,6 +21,8 @@ WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T12:00:00Z"]
         (replay.main, [], "the following arguments are required: FROM=, TO=, RULE="),
         (replay.main, [*WINDOW, "--rule", "x"], "FROM= is not before TO="),
         (republish.main, [], "name either ORDER=, or FROM= and TO="),
+        (events.main, [], "the following arguments are required: ORDER="),
+        (switch.main, ["off"], "the following arguments are required: FUNCTION="),
         (token.main, ["--as", "x"], "argument AS=: invalid choice: 'x'"),
         (load.main, ["a.csv", "--speed", "0"], "argument SPEED=: 0 is not greater than 0"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools import reconcile, seed, stack, token, unpark
+from tools import alerts, reconcile, seed, stack, token, unpark
 
 DESCRIPTION = {"apiUrl": "http://127.0.0.1:1", "outputs": {}, "region": "us-east-1", "tokens": {"staff": "t"}}
 
@@ -62,7 +62,7 @@ def test_a_stack_that_answers_is_found(tmp_path: Path) -> None:
     assert (found.aws_endpoint, found.tokens, found.mails) == (endpoint, {"staff": "t"}, tmp_path / "mail")
 
 
-@pytest.mark.parametrize("command", [reconcile.main, seed.main, token.main, unpark.main])
+@pytest.mark.parametrize("command", [alerts.main, reconcile.main, seed.main, token.main, unpark.main])
 def test_a_command_says_in_one_line_that_the_description_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: Callable[[], Any]
 ) -> None:

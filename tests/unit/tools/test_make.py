@@ -1,5 +1,6 @@
 """make passes on the values of its command line, but no predefined values and none of the environment."""
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -8,16 +9,35 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
-    *("AS", "DATA", "FROM", "NAME", "ORDER", "ORDERS", "PORT", "RULE", "SEED", "SPEED", "STACK", "STAGE", "TO"),
+    *(
+        "AS",
+        "DATA",
+        "FROM",
+        "FUNCTION",
+        "NAME",
+        "ORDER",
+        "ORDERS",
+        "PORT",
+        "RULE",
+        "SEED",
+        "SPEED",
+        "STACK",
+        "STAGE",
+        "TO",
+    ),
     *("BIN", "INSTALL", "PERSISTENT", "PROTECT", "SAM"),
 )
 ENVIRONMENT = {**dict.fromkeys(VARIABLES, "hostile"), "CONFIRM": "yes"}
 COMMANDS = {
     "run": '.venv/bin/python -m localaws run --port 3000 --prepare ".venv/bin/python -m tools.prepare" '
     "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com",
-    "load": '.venv/bin/python -m bench.load ""',
+    "load": '.venv/bin/python -m bench.load "bench/invoices.csv"',
     "chaos": ".venv/bin/python -m tests.chaos.run",
     "seed": ".venv/bin/python -m tools.seed",
+    "events": ".venv/bin/python -m tools.events",
+    "alerts": ".venv/bin/python -m tools.alerts",
+    "switch-off": ".venv/bin/python -m tools.switch off",
+    "switch-on": ".venv/bin/python -m tools.switch on",
     "republish": ".venv/bin/python -m tools.republish",
     "replay": ".venv/bin/python -m tools.replay",
     "reconcile": ".venv/bin/python -m tools.reconcile",
@@ -28,6 +48,17 @@ COMMANDS = {
     "destroy": '.venv/bin/python -m tools.destroy --stack ""',
 }
 """What runs without a value on the command line. Commands that need one then refuse to start."""
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `make` with this Makefile in a folder."""
+    return subprocess.run(
+        ["make", "--no-print-directory", "--file", ROOT / "Makefile", *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
 
 
 def commands(*arguments: str, **environment: str) -> list[str]:
@@ -54,6 +85,10 @@ def test_no_value_comes_from_the_environment_or_from_make_itself(target: str) ->
     [
         (["token", "AS=staff", "STACK=shop"], "tools.token --as staff --stack shop"),
         (["seed", "STACK=shop"], "tools.seed --stack shop"),
+        (["events", "ORDER=ORD-1", "STACK=shop"], "tools.events --order ORD-1 --stack shop"),
+        (["alerts", "STACK=shop"], "tools.alerts --stack shop"),
+        (["switch-off", "FUNCTION=F", "STACK=shop"], "tools.switch off --function F --stack shop"),
+        (["switch-on", "FUNCTION=F", "STACK=shop"], "tools.switch on --function F --stack shop"),
         (["republish", "ORDER=ORD-1", "STACK=shop"], "tools.republish --order ORD-1 --stack shop"),
         (["republish", "FROM=a", "TO=b"], "tools.republish --from a --to b"),
         (
@@ -79,3 +114,46 @@ def test_the_python_of_the_environment_makes_the_virtual_environment() -> None:
     found = commands("--what-if", "requirements/uv.txt", ".venv/uv", PYTHON="python3.12")
 
     assert "python3.12 -m venv .venv" in found
+
+
+def test_the_help_lists_every_command_in_80_columns() -> None:
+    found = make(ROOT, "help").stdout.splitlines()
+
+    assert {f"make {target} " for target in COMMANDS} <= {" ".join(line.split()[:2]) + " " for line in found}
+    assert max(map(len, found)) <= 80
+
+
+@pytest.mark.parametrize("target", ["destroy", "test-e2e"])
+def test_a_command_that_needs_a_stack_installs_nothing_without_one(target: str, tmp_path: Path) -> None:
+    done = make(tmp_path, target)
+
+    assert done.stderr.splitlines()[0] == f"error: name a stack: make {target} STACK=name"
+    assert not list(tmp_path.iterdir())
+
+
+def test_clean_removes_nothing_while_a_stack_is_running(tmp_path: Path) -> None:
+    state = tmp_path / ".local"
+    state.mkdir()
+    (state / "stack.json").write_text('{"pid": 4711}')
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        refused = make(tmp_path, "clean")
+        kept = (state / "stack.json").exists()
+    done = make(tmp_path, "clean")
+
+    assert refused.stderr.splitlines()[0] == (
+        "error: a stack is running in .local: stop it with Ctrl-C in its terminal, or with `kill 4711`, then try again"
+    )
+    assert refused.returncode != 0
+    assert kept
+    assert done.returncode == 0
+    assert not state.exists()
+
+
+def test_clean_needs_neither_the_virtual_environment_nor_a_stack(tmp_path: Path) -> None:
+    (tmp_path / ".coverage").touch()
+
+    done = make(tmp_path, "clean")
+
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])

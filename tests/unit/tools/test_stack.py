@@ -1,6 +1,7 @@
 """Commands find a deployed stack by region, credentials and name, and say in one line what is missing."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from botocore.exceptions import ClientError, UnauthorizedSSOTokenError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from tools import reconcile, replay, republish, seed, token, unpark
+from tools import alerts, events, reconcile, replay, republish, seed, switch, token, unpark
 from tools.errors import explain
 from tools.stack import StackNotFound, deployed_stack
 
@@ -18,10 +19,13 @@ Command = Callable[[list[str]], int]
 
 WINDOW = ["--from", "2026-11-21T12:00:00Z", "--to", "2026-11-21T13:00:00Z"]
 COMMANDS: list[tuple[Command, list[str]]] = [
+    (alerts.main, []),
+    (events.main, ["--order", "ORD-1"]),
     (reconcile.main, []),
     (replay.main, [*WINDOW, "--rule", "sales-analytics"]),
     (republish.main, ["--order", "ORD-1"]),
     (seed.main, []),
+    (switch.main, ["off", "--function", "InventoryFunction"]),
     (token.main, []),
     (unpark.main, []),
 ]
@@ -128,6 +132,20 @@ def test_a_stack_without_an_api_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
             deployed_stack("shop")
 
 
+@every_command
+@pytest.mark.usefixtures("no_account")
+def test_a_stack_of_another_application_is_named(
+    command: Command, arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    with mock_aws():
+        create_stack("eu-west-1", ApiUrl="https://api")
+
+        line = error_line(command, arguments, capsys)
+
+    assert re.match(r"error: the stack has no (output [A-Za-z]+: it is of another application|function )", line)
+
+
 @pytest.mark.usefixtures("no_account")
 def test_expired_credentials_are_not_reported_as_a_missing_stack(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -147,6 +165,15 @@ def test_expired_credentials_are_not_reported_as_a_missing_stack(
 
 def test_an_expired_sign_in_says_how_to_sign_in_again() -> None:
     assert explain(UnauthorizedSSOTokenError()).endswith(": sign in again (`aws sso login`), or set new credentials")
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(token, "find", interrupt)
+
+    assert token.main([]) == 130
 
 
 def test_an_error_of_several_lines_becomes_one() -> None:
