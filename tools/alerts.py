@@ -13,8 +13,6 @@ from tools.stack import Stack, find
 QUEUE = "alerts-of-make-run"
 TOPICS = ("AlertTopicArn", "SalesReportTopicArn")
 """The outputs with the topics."""
-VISIBILITY_SECONDS = 30
-"""Received messages stay hidden for so long, unless they are made visible again."""
 
 
 def record_alerts(stack: Stack) -> None:
@@ -31,14 +29,13 @@ def alerts(stack: Stack) -> list[dict[str, Any]]:
     queues = stack.client("sqs")
     url = queues.get_queue_url(QueueName=QUEUE)["QueueUrl"]
     messages = list(_receive_all(queues, url))
-    for message in messages:
+    for message in messages:  # only now, so that none is received twice
         queues.change_message_visibility(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
     return sorted((json.loads(message["Body"]) for message in messages), key=lambda alert: str(alert["Timestamp"]))
 
 
 def _receive_all(queues: Any, url: str) -> Iterator[dict[str, Any]]:
-    arguments = {"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": VISIBILITY_SECONDS}
-    while messages := queues.receive_message(**arguments).get("Messages"):
+    while messages := queues.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
         yield from messages
 
 

@@ -253,11 +253,10 @@ def whole_template(root: Path) -> Json:
     whole = _read(root / TEMPLATE)
     resources: dict[str, Any] = {}
     for name, resource in whole["Resources"].items():
-        if resource["Type"] != "AWS::CloudFormation::Stack":
-            resources[name] = resource
-            continue
-        nested = _read(root / resource["Properties"]["TemplateURL"])
-        resources |= {name: each for name, each in nested["Resources"].items() if not name.startswith("Fn::ForEach")}
+        nested = {"Resources": {name: resource}}
+        if resource["Type"] == "AWS::CloudFormation::Stack":
+            nested = _read(root / resource["Properties"]["TemplateURL"])
+        resources |= {name: each for name, each in nested["Resources"].items() if isinstance(each, dict)}
         for section in ("Parameters", "Conditions"):
             whole[section] = nested.get(section, {}) | whole[section]
     return {**whole, "Resources": resources}

@@ -134,13 +134,10 @@ def lines(name: str, result: Result) -> Iterator[str]:
     answer, order = result.answer, result.answer.body
     seconds = result.seconds or answer.seconds
     yield f"{name:37} {answer.status:4} {seconds * 1000:6.0f}  {_outcome(result)}"
-    more = []
-    if "orderId" in order and "items" in order:
-        items = ", ".join(f"{item['quantity']} x {item['productId']}" for item in order["items"])
-        more.append(f"{order['orderId']}: {items}")
-    if result.events:
-        more.append(", ".join(result.events))
-    for text in more:
+    items = (
+        ", ".join(f"{item['quantity']} x {item['productId']}" for item in order["items"]) if "orderId" in order else ""
+    )
+    for text in filter(None, (items and f"{order['orderId']}: {items}", ", ".join(result.events))):
         yield textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
