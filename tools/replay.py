@@ -42,7 +42,9 @@ def start(stack: Stack, begin: datetime, end: datetime, rules: Sequence[str], na
     for rule in found:
         wanted = json.loads(rule["EventPattern"]).get("replay-name")
         if wanted is not None and not any(_takes(condition, name) for condition in wanted):
-            raise ReplayError(f"rule {rule['Name']} takes no replay named {name}, but only {json.dumps(wanted)}")
+            raise ReplayError(
+                f"rule {rule['Name']} does not accept the replay {name}: NAME= must match {json.dumps(wanted)}"
+            )
     events.start_replay(
         ReplayName=name,
         EventSourceArn=stack.outputs["EventArchiveArn"],

@@ -131,7 +131,7 @@ def test_a_replay_that_a_rule_does_not_accept_is_refused_before_it_starts(
     shop: Shop, capsys: pytest.CaptureFixture[str], rule: str, name: str
 ) -> None:
     line = refused([*WINDOW, "--rule", rule, "--name", name], capsys)
-    assert f"takes no replay named {name}, but only [" in line
+    assert f"does not accept the replay {name}: NAME= must match [" in line
     assert shop.replays() == []
 
 
