@@ -21,15 +21,9 @@ Path = tuple[str | int, ...]
 _TOKEN = re.compile(r"\s*([#:]?\w+|<>|<=|>=|\S)", re.ASCII)
 _RESERVED = frozenset(ReservedKeywords.get_reserved_keywords())
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-# Number of operands by function. The first group returns a truth value.
-_TEST_FUNCTIONS = {
-    "attribute_exists": 1,
-    "attribute_not_exists": 1,
-    "attribute_type": 2,
-    "begins_with": 2,
-    "contains": 2,
-}
-_CONDITION_FUNCTIONS = {**_TEST_FUNCTIONS, "size": 1}
+# Number of operands by function. The functions of a test return a truth value.
+_TEST_FUNCTIONS = {**dict.fromkeys(["attribute_exists", "attribute_not_exists"], 1), "attribute_type": 2}
+_TEST_FUNCTIONS |= dict.fromkeys(["begins_with", "contains"], 2)
 _UPDATE_FUNCTIONS = {"if_not_exists": 2, "list_append": 2}
 # The types that a value of the request may have as an operand; other operators and functions take all types.
 _OPERAND_TYPES = {
@@ -47,19 +41,12 @@ _NOT_DEFINED = "An expression attribute {} is not defined; attribute {}: {}"
 
 
 class Parsed(NamedTuple):
-    """An expression without its values.
+    """An expression without its values."""
 
-    Args:
-        tree: a condition; the changes of an update; the paths of a projection as nested dicts.
-        nodes: all operators and functions of the tree.
-        paths: the attributes that the expression reads or, in an update, writes.
-        used: the placeholders of names and values.
-    """
-
-    tree: Any
-    nodes: list[Node]
-    paths: list[Path]
-    used: set[str]
+    tree: Any  # a condition; the changes of an update; the paths of a projection as nested dicts
+    nodes: list[Node]  # all operators and functions of the tree
+    paths: list[Path]  # the attributes that the expression reads or, in an update, writes
+    used: set[str]  # the placeholders of names and values
 
 
 @functools.lru_cache(4096)
@@ -73,7 +60,7 @@ class _Parser:
     def __init__(self, parameter: str, text: str, names: Mapping[str, str]) -> None:
         self._parameter, self._names = parameter, names
         self._is_update = parameter == "UpdateExpression"
-        self._tokens = [*_TOKEN.findall(text), "", ""]
+        self._tokens: list[str] = [*_TOKEN.findall(text), "", ""]
         self._at = 0
         self._nodes: list[Node] = []
         self._paths: list[Path] = []
@@ -105,11 +92,9 @@ class _Parser:
 
     def _take(self, *wanted: str) -> str:
         """Takes the next token if it is one of these keywords or signs, and returns it in upper case, otherwise ''."""
-        token: str = self._token.upper()
-        if token not in wanted:
-            return ""
-        self._at += 1
-        return token
+        token = self._token.upper()
+        self._at += token in wanted
+        return token if token in wanted else ""
 
     def _expect(self, *wanted: str) -> str:
         token = self._take(*wanted)
@@ -117,13 +102,17 @@ class _Parser:
             raise self._syntax_error()
         return token
 
-    def _list(self, member: Callable[[], Any], end: str = "") -> list[Any]:
+    def _list(self, member: Callable[[], Any]) -> list[Any]:
         members = [member()]
         while self._take(","):
             members.append(member())
-        if end:
-            self._expect(end)
         return members
+
+    def _operands(self) -> list[Node]:
+        self._expect("(")
+        operands = self._list(self._operand)
+        self._expect(")")
+        return operands
 
     def _node(self, *node: Any) -> Node:
         self._nodes.append(node)
@@ -147,14 +136,11 @@ class _Parser:
             return self._function(_TEST_FUNCTIONS)
         left = self._operand()
         sign = self._expect("=", "<>", *_ORDER, "BETWEEN", "IN")
-        if sign == "IN":
-            self._expect("(")
-            return self._node(sign, left, *self._list(self._operand, ")"))
-        right = self._operand()
+        operands = self._operands() if sign == "IN" else [self._operand()]
         if sign == "BETWEEN":
             self._expect("AND")
-            return self._node(sign, left, right, self._operand())
-        return self._node(sign, left, right)
+            operands.append(self._operand())
+        return self._node(sign, left, *operands)
 
     def _function(self, known: Mapping[str, int]) -> Node:
         name = self._token
@@ -162,8 +148,8 @@ class _Parser:
             raise self._error(f"The function is not allowed to be used this way in an expression; function: {name}")
         if name not in known:
             raise self._error(f"Invalid function name; function: {name}")
-        self._at += 2
-        operands = self._list(self._operand, ")")
+        self._at += 1
+        operands = self._operands()
         problem = f"operator or function: {name}"
         if len(operands) != known[name]:
             problem += f", number of operands: {len(operands)}"

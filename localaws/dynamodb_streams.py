@@ -67,25 +67,29 @@ class Streams:
         replace_method(replaced, DynamoDBStreamsHandler, "get_shard_iterator", self.answer_shard_iterator)
         replace_method(replaced, DynamoDBStreamsHandler, "get_records", self.answer_records)
 
-    def add(self, table: Table, old: Item | None, new: Item | None) -> None:
-        """Adds the record of a change to the table's stream, if it has one. A write without a change has no record."""
+    def add(self, table: Table, old: Item | None, new: Item | None, old_size: int, new_size: int) -> None:
+        """Adds the record of a change to the table's stream, if it has one. A write without a change has no record.
+
+        Args:
+            old_size: bytes of the old item.
+            new_size: bytes of the new item.
+        """
         view = (table.stream_specification or {}).get("StreamViewType")
         if view is None or old == new:
             return
         number, self._next_number = self._next_number, self._next_number + 1
-        item = old if new is None else new
-        keys = {name: (item or {})[name] for name in table.table_key_attrs}
+        keys = {name: (new or old or {})[name] for name in table.table_key_attrs}
         change: dict[str, Any] = {
             "ApproximateCreationDateTime": float(int(time.time())),
             "Keys": keys,
             "SequenceNumber": str(number),
+            "SizeBytes": item_size(keys),
             "StreamViewType": view,
         }
-        if new is not None and view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES"):
-            change["NewImage"] = new
-        if old is not None and view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES"):
-            change["OldImage"] = old
-        change["SizeBytes"] = sum(item_size(change.get(part, {})) for part in ("Keys", "NewImage", "OldImage"))
+        for image, item, size in (("NewImage", new, new_size), ("OldImage", old, old_size)):
+            if item is not None and view in (image.replace("Image", "_IMAGE").upper(), "NEW_AND_OLD_IMAGES"):
+                change[image] = item
+                change["SizeBytes"] += size
         record = {
             "eventID": uuid.uuid4().hex,
             "eventName": "INSERT" if old is None else "REMOVE" if new is None else "MODIFY",

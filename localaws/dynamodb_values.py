@@ -15,7 +15,7 @@ from localaws.aws import ServiceError
 Value = dict[str, Any]
 Item = dict[str, Value]
 
-_JSON_TYPES = {"S": str, "N": str, "B": str, "BOOL": bool, "NULL": bool, "M": dict, "L": list}
+_JSON_TYPES: dict[str, Any] = {"S": str, "N": str, "B": str, "BOOL": bool, "NULL": bool, "M": dict, "L": list}
 _SETS = {"SS": ("S", "string"), "NS": ("N", "number"), "BS": ("B", "binary")}
 TYPES = frozenset({*_JSON_TYPES, *_SETS})
 NESTING_LEVELS = 32
@@ -69,9 +69,7 @@ def checked(value: Any, level: int = 0) -> Value:
         raise invalid(f"Supplied AttributeValue {problem}, must contain exactly one of the supported datatypes")
     if level > NESTING_LEVELS:
         raise invalid("Nesting Levels have exceeded supported limits")
-    kind: str
-    content: Any
-    [(kind, content)] = value.items()
+    kind, content = next(iter(value.items()))
     if not isinstance(content, _JSON_TYPES.get(kind, list)):
         raise ServiceError("SerializationException", f"The value of an attribute of type {kind} has another JSON type")
     if kind == "N":
