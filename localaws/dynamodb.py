@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from moto.dynamodb.models import dynamodb_backends
 from moto.dynamodb.models.table import Table
@@ -135,9 +134,12 @@ class _Items:
             indexes = (_Index(self.table, definition) for definition in (None, *self.table.all_indexes()))
             self.indexes = {index.name: index for index in indexes}
             self.key = self.indexes[None].key
-            for index in self.indexes.values():
-                entries = (index.entry(item, key) for key, (item, _) in self.rows.items())
-                index.entries = sorted(entry for entry in entries if entry)
+            self.index_rows()
+
+    def index_rows(self) -> None:
+        for index in self.indexes.values():
+            entries = (index.entry(item, key) for key, (item, _) in self.rows.items())
+            index.entries = sorted(entry for entry in entries if entry)
 
     def get(self, key: Key) -> Item | None:
         return self.rows[key][0] if key in self.rows else None
@@ -161,10 +163,10 @@ class _Items:
     def without_writes_since(self, since: float) -> "_Items":
         """Returns a copy in which the items written after a time (monotonic clock) are as before their last write."""
         copied = _Items(self.table)
-        seen = {key: item for key, (item, _) in self.rows.items()}
-        seen |= {key: before for key, (written, before) in self.previous.items() if written > since}
-        for key, item in seen.items():
-            copied.write(key, item, item_size(item or {}))
+        before = {key: item for key, (written, item) in self.previous.items() if written > since}
+        copied.rows = {key: row for key, row in self.rows.items() if key not in before}
+        copied.rows |= {key: (item, item_size(item)) for key, item in before.items() if item is not None}
+        copied.index_rows()
         return copied
 
     def key_of(self, attributes: Mapping[str, Any]) -> Key:
@@ -260,7 +262,7 @@ class Tables:
         self._store = store
         self._lock = threading.RLock()
         self._streams = Streams(self._lock, lambda arn, record: store.on_stream_record(arn, record), replaced)
-        self._items: WeakKeyDictionary[Table, _Items] = WeakKeyDictionary()
+        self._items: dict[str, _Items] = {}  # by name of the table
         self._tokens: dict[str, tuple[float, str]] = {}
         self._unseen_since: float | None = None  # the current read misses writes after this time
         self._used: dict[str, float] = {}  # capacity units of the current request by table
@@ -323,9 +325,9 @@ class Tables:
                 self._unseen_since = None
 
     def _items_of(self, table: Table) -> _Items:
-        if table not in self._items:
-            self._items[table] = _Items(table)
-        items = self._items[table]
+        items = self._items.get(table.name)
+        if items is None or items.table is not table:  # a new table may have the name of a deleted one
+            items = self._items[table.name] = _Items(table)
         items.update_indexes()
         return items
 

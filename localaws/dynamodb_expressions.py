@@ -198,23 +198,23 @@ class _Parser:
         return self._names.get(token, token)
 
     def _update(self) -> list[Node]:
-        """Returns the changes: ("SET", path, operand), ("REMOVE", path, None), ("ADD" or "DELETE", path, value)."""
+        """Returns the changes: ("SET", path, operand), ("REMOVE", path, None), ("ADD", path, value)."""
         changes: dict[str, list[Node]] = {}
         while section := self._take("SET", "ADD", "DELETE", "REMOVE"):
             if section in changes:
                 raise self._error(f'The "{section}" section can only be used once in an update expression;')
             changes[section] = self._list(functools.partial(self._change, section))
-        self._paths = [path for nodes in changes.values() for _, path, _ in nodes]
+        self._paths = [path for nodes in changes.values() for _, (_, path), _ in nodes]
         self._check_overlaps()
         for section, nodes in changes.items():
             # New list elements are appended in the order of their indexes; a removal must not move another element.
-            nodes.sort(
-                key=lambda node: [(isinstance(part, int), part) for part in node[1]], reverse=section == "REMOVE"
-            )
+            nodes.sort(key=lambda node: [(isinstance(part, int), part) for part in node[1][1]])
+            if section == "REMOVE":
+                nodes.reverse()
         return [node for section in ("SET", "ADD", "DELETE", "REMOVE") for node in changes.get(section, [])]
 
     def _change(self, section: str) -> Node:
-        path, operand = self._path(), None
+        path, operand = ("path", self._path()), None
         if section == "SET":
             self._expect("=")
         if section != "REMOVE":
@@ -226,13 +226,11 @@ class _Parser:
         return self._node(section, path, operand)
 
     def _check_overlaps(self) -> None:
-        for one, two in itertools.combinations(self._paths, 2):
-            if all(part == other for part, other in zip(one, two, strict=False)):
-                shown = [
-                    ", ".join(f"[{part}]" if isinstance(part, int) else part for part in path) for path in (one, two)
-                ]
+        for paths in itertools.combinations(self._paths, 2):
+            if all(part == other for part, other in zip(*paths, strict=False)):
+                one, two = (", ".join(map(str, path)) for path in paths)
                 rule = "Two document paths overlap with each other; must remove or rewrite one of these paths"
-                raise self._error(f"{rule}; path one: [{shown[0]}], path two: [{shown[1]}]")
+                raise self._error(f"{rule}; path one: [{one}], path two: [{two}]")
 
 
 class Expressions:
@@ -282,13 +280,9 @@ class Expressions:
                 return f"Incorrect operand type for operator or function; {name}: {kind}, operand type: {type_}"
         if kind == "BETWEEN" and len(constants) > 1 and not _ordered(operator.le, *constants[-2:]):
             rule = "The BETWEEN operator requires upper bound to be greater than or equal to lower bound"
-            return "{}; lower bound operand: AttributeValue: {}, upper bound operand: AttributeValue: {}".format(
-                rule, *constants[-2:]
-            )
+            return f"{rule}; lower bound operand: {constants[-2]}, upper bound operand: {constants[-1]}"
         if kind == "attribute_type" and constants and constants[0].get("S") not in TYPES:
-            return (
-                f"Invalid attribute type name found; type: {constants[0]}, valid types: {{{','.join(sorted(TYPES))}}}"
-            )
+            return f"Invalid attribute type name found; type: {constants[0]}, valid types: {', '.join(sorted(TYPES))}"
         return ""
 
     def tree(self, parameter: str) -> Any:
@@ -310,7 +304,8 @@ class Expressions:
 
     def updated_attributes(self, item: Item) -> Item:
         """Returns the parts of an item that UpdateExpression writes, for ReturnValues."""
-        return select(item, tree_of(self._parsed["UpdateExpression"].paths)) if self._parsed else {}
+        paths = self._parsed["UpdateExpression"].paths if "UpdateExpression" in self._parsed else ()
+        return select(item, tree_of(paths)) if paths else {}
 
     def changed(self, item: Item) -> Item:
         """Returns a changed copy of the item.
@@ -320,7 +315,7 @@ class Expressions:
         """
         changed, changes = dict(item), self.tree("UpdateExpression") or []
         operands = [self.value(operand, item) if operand else None for _, _, operand in changes]
-        for (section, path, node), operand in zip(changes, operands, strict=True):
+        for (section, (_, path), node), operand in zip(changes, operands, strict=True):
             if node and operand is None:
                 raise invalid(_NO_ATTRIBUTE)
             holder, last = _copied_parent(changed, path), path[-1]

@@ -497,8 +497,8 @@ def test_an_update_reads_the_item_before_its_changes_and_removes_list_elements_b
     answer = tables.update_item(
         TableName="stock",
         Key=item("cup"),
-        UpdateExpression="REMOVE letters[0], letters[2] SET n = m, m = n, letters[9] = :e DELETE tags :x ADD added :one",
-        ExpressionAttributeValues={":e": {"S": "e"}, ":x": {"SS": ["x", "y"]}, ":one": {"N": "1"}},
+        UpdateExpression="REMOVE letters[0], letters[2] SET n = m, m = n, letters[9] = :e DELETE tags :x ADD added :o",
+        ExpressionAttributeValues={":e": {"S": "e"}, ":x": {"SS": ["x", "y"]}, ":o": {"N": "1"}},
         ReturnValues="UPDATED_NEW",
     )
 
