@@ -125,13 +125,16 @@ class _Items:
         self.rows: dict[Key, tuple[Item, int]] = {}
         self.previous: dict[Key, tuple[float, Item | None]] = {}  # time of the last write, and the item before it
         self.indexes: dict[str | None, _Index] = {}
+        self._definitions: list[Any] = []
         self.update_indexes()
 
     def update_indexes(self) -> None:
         """Adds and removes secondary indexes as in the table's definition."""
-        if self.indexes.keys() != {None, *(index.name for index in self.table.all_indexes())}:
+        definitions = [None, *self.table.all_indexes()]
+        if definitions != self._definitions:
+            self._definitions = definitions
             self.types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in self.table.attr}
-            indexes = (_Index(self.table, definition) for definition in (None, *self.table.all_indexes()))
+            indexes = (_Index(self.table, definition) for definition in definitions)
             self.indexes = {index.name: index for index in indexes}
             self.key = self.indexes[None].key
             self.index_rows()

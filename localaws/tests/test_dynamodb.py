@@ -440,7 +440,10 @@ QUERY = {"TableName": "stock", "KeyConditionExpression": "pk = :v", "ExpressionA
         ("query", QUERY | {"KeyConditionExpression": "pk = :v OR pk = :v"}, "KeyConditionExpression: OR"),
         ("query", QUERY | {"ExpressionAttributeValues": ONE}, "does not match schema type"),
         ("query", QUERY | {"ExclusiveStartKey": {"n": {"N": "1"}}}, "The provided starting key is invalid"),
-        ("query", QUERY | {"ExclusiveStartKey": item("plate")}, "outside query boundaries"),
+        *(
+            ("query", QUERY | {"ExclusiveStartKey": item(other)}, "outside query boundaries")
+            for other in ("plate", "pot", "spoon", "fork")  # before and after the partition of "cup"
+        ),
     ],
 )
 def test_an_invalid_request_is_refused_and_changes_nothing(
@@ -530,18 +533,32 @@ def test_pages_continue_after_the_last_item_even_if_it_is_deleted(tables: Any) -
 
 
 def test_a_scan_gives_every_item_once_over_pages_and_segments(tables: Any) -> None:
-    for number in range(20):
+    for number in range(30):
         put(tables, f"cup-{number}")
-    seen: list[str] = []
+    seen: list[list[str]] = []
 
     for segment in range(3):
-        start: dict[str, Any] = {}
-        while start is not None:
-            page = tables.scan(TableName="stock", TotalSegments=3, Segment=segment, Limit=2, **start)
-            seen += [found["pk"]["S"] for found in page["Items"]]
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if "LastEvaluatedKey" in page else None  # type: ignore[assignment]
+        pages = tables.get_paginator("scan").paginate(
+            TableName="stock", TotalSegments=3, Segment=segment, PaginationConfig={"PageSize": 2}
+        )
+        seen.append([found["pk"]["S"] for page in pages for found in page["Items"]])
 
-    assert sorted(seen) == sorted(f"cup-{number}" for number in range(20))
+    assert sorted(pk for segment_keys in seen for pk in segment_keys) == sorted(f"cup-{number}" for number in range(30))
+    assert all(seen)
+
+
+def test_a_page_ends_at_1_mb_and_a_batch_of_reads_at_16_mb(tables: Any) -> None:
+    for number in range(42):
+        tables.put_item(TableName="stock", Item=large(395 * KB, f"cup-{number}"))
+
+    page = tables.scan(TableName="stock")
+    keys = [item(f"cup-{number}") for number in range(42)]
+    batch = tables.batch_get_item(RequestItems={"stock": {"Keys": keys}})
+
+    assert page["Count"] == 3
+    assert "LastEvaluatedKey" in page
+    assert len(batch["Responses"]["stock"]) == 41
+    assert batch["UnprocessedKeys"] == {"stock": {"Keys": [item("cup-41")]}}
 
 
 def test_an_index_that_is_added_later_has_the_existing_items(tables: Any) -> None:

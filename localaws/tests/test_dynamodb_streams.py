@@ -61,6 +61,25 @@ def test_an_update_that_creates_its_item_is_one_insertion(tables: Any, records: 
     assert records[0]["dynamodb"]["NewImage"] == item("cup", n=1)
 
 
+def test_a_record_keeps_both_images_of_a_nested_change_and_counts_them_with_the_keys(
+    tables: Any, records: list[dict[str, Any]]
+) -> None:
+    tables.put_item(TableName="stock", Item=item("cup") | {"m": {"M": {"l": {"L": [{"S": "a"}]}}}})
+
+    tables.update_item(
+        TableName="stock",
+        Key=item("cup"),
+        UpdateExpression="SET m.l[0] = :b",
+        ExpressionAttributeValues={":b": {"S": "bc"}},
+    )
+
+    change = records[1]["dynamodb"]
+    assert change["OldImage"]["m"]["M"]["l"]["L"] == [{"S": "a"}]
+    assert change["NewImage"]["m"]["M"]["l"]["L"] == [{"S": "bc"}]
+    old = len("pkcup") + len("m") + (3 + 1 + len("l")) + (3 + 1 + len("a"))
+    assert change["SizeBytes"] == len("pkcup") + old + (old + 1)
+
+
 def test_a_write_that_changes_nothing_is_not_reported(tables: Any, records: list[dict[str, Any]]) -> None:
     put(tables, "cup", n=1)
     put(tables, "cup", n=1)
