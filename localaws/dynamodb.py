@@ -1,46 +1,30 @@
-"""DynamoDB: moto's tables with atomic requests, transactions, streams and stale reads.
+"""DynamoDB: requests for items, atomic as in DynamoDB, with transactions, indexes and stale reads.
 
-The docstrings describe the behavior of moto and of DynamoDB.
+Moto creates and describes the tables. The items are kept here, because moto copies and parses too much for each
+request, and accepts requests that DynamoDB refuses. Rules, limits and messages are those of DynamoDB:
+https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Operations_Amazon_DynamoDB.html
 """
 
-import copy
 import hashlib
-import itertools
 import json
-import logging
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterator
+import zlib
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
-from moto.core.exceptions import JsonRESTError
-from moto.core.responses import ActionResult
-from moto.dynamodb.comparisons import get_filter_expression
-from moto.dynamodb.exceptions import (
-    ConditionalCheckFailed,
-    DynamodbException,
-    ItemSizeTooLarge,
-    ItemSizeToUpdateTooLarge,
-    MultipleTransactionsException,
-    TooManyTransactionsException,
-    TransactionCanceledException,
-    TransactWriteSingleOpException,
-)
-from moto.dynamodb.models import DynamoDBBackend
-from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
-from moto.dynamodb.models.table import StreamShard, Table
-from moto.dynamodb.models.utilities import dynamo_json_dump
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.responses import DynamoHandler
-from moto.dynamodbstreams.models import DynamoDBStreamsBackend
-from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
 
-from localaws.aws import ACCOUNT_ID, REGION, SHARD_ID
+from localaws.aws import ACCOUNT_ID, REGION, ServiceError
+from localaws.dynamodb_expressions import Expressions, select, tree_of
+from localaws.dynamodb_streams import Streams
+from localaws.dynamodb_values import Item, checked_item, comparable, invalid, item_size
 from localaws.faults import Answer
 from localaws.moto_patch import replace_method
 
@@ -50,230 +34,288 @@ if TYPE_CHECKING:
 # How long a ClientRequestToken makes a transaction idempotent:
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 TRANSACTION_TOKEN_SECONDS = 600
-# Maximum operations of a transaction, from the same page.
-TRANSACTION_OPERATIONS = 100
-# Maximum size of an item in bytes, including the attribute names ("400 KB"):
-# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
-ITEM_BYTES = 400 * 1024
-# Number of records kept per stream. DynamoDB keeps all records for 24 hours.
-STREAM_RECORDS = 10_000
-log = logging.getLogger(__name__)
+# Limits: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+KB, MB = 1024, 1024 * 1024
+ITEM_BYTES, TRANSACTION_BYTES, PAGE_BYTES, BATCH_GET_BYTES = 400 * KB, 4 * MB, MB, 16 * MB
+KEY_BYTES = (2048, 1024)
+OPERATIONS = {"TransactGetItems": 100, "TransactWriteItems": 100, "BatchWriteItem": 25, "BatchGetItem": 100}
+# Parameters that a request, or an operation of a batch or transaction, must have.
+_REQUIRED = {
+    **dict.fromkeys(["GetItem", "DeleteItem", "UpdateItem", "Get", "Delete"], ("TableName", "Key")),
+    **dict.fromkeys(["PutItem", "Put"], ("TableName", "Item")),
+    **dict.fromkeys(["Query", "Scan"], ("TableName",)),
+    **dict.fromkeys(["BatchGetItem", "BatchWriteItem"], ("RequestItems",)),
+    **dict.fromkeys(["TransactGetItems", "TransactWriteItems"], ("TransactItems",)),
+    "Update": ("TableName", "Key", "UpdateExpression"),
+    "ConditionCheck": ("TableName", "Key", "ConditionExpression"),
+}
+_LEGACY = (
+    *("AttributesToGet", "AttributeUpdates", "ConditionalOperator", "Expected"),
+    *("KeyConditions", "QueryFilter", "ScanFilter"),
+)
+# Operations of moto that would use its own items.
+_NOT_SUPPORTED = (
+    *("CreateBackup", "RestoreTableFromBackup", "RestoreTableToPointInTime", "ExportTableToPointInTime", "ImportTable"),
+    *("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
+)
+_INVALID = "One or more parameter values were invalid: "
+_EMPTY_KEY = "The AttributeValue for a key attribute cannot contain an empty {} value."
+_CONDITION_FAILED = "The conditional request failed"
+_DUPLICATES = "Provided list of item keys contains duplicates"
+_CANCELLED = "Transaction cancelled, please refer cancellation reasons for specific reasons"
+Key = tuple[Any, ...]
 
 
-def call_table(headers: Any, body: bytes) -> Answer:
-    """Calls moto's DynamoDB without moto's web framework.
+class DynamoDBError(ServiceError):
+    """An error with further members, such as the reasons of a cancelled transaction."""
 
-    Most calls of an event-driven application use DynamoDB, and the framework takes half the time of a call.
+    def __init__(self, code: str, message: str, **members: Any) -> None:
+        super().__init__(code, message)
+        self.members = {"Message": message, **members}
+
+
+class _Last:
+    """Sorts after everything else."""
+
+    def __lt__(self, _other: Any) -> bool:
+        return False
+
+    def __gt__(self, _other: Any) -> bool:
+        return True
+
+
+_LAST: Any = _Last()
+
+
+class _Index:
+    """The order of a table's items, or of a secondary index (with a name).
+
+    An entry is (hash of the partition key, partition key, sort key or "", key of the item).
     """
-    handler = DynamoHandler()
-    handler.headers, handler.response_headers, handler.querystring, handler.uri_match = headers, {}, {}, {}
-    handler.region, handler.current_account = REGION, ACCOUNT_ID
-    request: Any = SimpleNamespace(
-        method="POST", path="/", values={}, headers=headers, data=body, content_type=headers.get("Content-Type")
-    )
-    handler.parse_parameters(request)
-    status, answer_headers, answer = handler.call_action()
-    return str(status), list(answer_headers.items()), answer.encode()
+
+    def __init__(self, table: Table, definition: Any = None) -> None:
+        self.name: str | None = definition and definition.name
+        schema = sorted((definition or table).schema, key=lambda element: str(element["KeyType"]))
+        self.key: list[str] = [element["AttributeName"] for element in schema]
+        self.all_key = list(dict.fromkeys([*self.key, *table.table_key_attrs]))
+        self.is_global = definition in table.global_indexes
+        projection = definition.projection if definition else {}
+        projected = [*self.all_key, *(projection.get("NonKeyAttributes") or [])]
+        is_partial = projection.get("ProjectionType", "ALL") != "ALL"
+        self.projection = tree_of((name,) for name in projected) if is_partial else None
+        self.entries: list[Key] = []
+
+    def entry(self, item: Item | None, key: Key) -> Key | None:
+        """Returns an item's entry, or None if the item does not exist or lacks a key of the index."""
+        if item is None or any(name not in item for name in self.key):
+            return None
+        value, *sort = (comparable(item[name]) for name in self.key)
+        return (*_partition(value), sort[0] if sort else "", key)
 
 
-# The place of an item, existing or not: table, partition key and sort key.
-_Place = tuple[Table, DynamoType, DynamoType | None]
+def _partition(value: Any) -> Key:
+    return zlib.crc32(str(value).encode()), value
 
 
-@dataclass
-class _Stream:
-    """The latest records of a stream with their sequence numbers, and the number of the last trimmed record.
+class _Items:
+    """The items of a table by key, with their sizes. Stored items are never changed, only replaced."""
 
-    The records are kept as JSON, which takes a tenth of the memory of the objects.
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.rows: dict[Key, tuple[Item, int]] = {}
+        self.previous: dict[Key, tuple[float, Item | None]] = {}  # time of the last write, and the item before it
+        self.indexes: dict[str | None, _Index] = {}
+        self._definitions: list[Any] = []
+        self.update_indexes()
+
+    def update_indexes(self) -> None:
+        """Adds and removes secondary indexes as in the table's definition."""
+        definitions = [None, *self.table.all_indexes()]
+        if definitions != self._definitions:
+            self._definitions = definitions
+            self.types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in self.table.attr}
+            indexes = (_Index(self.table, definition) for definition in definitions)
+            self.indexes = {index.name: index for index in indexes}
+            self.key = self.indexes[None].key
+            self.index_rows()
+
+    def index_rows(self) -> None:
+        for index in self.indexes.values():
+            entries = (index.entry(item, key) for key, (item, _) in self.rows.items())
+            index.entries = sorted(entry for entry in entries if entry)
+
+    def get(self, key: Key) -> Item | None:
+        return self.rows[key][0] if key in self.rows else None
+
+    def size(self, key: Key) -> int:
+        return self.rows[key][1] if key in self.rows else 0
+
+    def write(self, key: Key, item: Item | None, size: int) -> None:
+        old = self.get(key)
+        for index in self.indexes.values():
+            before, after = index.entry(old, key), index.entry(item, key)
+            if before and before != after:
+                del index.entries[bisect_left(index.entries, before)]
+            if after and before != after:
+                insort(index.entries, after)
+        if item is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = (item, size)
+
+    def without_writes_since(self, since: float) -> "_Items":
+        """Returns a copy in which the items written after a time (monotonic clock) are as before their last write."""
+        copied = _Items(self.table)
+        before = {key: item for key, (written, item) in self.previous.items() if written > since}
+        copied.rows = {key: row for key, row in self.rows.items() if key not in before}
+        copied.rows |= {key: (item, item_size(item)) for key, item in before.items() if item is not None}
+        copied.index_rows()
+        return copied
+
+    def key_of(self, attributes: Mapping[str, Any]) -> Key:
+        """Returns the key in a request. Raises ServiceError if it does not match the table's schema."""
+        if attributes.keys() != set(self.key) or any(self.types[name] not in attributes[name] for name in self.key):
+            raise invalid("The provided key element does not match the schema")
+        return self.key_of_item(checked_item(attributes))
+
+    def key_of_item(self, item: Item) -> Key:
+        """Returns the key of an item. Raises ServiceError if a part is missing, empty, too long or of another type."""
+        for name, limit in zip(self.key, KEY_BYTES, strict=False):
+            if name not in item:
+                raise invalid(f"{_INVALID}Missing the key {name} in the item")
+            if problem := self._problem(name, item[name], f"key {name} expected: {{}} actual: {{}}", f"Key: {name}"):
+                raise invalid(problem)
+            if item_size({"": item[name]}) > limit:
+                part = "Size of hashkey" if name == self.key[0] else "Aggregated size of all range keys"
+                raise invalid(f"{_INVALID}{part} has exceeded the size limit of {limit} bytes")
+        return tuple(comparable(item[name]) for name in self.key)
+
+    def check(self, item: Item, problem: str = "Item size") -> int:
+        """Checks the keys of the secondary indexes of an item that is written, and returns its size.
+
+        Raises:
+            ServiceError: a key has another type or is empty, or the item is larger than 400 KB.
+        """
+        for index in self.indexes.values():
+            for name in (set(index.key) & item.keys()) if index.name else ():
+                types = f"Index Key {name} Expected: {{}} Actual: {{}} IndexName: {index.name}"
+                if mistake := self._problem(name, item[name], types, f"IndexName: {index.name}, IndexKey: {name}"):
+                    raise invalid(mistake)
+        if (size := item_size(item)) > ITEM_BYTES:
+            raise invalid(f"{problem} has exceeded the maximum allowed size")
+        return size
+
+    def _problem(self, name: str, value: dict[str, Any], types: str, where: str) -> str:
+        """Returns the message for a key of a wrong type or for an empty key, otherwise ''."""
+        [(kind, content)] = value.items()
+        if kind != self.types[name]:
+            return f"{_INVALID}Type mismatch for {types.format(self.types[name], kind)}"
+        return "" if content else f"{_not_empty(kind)} {where}"
+
+
+def _not_empty(kind: str) -> str:
+    return "One or more parameter values are not valid. " + _EMPTY_KEY.format("binary" if kind == "B" else "string")
+
+
+class _Write:
+    """A write or check of one item, which takes effect when it is applied.
+
+    Args:
+        kind: Put, Update, Delete or ConditionCheck.
+        request: the request, or the operation of a batch or transaction.
+
+    Raises:
+        ServiceError: the request is not valid, whatever the item is.
     """
 
-    records: deque[tuple[int, str]] = field(default_factory=deque)
-    trimmed: int = 0
+    def __init__(self, items: _Items, kind: str, request: dict[str, Any]) -> None:
+        self.items, self.kind, self.request = items, kind, request
+        self.expressions = Expressions(request, *["UpdateExpression"][: kind == "Update"], "ConditionExpression")
+        self.new: Item | None = None
+        self.new_size = 0
+        if kind == "Put":
+            self.new = checked_item(request["Item"])
+            self.new_size = items.check(self.new)
+        self.key = items.key_of(request["Key"]) if self.new is None else items.key_of_item(self.new)
+        for name in self.expressions.attributes("UpdateExpression") & set(items.key):
+            raise invalid(f"{_INVALID}Cannot update attribute {name}. This attribute is part of the key")
+        self.old, self.old_size = items.get(self.key), items.size(self.key)
 
-    def add(self, number: int, record: dict[str, Any]) -> None:
-        self.records.append((number, json.dumps(record)))
-        if len(self.records) > STREAM_RECORDS:
-            self.trimmed, _ = self.records.popleft()
-
-    def read(self, start: int, limit: int) -> list[tuple[int, str]]:
-        """Returns the records from a sequence number on. Raises JsonRESTError if they are trimmed."""
-        if start <= self.trimmed:
-            raise JsonRESTError("TrimmedDataAccessException", "The requested stream record is no longer kept.")
-        return list(itertools.islice((record for record in self.records if record[0] >= start), limit))
+    def failure(self) -> dict[str, Any]:
+        """Prepares the new item, or returns the code and message of the reason why the write is not possible."""
+        if not self.expressions.holds("ConditionExpression", self.old or {}):
+            wanted = self.request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD" and self.old is not None
+            failed = {"Code": "ConditionalCheckFailed", "Message": _CONDITION_FAILED}
+            return failed | ({"Item": self.old} if wanted else {})
+        if self.kind == "ConditionCheck":
+            self.new, self.new_size = self.old, self.old_size
+        try:
+            if self.kind == "Update":
+                self.new = self.expressions.changed(self.old or checked_item(self.request["Key"]))
+                self.new_size = self.items.check(self.new, "Item size to update")
+        except ServiceError as error:
+            return {"Code": "ValidationError", "Message": error.message}
+        return {}
 
 
 class Tables:
-    """The corrections of DynamoDB and their state: the lock, the changes of a request, the streams, request tokens."""
+    """All tables: executes one request at a time, so that every request is atomic, and reports changes to streams."""
 
-    def __init__(self, store: "Store") -> None:
+    def __init__(self, store: "Store", replaced: ExitStack) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self._changes: dict[tuple[Any, ...], tuple[Table, Item | None, Item | None]] = {}
-        self._next_number = 10**20
-        self._streams: dict[str, _Stream] = {}
+        self._streams = Streams(self._lock, lambda arn, record: store.on_stream_record(arn, record), replaced)
+        self._items: dict[str, _Items] = {}  # by name of the table
         self._tokens: dict[str, tuple[float, str]] = {}
-        # By table and key: time of the last write (monotonic clock) and the item before it
-        self._previous: dict[tuple[str, DynamoType, DynamoType | None], tuple[float, Item | None]] = {}
         self._unseen_since: float | None = None  # the current read misses writes after this time
-        self._call_action = DynamoHandler.call_action
-        self._answer_transaction = DynamoHandler.transact_write_items
-        self._query = Table.query
-        self._get_item = Table.get_item
-        self._make_item = Item.__init__
-        self._describe_stream = DynamoDBStreamsBackend.describe_stream
-
-    def call_action(self, handler: Any) -> Any:
-        """Runs one request at a time, and reports its changes afterwards.
-
-        In DynamoDB every request is atomic. Moto checks the condition and writes in two steps, so two threads can both
-        pass the condition.
-        """
-        with self._lock:
-            try:
-                return self._call_action(handler)
-            finally:
-                self._report_changes()
-
-    def add_to_stream(self, shard: StreamShard, old: Item | None, new: Item | None) -> None:
-        """Collects a change until the request ends.
-
-        DynamoDB reports an item once per request. Moto reports an update that creates its item twice, first with the
-        key only. It also keeps all records forever, and uses the length of the list as the sequence number.
-        """
-        item = new if old is None else old
-        assert item is not None  # noqa: S101 - moto never adds a change without an item
-        key = (shard.table.table_arn, item.hash_key, item.range_key)
-        self._changes[key] = (shard.table, old, new)
-
-    def _report_changes(self) -> None:
-        changes, self._changes = self._changes, {}
-        for table, old, new in changes.values():
-            # DynamoDB does not report a write without a change
-            if old is None or new is None or old.attrs != new.attrs:
-                arn, record = _stream_arn(table), self._stream_record(table, old, new)
-                self._stream(arn).add(int(record["dynamodb"]["SequenceNumber"]), record)
-                self._store.on_stream_record(arn, record | {"eventSourceARN": arn})
-
-    def _stream_record(self, table: Table, old: Item | None, new: Item | None) -> dict[str, Any]:
-        """Returns the record as in GetRecords. A Lambda function gets the stream's ARN in addition.
-
-        https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html#events-sample-dynamodb
-        """
-        item = new if old is None else old
-        assert item is not None and table.stream_specification  # noqa: S101, PT018 - see add_to_stream
-        view = table.stream_specification["StreamViewType"]
-        number, self._next_number = self._next_number, self._next_number + 1
-        change: dict[str, Any] = {
-            "ApproximateCreationDateTime": float(int(time.time())),
-            "Keys": _plain({name: item.attrs[name] for name in table.table_key_attrs}),
-            "SequenceNumber": str(number),
-            "SizeBytes": sum(image.size() for image in (old, new) if image is not None),
-            "StreamViewType": view,
+        self._used: dict[str, float] = {}  # capacity units of the current request by table
+        self._operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "GetItem": lambda request: self._read(request, 1),
+            "PutItem": lambda request: self._write_item("Put", request),
+            "UpdateItem": lambda request: self._write_item("Update", request),
+            "DeleteItem": lambda request: self._write_item("Delete", request),
+            "Query": self._query,
+            "Scan": self._scan,
+            "BatchGetItem": self._batch_get,
+            "BatchWriteItem": self._batch_write,
+            "TransactGetItems": self._transact_get,
+            "TransactWriteItems": self._transact_write,
         }
-        if new is not None and view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES"):
-            change["NewImage"] = _plain(new.attrs)
-        if old is not None and view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES"):
-            change["OldImage"] = _plain(old.attrs)
-        return {
-            "eventID": uuid.uuid4().hex,
-            "eventName": "INSERT" if old is None else "REMOVE" if new is None else "MODIFY",
-            "eventVersion": "1.1",
-            "eventSource": "aws:dynamodb",
-            "awsRegion": REGION,
-            "dynamodb": change,
-        }
+        replace_method(replaced, Table, "__len__", lambda table: len(self._items_of(table).rows))
 
-    def _stream(self, arn: str) -> _Stream:
-        return self._streams.setdefault(arn, _Stream())
-
-    def describe_stream(self, backend: DynamoDBStreamsBackend, arn: str) -> dict[str, Any]:
-        """Describes the single shard of a table's latest stream.
-
-        Raises:
-            JsonRESTError: the stream does not exist. Moto fails with a KeyError, or describes another stream.
-        """
-        if arn not in {stream["StreamArn"] for stream in backend.list_streams()}:
-            raise JsonRESTError("ResourceNotFoundException", f"Requested resource not found: Stream: {arn} not found")
-        with self._lock:
-            records = self._stream(arn).records
-            first = records[0][0] if records else self._next_number
-        shard = {"ShardId": SHARD_ID, "SequenceNumberRange": {"StartingSequenceNumber": str(first)}}
-        return self._describe_stream(backend, arn) | {"Shards": [shard]}
-
-    def answer_shard_iterator(self, handler: DynamoDBStreamsHandler) -> ActionResult:
-        """Answers GetShardIterator. The iterator has the stream's ARN and the sequence number of the next record.
-
-        Raises:
-            JsonRESTError: the stream or shard does not exist, or the record is trimmed.
-        """
-        arn, shard, kind, after = (
-            handler._get_param(name) for name in ("StreamArn", "ShardId", "ShardIteratorType", "SequenceNumber")
-        )
-        self.describe_stream(handler.backend, arn)
-        if shard != SHARD_ID:
-            raise JsonRESTError("ResourceNotFoundException", f"Requested resource not found: Shard: {shard} not found")
-        with self._lock:
-            stream, start = self._stream(arn), self._next_number
-            if kind == "TRIM_HORIZON":
-                start = stream.trimmed + 1
-            elif kind != "LATEST":
-                stream.read(int(after), 0)
-                start = int(after) + (kind == "AFTER_SEQUENCE_NUMBER")
-        return ActionResult({"ShardIterator": f"{arn}|1|{start}"})
-
-    def answer_records(self, handler: DynamoDBStreamsHandler) -> tuple[int, dict[str, str], str]:
-        """Answers GetRecords with the stored JSON. Moto would encode binary values twice.
-
-        Raises:
-            JsonRESTError: the records are trimmed.
-        """
-        arn, version, start = handler._get_param("ShardIterator").split("|")
-        with self._lock:
-            records = self._stream(arn).read(int(start), handler._get_param("Limit") or 1000)
-        after = json.dumps(f"{arn}|{version}|{records[-1][0] + 1 if records else start}")
-        answer = f'{{"Records": [{", ".join(record for _, record in records)}], "NextShardIterator": {after}}}'
-        return 200, {"Content-Type": "application/x-amz-json-1.0"}, answer
-
-    @contextmanager
-    def _undone_on_error(self, places: list[_Place]) -> Iterator[list[Item | None]]:
-        """Restores the items if the writes in the context fail. Yields copies of the items before the writes."""
-        before = [copy.deepcopy(table.get_item(hash_key, range_key)) for table, hash_key, range_key in places]
+    def call(self, headers: Any, body: bytes) -> Answer:
+        """Answers a request of the DynamoDB API."""
+        name = headers["X-Amz-Target"].partition(".")[2]
+        status = 200
         try:
-            yield before
-        except Exception:
-            self._changes.clear()
-            for place, item in zip(places, before, strict=True):
-                _put_back(*place, item)
-            raise
+            if name in _NOT_SUPPORTED:
+                raise ServiceError("UnknownOperationException", f"localaws does not support {name} of DynamoDB")
+            if name not in self._operations:
+                with self._lock:
+                    return _call_moto(headers, body)
+            request = json.loads(body)
+            _require(name, request)
+            with self._lock:
+                self._used = {}
+                result = self._operations[name](request) | self._capacity(request)
+        except ServiceError as error:
+            status = error.status
+            result = {"__type": f"com.amazonaws.dynamodb.v20120810#{error.code}", "message": error.message}
+            result |= error.members if isinstance(error, DynamoDBError) else {}
+        answer_headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", uuid.uuid4().hex)]
+        return str(status), answer_headers, json.dumps(result).encode()
 
-    def make_item(self, item: Item, *arguments: Any, **options: Any) -> None:
-        """Checks the size of a complete item.
+    def _capacity(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns the consumed capacity if the request wants it."""
+        wanted = request.get("ReturnConsumedCapacity", "NONE")
+        used: list[dict[str, Any]] = [{"TableName": name, "CapacityUnits": units} for name, units in self._used.items()]
+        for entry in used if wanted == "INDEXES" else ():
+            entry["Table"] = {"CapacityUnits": entry["CapacityUnits"]}
+        return {} if wanted == "NONE" else {"ConsumedCapacity": used[0] if "TableName" in request else used}
 
-        Moto checks each change of an attribute, and counts the old and the new value.
-
-        Raises:
-            ItemSizeTooLarge: the item is larger than 400 KB.
-        """
-        self._make_item(item, *arguments, **options)
-        if item.size() > ITEM_BYTES:
-            raise ItemSizeTooLarge
-
-    def writing(self, write: Callable[..., Item | None]) -> Callable[..., Item | None]:
-        """Makes moto's PutItem, UpdateItem or DeleteItem atomic. A failed update in moto may leave a part of it."""
-
-        def write_one(
-            backend: DynamoDBBackend, table_name: str, key: dict[str, Any], *more: Any, **options: Any
-        ) -> Any:
-            place = _locate(backend, table_name, key)
-            with self._undone_on_error([place]) as (before,):
-                item = write(backend, table_name, key, *more, **options)
-                if item is not None and item.size() > ITEM_BYTES:
-                    raise ItemSizeToUpdateTooLarge
-            if self._store.keeps_previous_images:
-                self._previous[place[0].table_arn, place[1], place[2]] = (time.monotonic(), before)
-            return item
-
-        return write_one
+    def _use(self, table: str, bytes_: int, unit: int, factor: float) -> None:
+        """Counts the capacity units of a read or write; one that finds nothing consumes a unit as well."""
+        self._used[table] = self._used.get(table, 0.0) + max(-(-bytes_ // unit), 1) * factor
 
     @contextmanager
     def stale_reads(self, seconds: float) -> Iterator[None]:
@@ -285,179 +327,289 @@ class Tables:
             finally:
                 self._unseen_since = None
 
-    def _seen(self, table: Table) -> Any:
-        """Returns the table, or a copy without the writes that a stale read misses."""
-        if self._unseen_since is None:
-            return table
-        seen: Any = copy.copy(table)
-        seen.items = {key: copy.copy(held) for key, held in table.items.items()}
-        for (arn, hash_key, range_key), (written, before) in self._previous.items():
-            if arn == table.table_arn and written > self._unseen_since:
-                _put_back(seen, hash_key, range_key, before)
-        return seen
+    def _items_of(self, table: Table) -> _Items:
+        items = self._items.get(table.name)
+        if items is None or items.table is not table:  # a new table may have the name of a deleted one
+            items = self._items[table.name] = _Items(table)
+        items.update_indexes()
+        return items
 
-    def get_item(self, table: Table, *arguments: Any) -> Any:
-        """Reads an item, or its previous state in a stale read. Moto's reads are always consistent."""
-        return self._get_item(self._seen(table), *arguments)
+    def _table(self, name: str) -> _Items:
+        """Returns a table by its name or ARN. Raises ServiceError if it does not exist."""
+        table = dynamodb_backends[ACCOUNT_ID][REGION].tables.get(name.rpartition("/")[2])
+        if table is None:
+            raise ServiceError("ResourceNotFoundException", "Requested resource not found")
+        items = self._items_of(table)
+        return items if self._unseen_since is None else items.without_writes_since(self._unseen_since)
 
-    def answer_transaction(self, handler: Any) -> Any:
-        """Implements the idempotency of ClientRequestToken. Moto ignores the token and writes again.
+    def _apply(self, writes: list[_Write], factor: float = 1) -> None:
+        for write in writes:
+            if write.new is not write.old:
+                write.items.write(write.key, write.new, write.new_size)
+                if self._store.keeps_previous_images:
+                    write.items.previous[write.key] = (time.monotonic(), write.old)
+            self._use(write.items.table.name, max(write.old_size, write.new_size), KB, factor)
+        for write in writes:
+            self._streams.add(write.items.table, write.old, write.new, write.old_size, write.new_size)
+
+    def _write_item(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
+        returned = request.get("ReturnValues", "NONE")
+        if returned not in ("NONE", "ALL_OLD", "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW")[: 5 if kind == "Update" else 2]:
+            raise invalid("Return values set to invalid value")
+        write = _Write(self._table(request["TableName"]), kind, request)
+        if reason := write.failure():
+            code = (
+                "ConditionalCheckFailedException" if reason.pop("Code") != "ValidationError" else "ValidationException"
+            )
+            raise DynamoDBError(code, **{"message": reason.pop("Message"), **reason})
+        self._apply([write])
+        attributes = {"NONE": None, "OLD": write.old, "NEW": write.new}[returned.rpartition("_")[2]]
+        if attributes and returned.startswith("UPDATED"):
+            attributes = write.expressions.updated_attributes(attributes)
+        return {"Attributes": attributes} if attributes else {}
+
+    def _batch_write(self, request: dict[str, Any]) -> dict[str, Any]:
+        writes = []
+        for name, wanted in request["RequestItems"].items():
+            for kind, operation in _operations(wanted, ("PutRequest", "DeleteRequest"), {"TableName": name}):
+                writes.append(_Write(self._table(name), kind.removesuffix("Request"), operation))
+        _check_list("BatchWriteItem", [(write.items.table.name, write.key) for write in writes], _DUPLICATES)
+        self._apply(writes)
+        return {"UnprocessedItems": {}}
+
+    def _transact_write(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Checks all conditions, then writes. A ClientRequestToken makes it idempotent for ten minutes.
 
         Raises:
-            JsonRESTError: the token was used with another request.
+            DynamoDBError: the transaction is cancelled; it has a reason for each operation, in the same order.
+            ServiceError: the request is not valid, or its token was used with another request.
         """
-        body = handler.body
-        operations = json.dumps(body["TransactItems"], sort_keys=True, default=repr)
-        digest = hashlib.sha256(operations.encode()).hexdigest()
-        now, token = time.monotonic(), body.get("ClientRequestToken") or uuid.uuid4().hex
-        self._forget_tokens(before=now - TRANSACTION_TOKEN_SECONDS)
-        if token not in self._tokens:
-            answer = self._answer_transaction(handler)
+        now, token = time.monotonic(), request.get("ClientRequestToken")
+        digest = hashlib.sha256(json.dumps(request["TransactItems"], sort_keys=True).encode()).hexdigest()
+        while self._tokens and next(iter(self._tokens.values()))[0] < now - TRANSACTION_TOKEN_SECONDS:
+            del self._tokens[next(iter(self._tokens))]  # the oldest is the first
+        if token in self._tokens:
+            if self._tokens[token][1] == digest:
+                return {}
+            message = "The provided ClientRequestToken has been used with different request parameters"
+            raise ServiceError("IdempotentParameterMismatchException", message)
+        operations = _operations(request["TransactItems"], ("Put", "Update", "Delete", "ConditionCheck"))
+        writes = [_Write(self._table(operation["TableName"]), kind, operation) for kind, operation in operations]
+        rule = "Transaction request cannot include multiple operations on one item"
+        _check_list("TransactWriteItems", [(write.items.table.name, write.key) for write in writes], rule)
+        reasons = [write.failure() or {"Code": "None"} for write in writes]
+        codes = ", ".join(reason["Code"] for reason in reasons)
+        if any(reason["Code"] != "None" for reason in reasons):
+            raise DynamoDBError("TransactionCanceledException", f"{_CANCELLED} [{codes}]", CancellationReasons=reasons)
+        if sum(write.new_size for write in writes) > TRANSACTION_BYTES:
+            raise invalid("The aggregate size of the items in the transaction exceeds 4 MB")
+        self._apply(writes, 2)
+        if token:
             self._tokens[token] = (now, digest)  # only after success: a cancelled transaction may be retried
-            return answer
-        if self._tokens[token][1] != digest:
-            raise JsonRESTError(
-                "IdempotentParameterMismatchException",
-                "The provided ClientRequestToken has been used with different request parameters",
-            )
-        return ActionResult({})
+        return {}
 
-    def _forget_tokens(self, before: float) -> None:
-        # The tokens are sorted by time, the oldest first.
-        while self._tokens and next(iter(self._tokens.values()))[0] < before:
-            del self._tokens[next(iter(self._tokens))]
+    def _read(self, request: dict[str, Any], factor: float) -> dict[str, Any]:
+        """Returns {"Item": ...}, or {} if the item does not exist."""
+        items, expressions = self._table(request["TableName"]), Expressions(request, "ProjectionExpression")
+        key = items.key_of(request["Key"])
+        item = items.get(key)
+        self._use(items.table.name, items.size(key), 4 * KB, factor if request.get("ConsistentRead") else factor / 2)
+        return {} if item is None else {"Item": expressions.projected(item)}
 
-    def transact_write_items(self, backend: DynamoDBBackend, transact_items: list[dict[str, Any]]) -> None:
-        """Checks all conditions, then writes.
+    def _transact_get(self, request: dict[str, Any]) -> dict[str, Any]:
+        operations = [operation for _, operation in _operations(request["TransactItems"], ("Get",))]
+        _check_list("TransactGetItems", operations)
+        return {"Responses": [self._read(operation, 4) for operation in operations]}
 
-        Moto copies whole tables for the rollback, which takes seconds, and replaces the table by the copy, so that its
-        stream no longer works. In DynamoDB a cancelled transaction changes nothing.
+    def _batch_get(self, request: dict[str, Any]) -> dict[str, Any]:
+        responses: dict[str, list[Item]] = {}
+        unprocessed: dict[str, Any] = {}
+        size, keys = 0, []
+        for name, wanted in request["RequestItems"].items():
+            items, responses[name] = self._table(name), []
+            for key in wanted["Keys"]:
+                keys.append((name, items.key_of(key)))
+                size += items.size(keys[-1][1])
+                if size > BATCH_GET_BYTES:
+                    unprocessed.setdefault(name, {**wanted, "Keys": []})["Keys"].append(key)
+                else:
+                    responses[name].extend(self._read({**wanted, "TableName": name, "Key": key}, 1).values())
+        _check_list("BatchGetItem", keys, _DUPLICATES)
+        return {"Responses": responses, "UnprocessedKeys": unprocessed}
 
-        Raises:
-            DynamodbException: too many operations, or two operations on one item (ValidationException).
-            TransactionCanceledException: has a reason for each operation, in the same order.
-        """
-        if len(transact_items) > TRANSACTION_OPERATIONS:
-            raise TooManyTransactionsException
-        if any(len(item) != 1 for item in transact_items):
-            raise TransactWriteSingleOpException
-        operations = [operation for item in transact_items for operation in item.items()]
-        places = [_locate(backend, op["TableName"], op.get("Key") or op["Item"]) for _, op in operations]
-        if len({(table.name, *keys) for table, *keys in places}) < len(places):
-            raise MultipleTransactionsException
+    def _query(self, request: dict[str, Any]) -> dict[str, Any]:
+        items, index = self._index(request)
+        expressions = Expressions(request, "KeyConditionExpression", "FilterExpression", "ProjectionExpression")
+        bounds = _key_bounds(items, index, expressions)
+        for name in expressions.attributes("FilterExpression") & set(index.key):
+            rule = "Filter Expression can only contain non-primary key attributes: Primary key attribute"
+            raise invalid(f"{rule}: {name}")
+        return self._page(request, items, index, expressions, bounds)
 
-        reasons = [_failed_condition(place, op) for place, (_, op) in zip(places, operations, strict=True)]
-        if any(code for code, _, _ in reasons):
-            raise TransactionCanceledException(reasons)
-        with self._undone_on_error(places):
-            for position, (kind, op) in enumerate(operations):
-                try:
-                    self._apply(backend, kind, op)
-                except DynamodbException as error:  # the expression is not valid for the item
-                    reasons[position] = ("ValidationError", error.message, None)
-                    raise TransactionCanceledException(reasons) from error
+    def _scan(self, request: dict[str, Any]) -> dict[str, Any]:
+        expressions = Expressions(request, "FilterExpression", "ProjectionExpression")
+        return self._page(request, *self._index(request), expressions, ((), (_LAST,)))
 
-    def _apply(self, backend: DynamoDBBackend, kind: str, operation: dict[str, Any]) -> None:
-        """Executes one operation of a transaction after its conditions were checked."""
-        table_name = operation["TableName"]
-        if kind == "Put":
-            backend.put_item(table_name, operation["Item"], overwrite=True)
-        elif kind == "Delete":
-            backend.delete_item(table_name, operation["Key"])
-        elif kind == "Update":
-            backend.update_item(
-                table_name,
-                operation["Key"],
-                update_expression=operation["UpdateExpression"],
-                expression_attribute_names=operation.get("ExpressionAttributeNames", {}),
-                expression_attribute_values=operation.get("ExpressionAttributeValues", {}),
-            )
+    def _index(self, request: dict[str, Any]) -> tuple[_Items, _Index]:
+        items, name = self._table(request["TableName"]), request.get("IndexName")
+        index = items.indexes.get(name)
+        if index is None:
+            raise invalid(f"The table does not have the specified index: {name}")
+        if request.get("Limit", 1) < 1:
+            raise invalid("Limit must be greater than or equal to 1")
+        if index.is_global and request.get("ConsistentRead"):
+            raise invalid("Consistent reads are not supported on global secondary indexes")
+        if index.projection and request.get("Select") == "ALL_ATTRIBUTES":
+            rule = f"Select type ALL_ATTRIBUTES is not supported for secondary index {name}"
+            raise invalid(f"{_INVALID}{rule} because its projection type is not ALL")
+        return items, index
 
-    def query(self, table: Table, *arguments: Any, **options: Any) -> Any:
-        """Queries only the items with the partition key. Moto sorts the whole table for every query.
-
-        The query runs on a copy of the table that has only these items.
-        """
-        hash_key, index_name = arguments[0], arguments[7]  # the backend passes them by position
-        table = self._seen(table)
-        stand_in: Any = copy.copy(table)
-        if index_name:
-            conditions = options["hash_key_conditions"]
-            stand_in.items = {key: kept for key, held in table.items.items() if (kept := _matching(held, conditions))}
-        else:
-            stand_in.items = {hash_key: table.items[hash_key]} if hash_key in table.items else {}
-        return self._query(stand_in, *arguments, **options)
-
-
-def _matching(held: Any, conditions: list[tuple[str, DynamoType]]) -> Any:
-    """Returns the matching part of what moto stores for a partition key: an item, or items by sort key."""
-    if isinstance(held, dict):
-        return {key: item for key, item in held.items() if _matching(item, conditions)}
-    for name, wanted in conditions:
-        value = held.attrs.get(name)
-        # Most keys are strings, which do not need the slow conversions of moto's comparison.
-        if value is None or (value.value != wanted.value and (wanted.type == "S" or value != wanted)):
-            return None
-    return held
-
-
-def _stream_arn(table: Table) -> str:
-    return f"{table.table_arn}/stream/{table.latest_stream_label}"
+    def _page(
+        self, request: dict[str, Any], items: _Items, index: _Index, expressions: Expressions, bounds: tuple[Key, Key]
+    ) -> dict[str, Any]:
+        """Returns the items between two entries, after ExclusiveStartKey, up to Limit and 1 MB."""
+        entries, forward = index.entries, request.get("ScanIndexForward", True)
+        start, end = (bisect_left(entries, bound) for bound in bounds)
+        if after := request.get("ExclusiveStartKey"):
+            position = _start_entry(items, index, after)
+            if position < bounds[0] or not position < bounds[1]:
+                raise invalid("The provided starting key is outside query boundaries based on provided conditions")
+            start, end = (bisect_right(entries, position), end) if forward else (start, bisect_left(entries, position))
+        found: list[Item] = []
+        scanned = size = 0
+        last: dict[str, Any] = {}
+        for place in range(start, end) if forward else range(end - 1, start - 1, -1):
+            if entries[place][0] % request.get("TotalSegments", 1) != request.get("Segment", 0):
+                continue
+            item, item_bytes = items.rows[entries[place][-1]]
+            shown = select(item, index.projection) if index.projection else item
+            scanned, size = scanned + 1, size + (item_size(shown) if index.projection else item_bytes)
+            if expressions.holds("FilterExpression", shown):
+                found.append(expressions.projected(shown))
+            if scanned == request.get("Limit") or size > PAGE_BYTES:
+                last = {"LastEvaluatedKey": {name: item[name] for name in index.all_key}}
+                break
+        self._use(items.table.name, size, 4 * KB, 1 if request.get("ConsistentRead") else 0.5)
+        listed = {} if request.get("Select") == "COUNT" else {"Items": found}
+        return listed | {"Count": len(found), "ScannedCount": scanned} | last
 
 
-def _plain(attributes: dict[str, DynamoType]) -> dict[str, Any]:
-    """Returns the attributes as DynamoDB JSON, with binary values in base64."""
-    plain: dict[str, Any] = json.loads(dynamo_json_dump(attributes))
-    return plain
+def _key_bounds(items: _Items, index: _Index, expressions: Expressions) -> tuple[Key, Key]:
+    """Returns the bounds of the entries that KeyConditionExpression selects.
+
+    Raises:
+        ServiceError: it is not a condition on the index's keys.
+    """
+    tree = expressions.tree("KeyConditionExpression")
+    if tree is None:
+        raise invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
+    conditions: dict[str, tuple[Any, ...]] = {}
+    for kind, operand, *others in tree[1:] if tree[0] == "AND" else [tree]:
+        is_key = operand[0] == "path" and len(operand[1]) == 1 and all(other[0] == "value" for other in others)
+        if kind not in _SORT_BOUNDS or not is_key:
+            raise invalid(f"Invalid operator used in KeyConditionExpression: {kind}")
+        name, values = operand[1][0], [expressions.value(other, {}) or {} for other in others]
+        if name in conditions:
+            raise invalid("KeyConditionExpressions must only contain one condition per key")
+        if name in index.key and any(items.types[name] not in value for value in values):
+            raise invalid(f"{_INVALID}Condition parameter type does not match schema type")
+        conditions[name] = (kind, *(comparable(value) for value in values))
+    for name in index.key[: len(conditions)]:
+        if name not in conditions:
+            raise invalid(f"Query condition missed key schema element: {name}")
+    hash_kind, value, *_ = conditions[index.key[0]]
+    if hash_kind != "=" or len(conditions) > len(index.key):
+        raise invalid("Query key condition not supported")
+    if value in ("", b""):
+        raise invalid(f"{_not_empty(items.types[index.key[0]])} Key: {index.key[0]}")
+    kind, *values = conditions.get(index.key[-1] if len(conditions) > 1 else "", ("", None))
+    low, high = _SORT_BOUNDS[kind](*values)
+    return (*_partition(value), *low), (*_partition(value), *high)
 
 
-def _locate(backend: DynamoDBBackend, table_name: str, attributes: dict[str, Any]) -> _Place:
-    """Returns the table and the key of a request."""
-    table = backend.get_table(table_name)
-    return table, *backend.get_keys_value(table, attributes)
+def _after_prefix(prefix: Any) -> Any:
+    """Returns a value after all sort keys with a prefix, which have at most 1,024 bytes."""
+    return prefix + ("\U0010ffff" * 256 if isinstance(prefix, str) else b"\xff" * 1024)
 
 
-def _put_back(table: Any, hash_key: DynamoType, range_key: DynamoType | None, item: Item | None) -> None:
-    items, key = (table.items, hash_key) if range_key is None else (table.items.setdefault(hash_key, {}), range_key)
-    if item is None:
-        items.pop(key, None)
-    else:
-        items[key] = item
+_SORT_BOUNDS: dict[str, Callable[..., tuple[Key, Key]]] = {
+    "": lambda _: ((), (_LAST,)),
+    "=": lambda value: ((value,), (value, _LAST)),
+    "<": lambda value: ((), (value,)),
+    "<=": lambda value: ((), (value, _LAST)),
+    ">": lambda value: ((value, _LAST), (_LAST,)),
+    ">=": lambda value: ((value,), (_LAST,)),
+    "BETWEEN": lambda low, high: ((low,), (high, _LAST)),
+    "begins_with": lambda prefix: ((prefix,), (_after_prefix(prefix), _LAST)),
+}
 
 
-def _failed_condition(place: _Place, operation: dict[str, Any]) -> tuple[str | None, str | None, dict[str, Any] | None]:
-    """Returns an operation's cancellation reason (code, message, item), or three times None if the condition is met."""
-    table, hash_key, range_key = place
-    item = table.get_item(hash_key, range_key)
-    condition = get_filter_expression(
-        operation.get("ConditionExpression"),
-        operation.get("ExpressionAttributeNames"),
-        operation.get("ExpressionAttributeValues"),
+def _start_entry(items: _Items, index: _Index, start_key: dict[str, Any]) -> Key:
+    """Returns the entry of ExclusiveStartKey, whose item may be deleted. Raises ServiceError if it is not valid."""
+    if start_key.keys() == set(index.all_key) and all(items.types[name] in start_key[name] for name in start_key):
+        item = checked_item(start_key)
+        if entry := index.entry(item, items.key_of_item(item)):
+            return entry
+    raise invalid("The provided starting key is invalid")
+
+
+def _require(kind: str, request: dict[str, Any]) -> None:
+    """Checks that a request, or an operation in it, has its required parameters and no legacy ones."""
+    for name in _REQUIRED[kind]:
+        if request.get(name) is None:
+            value = f"Value null at '{name[0].lower()}{name[1:]}'"
+            raise invalid(f"1 validation error detected: {value} failed to satisfy constraint: Member must not be null")
+    for name in request.keys() & set(_LEGACY):
+        raise invalid(f"localaws does not support the legacy parameter {name} of DynamoDB; use an expression")
+
+
+def _operations(
+    listed: list[dict[str, Any]], kinds: tuple[str, ...], more: Mapping[str, Any] | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the kinds and the parameters of the operations of a batch or transaction."""
+    operations = []
+    for entry in listed:
+        if len(entry) != 1 or not entry.keys() <= set(kinds):
+            raise invalid(f"{_INVALID}An operation must contain exactly one of {', '.join(kinds)}")
+        [(kind, operation)] = entry.items()
+        operations.append((kind, {**operation, **(more or {})}))
+        _require(kind.removesuffix("Request"), operations[-1][1])
+    return operations
+
+
+def _check_list(name: str, members: list[Any], duplicates: str = "") -> None:
+    """Checks the number of operations of a batch or transaction, and, with a message, that no two have the same key."""
+    if not 0 < len(members) <= OPERATIONS[name]:
+        bound = f"less than or equal to {OPERATIONS[name]}" if members else "greater than or equal to 1"
+        raise invalid(f"Too many items requested for the {name} call: Member must have length {bound}")
+    if duplicates and len(set(members)) < len(members):
+        raise invalid(duplicates)
+
+
+def _call_moto(headers: Any, body: bytes) -> Answer:
+    """Calls moto's DynamoDB, which manages the tables, without moto's web framework."""
+    handler = DynamoHandler()
+    handler.headers, handler.response_headers, handler.querystring, handler.uri_match = headers, {}, {}, {}
+    handler.region, handler.current_account = REGION, ACCOUNT_ID
+    request: Any = SimpleNamespace(
+        method="POST", path="/", values={}, headers=headers, data=body, content_type=headers.get("Content-Type")
     )
-    if condition.expr(item):
-        return None, None, None
-    wanted = operation.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
-    old = item.to_json()["Attributes"] if wanted and item is not None else None
-    return "ConditionalCheckFailed", ConditionalCheckFailed().message, old
+    handler.parse_parameters(request)
+    status, answer_headers, answer = handler.call_action()
+    return str(status), list(answer_headers.items()), answer.encode()
+
+
+_running: list[Tables] = []  # at most one: a process has only one store
+
+
+def call_table(headers: Any, body: bytes) -> Answer:
+    """Answers a request of the DynamoDB API with the tables of the running store."""
+    return _running[0].call(headers, body)
 
 
 def correct_tables(replaced: ExitStack, store: "Store") -> Tables:
-    tables = Tables(store)
-    # Disables moto's check of the item size for each attribute; make_item checks the size
-    replaced.enter_context(patch.object(LimitedSizeDict, "__setitem__", dict.__setitem__))
-    for name in ("put_item", "update_item", "delete_item"):
-        replace_method(replaced, DynamoDBBackend, name, tables.writing(getattr(DynamoDBBackend, name)))
-    for owner, name, correction in (
-        (DynamoHandler, "call_action", tables.call_action),
-        (DynamoHandler, "transact_write_items", tables.answer_transaction),
-        (DynamoDBBackend, "transact_write_items", tables.transact_write_items),
-        (StreamShard, "add", tables.add_to_stream),
-        (Item, "__init__", tables.make_item),
-        (Table, "get_item", tables.get_item),
-        (Table, "query", tables.query),
-        (DynamoDBStreamsBackend, "describe_stream", tables.describe_stream),
-        (DynamoDBStreamsHandler, "get_shard_iterator", tables.answer_shard_iterator),
-        (DynamoDBStreamsHandler, "get_records", tables.answer_records),
-    ):
-        replace_method(replaced, owner, name, correction)
+    """Returns the tables of a store. They answer requests until `replaced` is closed."""
+    tables = Tables(store, replaced)
+    _running.append(tables)
+    replaced.callback(_running.clear)
     return tables

@@ -24,7 +24,7 @@ from botocore.model import ServiceModel
 
 KINDS = {
     "function": ("throttle", "error", "time-out", "crash"),
-    "call": ("throttle", "error", "lost-answer", "crash", "delay", "stale"),
+    "call": ("throttle", "error", "lost-answer", "crash", "delay", "stale", "conflict"),
     "rule": ("duplicate", "delay", "error"),
     "queue": ("duplicate",),
     "stream": ("duplicate",),
@@ -32,6 +32,8 @@ KINDS = {
 """The kinds of faults, by selector.
 
 `lost-answer` closes the connection after the call took effect.
+
+`conflict` affects TransactWriteItems, PutItem, UpdateItem and DeleteItem: another transaction writes the same items.
 
 `stale` affects GetItem, BatchGetItem and Query of DynamoDB without ConsistentRead. The call returns each item as it was
 before its last write, if that write is at most `seconds` old; a new item is missing. Queries of a global secondary
@@ -228,8 +230,10 @@ def _mistakes(selector: str, entry: dict[str, Any], names: Mapping[str, Mapping[
         yield "persistent must be true or false"
     if not _matches(selector, entry[selector], names):
         yield f"there is no {selector} {entry[selector]}"
-    elif kind == "stale" and not any(fnmatchcase(call, entry[selector]) for call in READS):
-        yield f"only {', '.join(READS)} can be stale"
+    elif (calls := {"stale": READS, "conflict": WRITES}.get(str(kind))) and not any(
+        fnmatchcase(call, entry[selector]) for call in calls
+    ):
+        yield f"only {', '.join(calls)} can have the fault {kind}"
     if not _matches("function", entry.get("by", "*"), names):
         yield f"there is no function {entry['by']}"
 
@@ -256,6 +260,8 @@ RECOVERED = "recovered"
 """The kind in the log line of a failed call's retry that took effect. It is not an injected fault."""
 READS = ("dynamodb.GetItem", "dynamodb.BatchGetItem", "dynamodb.Query")
 """The calls that can be stale."""
+WRITES = tuple(f"dynamodb.{name}" for name in ("TransactWriteItems", "PutItem", "UpdateItem", "DeleteItem"))
+"""The calls that can conflict with a transaction."""
 
 SERVICES = {"dynamodb": ("dynamodb", "dynamodbstreams"), "ses": ("sesv2", "ses"), "states": ("stepfunctions",)}
 """boto3's names of services, by the name in the signature, where they differ."""
@@ -321,9 +327,9 @@ class FaultyCalls:
         what = {"call_id": call_id, **_about(call, body)}
         if call == PUT_EVENTS:
             answer = functools.partial(self._put_events, by, call_id, answer)
-        elif fault := self._faults.draw("call", call, BEFORE, by, call_id):
+        elif fault := self._faults.draw("call", call, (*BEFORE, *["conflict"][: call in WRITES]), by, call_id):
             self._faults.note(fault, call, by, **what, effect=False)
-            return _refusal(call, fault.kind)
+            return _refusal(call, fault.kind, body)
         kinds = (*AFTER, "stale") if _may_be_stale(call, body) else AFTER
         fault = self._faults.draw("call", call, kinds, by, call_id)
         kind, seconds = (fault.kind, self._outside(fault.seconds)) if fault else (None, 0.0)
@@ -438,17 +444,22 @@ def _may_be_stale(call: str, body: bytes) -> bool:
     return not any(part.get("ConsistentRead") for part in parts)
 
 
-def _refusal(call: str, kind: str) -> Answer:
+def _refusal(call: str, kind: str, body: bytes) -> Answer:
     service = call.partition(".")[0]
     code, status = (ERRORS.get(service, "InternalFailure"), 500)
     if kind == "throttle":
         code, status = THROTTLES.get(service, ("ThrottlingException", 400))
-    message = f"injected fault: {kind}"
+    message, reasons = f"injected fault: {kind}", {}
+    if kind == "conflict":
+        code, status = "TransactionConflictException", 400
+        conflict = {"Code": "TransactionConflict", "Message": "Transaction is ongoing for the item"}
+        if operations := json.loads(body).get("TransactItems"):
+            code, reasons = "TransactionCanceledException", {"CancellationReasons": [conflict] * len(operations)}
     if _model(service).protocol == "query":
         text = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
         return str(status), [("Content-Type", "text/xml")], text.encode()
     headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", code)]
-    return str(status), headers, json.dumps({"__type": code, "message": message}).encode()
+    return str(status), headers, json.dumps({"__type": code, "message": message} | reasons).encode()
 
 
 def _refused_entry(fault: Fault) -> dict[str, str]:

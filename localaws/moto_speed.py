@@ -6,7 +6,7 @@ import logging
 import secrets
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import Mock, patch
 
 import boto3
@@ -16,17 +16,9 @@ import moto.core.responses
 import moto.sqs.models
 import moto.utilities.utils
 from moto.core.common_models import BaseModel
-from moto.core.responses import ActionResult
 from moto.core.utils import camelcase_to_underscores, method_names_from_class
-from moto.dynamodb.models.utilities import dynamo_json_dump
-from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
-from moto.dynamodb.responses import DynamoHandler
 
 from localaws.aws import REGION
-from localaws.moto_patch import replace_method
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +38,6 @@ def save_time(replaced: ExitStack) -> None:
         patch.object(moto.sqs.models, "camelcase_to_underscores", functools.cache(camelcase_to_underscores))
     )
     replaced.enter_context(patch.object(moto.sqs.models, "generate_receipt_handle", lambda: secrets.token_urlsafe(138)))
-    # Applies the API model to a DynamoDB response that already has the format of the API.
-    serialized = DynamoHandler.serialized
-
-    def dump(handler: DynamoHandler, result: ActionResult) -> Any:
-        if not isinstance(result.result, dict):
-            return serialized(handler, result)
-        headers = {"Content-Type": "application/x-amz-json-1.0"}
-        return 200, headers | handler.response_headers, dynamo_json_dump(result.result)
-
-    replace_method(replaced, DynamoHandler, "serialized", dump)
-    # Parses the same update expressions repeatedly. The cached result is safe: moto works on copies of it.
-    parse = functools.lru_cache(UpdateExpressionParser.make)
-    replaced.enter_context(patch.object(UpdateExpressionParser, "make", parse))
     # Keeps every object forever, for its dashboard.
     replaced.enter_context(patch.object(BaseModel, "__new__", lambda cls, *_args, **_kwargs: object.__new__(cls)))
 

@@ -2,7 +2,7 @@
 
 Moto implements the AWS APIs in memory. Where it differs from AWS in a way that matters to an event-driven application,
 this file replaces a part of moto; the docstrings describe the behavior of moto and of AWS. The replaced parts are
-internals of moto, so its version is checked, and each correction has a test in localaws/tests/test_store.py.
+internals of moto, so its version is checked, and each correction has a test in localaws/tests.
 """
 
 import io

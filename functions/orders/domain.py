@@ -247,7 +247,8 @@ def price_items(lines: Sequence[Line], catalogue: Mapping[str, Product]) -> list
     priced = [(line, for_sale[line.product_id]) for line in lines]
     if changed := [(line, product) for line, product in priced if line.seen_price not in (None, product.price)]:
         errors = [
-            ("items", f"{line.product_id} costs {product.price}, not {line.seen_price}") for line, product in changed
+            ("items", f"{line.product_id} costs {product.price:.2f}, not {line.seen_price}")
+            for line, product in changed
         ]
         raise PriceChanged(f"prices changed: {', '.join(line.product_id for line, _ in changed)}", *errors)
     items = [

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import pytest
+from botocore.exceptions import ClientError
+
 PATIENCE = 180.0
 """Timeout of `wait_until`, in seconds; long enough for a busy machine."""
 
@@ -59,3 +62,8 @@ def hang_up(url: str, request: bytes, gone: threading.Event) -> None:
 def _requests_in_work() -> list[threading.Thread]:
     """Returns the threads of open connections of all socketserver servers, including werkzeug's."""
     return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+
+
+def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
+    """Returns the error code of an AWS API."""
+    return str(error.value.response["Error"]["Code"])

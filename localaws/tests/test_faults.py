@@ -169,6 +169,7 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
             "only dynamodb.GetItem, dynamodb.BatchGet",
         ),
         ({"call": "dynamodb.GetItem", "kind": "stale", "probability": 1}, "seconds must be"),
+        ({"call": "dynamodb.Query", "kind": "conflict", "probability": 1}, "only dynamodb.TransactWriteItems"),
         ({"call": "*", "by": "Taker", "kind": "error", "probability": 1}, "there is no function Taker"),
     ],
 )
@@ -661,6 +662,21 @@ def update_n(client: Any, n: int) -> None:
         UpdateExpression="SET n = :n",
         ExpressionAttributeValues={":n": {"N": str(n)}},
     )
+
+
+def test_a_write_conflicts_with_another_transaction_and_has_no_effect(calls: Calls, world: World) -> None:
+    calls.hit({"call": "dynamodb.*", "kind": "conflict", "times": 2})
+    client, put = calls.client("dynamodb"), {"TableName": "stock", "Item": {"pk": {"S": "cup"}}}
+
+    with pytest.raises(ClientError) as cancelled:
+        client.transact_write_items(TransactItems=[{"Put": put}])
+    alone = failure(client.put_item, **put)
+    client.get_item(TableName="stock", Key=put["Item"])
+
+    assert cancelled.value.response["Error"]["Code"] == "TransactionCanceledException"
+    assert [reason["Code"] for reason in cancelled.value.response["CancellationReasons"]] == ["TransactionConflict"]
+    assert alone == ("TransactionConflictException", 400)
+    assert [(line["kind"], line["effect"]) for line in world.lines()] == [("conflict", False)] * 2
 
 
 @pytest.mark.parametrize("read", READ.values(), ids=READ)
