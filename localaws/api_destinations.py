@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from localaws.delivery import Clock, Undelivered
-from localaws.eventbridge import UnsupportedTarget
+from localaws.targets import UnsupportedTarget
 
 TIMEOUT = 5.0
 """Timeout of a call, in seconds."""

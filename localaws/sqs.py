@@ -251,6 +251,7 @@ def _queue_record(queue: Queue, message: Message) -> dict[str, Any]:
         },
         "messageAttributes": {name: _attribute(value) for name, value in message.message_attributes.items()},
         "md5OfBody": message.body_md5,
+        **({"md5OfMessageAttributes": message.attribute_md5} if message.message_attributes else {}),
         "eventSource": "aws:sqs",
         "eventSourceARN": queue.queue_arn,
         "awsRegion": queue.region,

@@ -17,7 +17,7 @@ from localaws.eventbridge import Bus, read_rules
 from localaws.faults import KINDS, NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from localaws.lambda_runtime import FunctionConfig, InvocationResult, Runtime, Throttled
 from localaws.store import Store
-from localaws.tests.support import PATIENCE, wait_until
+from localaws.tests.support import PATIENCE, RecordingTargets, wait_until
 
 NAMES = {
     "function": {"shop-taker-1X": "TakerFunction", "shop-mailer-2Y": "MailFunction"},
@@ -745,15 +745,12 @@ class Shop:
             "Targets": [{"Id": "one", "Arn": "arn:aws:lambda:us-east-1:123456789012:function:shop-taker-1X"}],
         }
         self.bus = Bus(
-            names=[],
+            names=["default"],
             rules=read_rules([rule], ("lambda",)),
             scheduler=self.scheduler,
-            hand_over=lambda _arn, payload, _trace: self.taken.put(json.loads(payload)["id"]),
-            send=lambda *_: None,
+            targets=RecordingTargets(lambda _arn, payload: self.taken.put(json.loads(payload)["id"])),
             on_event=lambda _: None,
             on_failure=print,
-            region="us-east-1",
-            account_id="123456789012",
             faults=faults,
         )
         self.scheduler.start()

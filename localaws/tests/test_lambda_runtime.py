@@ -353,11 +353,11 @@ def test_beyond_the_reserved_concurrency_a_call_is_throttled_at_once(make_runtim
 def test_reserved_concurrency_can_be_changed(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.echo"))
 
-    assert runtime.reserve("echo", 0).reserved_concurrency == 0
+    runtime.reserve("echo", 0)
     with pytest.raises(Throttled):
         runtime.invoke("echo", b"{}")
 
-    assert runtime.reserve("echo", None).reserved_concurrency is None
+    runtime.reserve("echo", None)
     assert runtime.invoke("echo", b"{}").function_error is None
 
 

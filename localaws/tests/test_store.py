@@ -3,15 +3,17 @@
 import email
 import email.policy
 import io
+import itertools
 import json
 import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import md5
 from typing import Any
 
 import boto3
@@ -24,7 +26,7 @@ from moto.sqs.models import sqs_backends
 
 from localaws import dynamodb
 from localaws.aws import SHARD_ID, ServiceError
-from localaws.store import Store, require_moto
+from localaws.store import InvokeAnswer, Store, require_moto
 from localaws.tests.support import PATIENCE, exchange, hang_up, wait_until
 
 
@@ -748,6 +750,12 @@ def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
     assert record["attributes"].pop("SenderId")
     assert record.pop("receiptHandle")
     lists: dict[str, list[str]] = {"stringListValues": [], "binaryListValues": []}
+    # The parts of each attribute with their lengths (SQS developer guide, "Calculating the MD5 message digest")
+    parts = ((b"REASON", b"String", b"\x01", b"no"), (b"raw", b"Binary", b"\x02", b"\x00\xff"))
+    digest = md5(usedforsecurity=False)
+    for part in itertools.chain(*parts):
+        digest.update(part if part in (b"\x01", b"\x02") else len(part).to_bytes(4, "big") + part)
+    assert record.pop("md5OfMessageAttributes") == digest.hexdigest()
     assert record == {
         "messageId": message_id,
         "body": "{}",
@@ -1029,12 +1037,6 @@ def test_replays_are_answered_by_the_archives(store: Store) -> None:
     assert (described["State"], listed["Replays"], code_of(error)) == ("RUNNING", [], "IllegalStatusException")
 
 
-@dataclass(frozen=True)
-class Answer:
-    payload: bytes
-    function_error: str | None = None
-
-
 @pytest.fixture
 def function(store: Store) -> str:
     """A function's ARN."""
@@ -1052,51 +1054,50 @@ def function(store: Store) -> str:
     return str(made["FunctionArn"])
 
 
-@pytest.mark.parametrize("error", [None, "Unhandled"])
-def test_invoke_answers_with_the_payload_and_the_error_of_the_function(
-    store: Store, function: str, error: str | None
-) -> None:
-    calls: list[tuple[str, bytes, str]] = []
+def test_an_invocation_is_answered_by_on_invoke(store: Store, function: str) -> None:
+    calls: list[tuple[Any, ...]] = []
 
-    def on_invoke(*call: Any) -> Answer:
-        calls.append(call)
-        return Answer(b'{"sold": 1}', error)
+    def on_invoke(name: str, qualifier: str | None, headers: Mapping[str, str], payload: bytes) -> InvokeAnswer:
+        calls.append((name, qualifier, headers.get("X-Amz-Invocation-Type"), payload))
+        return 202, {"x-amzn-requestid": "the-request"}, b""
 
     store.on_invoke = on_invoke
 
-    answer = store.client("lambda").invoke(FunctionName=function, Payload=b'{"n": 1}')
+    answer = store.client("lambda").invoke(
+        FunctionName=f"{function}:$LATEST", Qualifier="live", InvocationType="Event", Payload=b"\xff"
+    )
 
-    assert calls == [("seller", b'{"n": 1}', "RequestResponse")]
-    assert (answer["StatusCode"], answer["Payload"].read()) == (200, b'{"sold": 1}')
-    assert answer.get("FunctionError") == error
-
-
-def test_an_asynchronous_invocation_is_accepted_without_a_payload(store: Store, function: str) -> None:
-    types: list[str] = []
-
-    def on_invoke(_name: str, _payload: bytes, invocation_type: str) -> Answer:
-        types.append(invocation_type)
-        return Answer(b"")
-
-    store.on_invoke = on_invoke
-
-    answer = store.client("lambda").invoke(FunctionName="seller", InvocationType="Event", Payload=b"{}")
-
-    assert types == ["Event"]
+    assert calls == [(f"{function}:$LATEST", "live", "Event", b"\xff")]
     assert (answer["StatusCode"], answer["Payload"].read()) == (202, b"")
+    assert answer["ResponseMetadata"]["RequestId"] == "the-request"
 
 
-def test_an_error_of_the_runtime_is_an_aws_error(store: Store, function: str) -> None:
-    def refuse(*_: Any) -> Answer:
-        raise ServiceError("TooManyRequestsException", "Rate Exceeded.", 429)
-
-    store.on_invoke = refuse
+def test_an_error_of_on_invoke_is_an_aws_error(store: Store, function: str) -> None:
+    error_type = {"x-amzn-errortype": "TooManyRequestsException"}
+    store.on_invoke = lambda *_: (429, error_type, b'{"message": "Rate Exceeded."}')
 
     with pytest.raises(ClientError, match=r"Rate Exceeded\.") as error:
         store.client("lambda").invoke(FunctionName="seller")
 
     assert code_of(error) == "TooManyRequestsException"
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+
+
+def test_a_topic_invokes_its_function_asynchronously(store: Store, function: str) -> None:
+    calls: list[tuple[str, str | None]] = []
+
+    def on_invoke(name: str, _qualifier: str | None, headers: Mapping[str, str], payload: bytes) -> InvokeAnswer:
+        calls.append((json.loads(payload)["Records"][0]["Sns"]["Message"], headers.get("X-Amz-Invocation-Type")))
+        return 202, {}, b""
+
+    store.on_invoke = on_invoke
+    topics = store.client("sns")
+    topic = topics.create_topic(Name="sold")["TopicArn"]
+    topics.subscribe(TopicArn=topic, Protocol="lambda", Endpoint=function)
+
+    topics.publish(TopicArn=topic, Message="one")
+
+    assert calls == [("one", "Event")]
 
 
 def test_a_change_of_reserved_concurrency_is_reported(store: Store, function: str) -> None:
@@ -1110,19 +1111,12 @@ def test_a_change_of_reserved_concurrency_is_reported(store: Store, function: st
     assert told == [("seller", 0), ("seller", None)]
 
 
-def test_an_unknown_function_is_not_found(store: Store) -> None:
-    with pytest.raises(ClientError) as error:
-        store.client("lambda").invoke(FunctionName="nobody")
-
-    assert code_of(error) == "ResourceNotFoundException"
-
-
 def test_a_function_may_use_the_tables_while_it_is_invoked(store: Store, tables: Any, function: str) -> None:
-    def on_invoke(_name: str, _payload: bytes, _type: str) -> Answer:
+    def on_invoke(*_: Any) -> InvokeAnswer:
         worker = threading.Thread(target=put, args=(tables, "cup"))
         worker.start()
         worker.join(5)
-        return Answer(b"stuck" if worker.is_alive() else b"done")
+        return 200, {}, b"stuck" if worker.is_alive() else b"done"
 
     store.on_invoke = on_invoke
 
@@ -1134,9 +1128,9 @@ def test_a_function_may_use_the_tables_while_it_is_invoked(store: Store, tables:
 def test_a_mapping_leaves_the_messages_in_the_queue_for_its_poller(store: Store, function: str) -> None:
     invoked: list[str] = []
 
-    def on_invoke(name: str, _payload: bytes, _type: str) -> Answer:
+    def on_invoke(name: str, *_: Any) -> InvokeAnswer:
         invoked.append(name)
-        return Answer(b"{}")
+        return 200, {}, b"{}"
 
     store.on_invoke = on_invoke
     queues = store.client("sqs")
