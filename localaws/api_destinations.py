@@ -77,12 +77,7 @@ def _name(arn: str) -> str:
 
 
 class HttpTargets:
-    """Calls API destinations on its own threads, because an endpoint may be slow.
-
-    Args:
-        destinations: by name.
-        clock: measures the timeout and the calls per second.
-    """
+    """Calls API destinations, given by name, on its own threads, because an endpoint may be slow."""
 
     def __init__(self, destinations: Mapping[str, ApiDestination], clock: Clock) -> None:
         self._destinations = destinations

@@ -82,7 +82,6 @@ class Replays:
     """The archives of a template and their replays, which are kept until the process ends.
 
     Args:
-        archives: archives that can be replayed.
         buses: names of the event buses.
         send: sends an event to a bus, given by its ARN, for the rules with these ARNs; for all rules if there are none.
     """

@@ -64,10 +64,7 @@ class AsynchronousInvocations:
     """Lambda's queue for asynchronous invocations of each function.
 
     Args:
-        scheduler: runs the retries.
-        runtime: runs the functions.
         configs: by function name; a missing function has Lambda's defaults.
-        targets: send to the destinations.
         on_result: called with the function and the result of each invocation.
         on_failure: called with the function and one line about a failed event and its next step.
     """

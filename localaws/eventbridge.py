@@ -113,14 +113,10 @@ class Bus:
 
     Args:
         names: names of the buses, with `default`.
-        rules: from `read_rules`.
-        scheduler: runs the retries.
-        targets: deliver to all targets but buses, and to the dead-letter queues. Deliveries to API destinations run on
-            their threads, because an endpoint may be slow.
+        targets: deliver to all targets but buses. Deliveries to API destinations run on their threads, because an
+            endpoint may be slow.
         on_event: called with every accepted event.
         on_failure: called with one line about each failed delivery: the event, the reason and its new place.
-        archives: archives of the buses.
-        faults: injected faults.
     """
 
     names: Collection[str]

@@ -80,11 +80,7 @@ def _read_template(text: str) -> Iterable[str | JsonPath]:
 def pipe_poller(pipe: Pipe, *, clock: Clock, targets: Targets, on_failure: Callable[[str, str], None]) -> StreamPoller:
     """Returns the poller of a pipe. It delivers to the target in place of a function.
 
-    Args:
-        pipe: from `read_pipe`.
-        clock: measures the ages and pauses.
-        targets: deliver to the pipe's target and dead-letter queue.
-        on_failure: called with the pipe's ARN and one line about a failure and the next step.
+    `on_failure` is called with the pipe's ARN and one line about a failure and the next step.
     """
 
     def run(_arn: str, payload: bytes) -> InvocationResult:

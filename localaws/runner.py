@@ -251,7 +251,7 @@ class Runner:
         for pipe in stack.of_type("AWS::Pipes::Pipe"):
             if pipe.properties.get("DesiredState") != "STOPPED":
                 read = read_pipe(arn + pipe.physical_id, pipe.properties)
-                pollers.append(pipe_poller(read, clock=clock, targets=targets, on_failure=self._show_pipe_failure))
+                pollers.append(pipe_poller(read, clock=clock, targets=targets, on_failure=self._show_failure))
 
         def on_record(stream: str, record: dict[str, Any]) -> None:
             for poller in pollers:
@@ -328,12 +328,9 @@ class Runner:
     def _show_failure(self, function: str, text: str) -> None:
         self._console.failure(f"{self._name(function)}: {text}")
 
-    def _show_pipe_failure(self, pipe: str, text: str) -> None:
-        self._console.failure(f"{pipe}: {text}")
-
     def _name(self, function: str) -> str:
-        """Returns the logical ID of a function, given by its name or ARN."""
-        return self._names[function_name(function)]
+        """Returns the logical ID of a function, given by its name or ARN; for a pipe, its ARN."""
+        return self._names.get(function_name(function), function)
 
     def _on_request(self, request: RequestLine) -> None:
         self._console.request(request.method, request.path, request.status, request.duration)

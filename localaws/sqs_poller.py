@@ -82,9 +82,6 @@ class QueuePoller:
     Messages are received only when a worker is free, so that their visibility timeout does not pass while they wait.
 
     Args:
-        mapping: from `read_queue_mapping`.
-        store: the store of the queues.
-        clock: measures the batching window.
         invoke: runs the function and waits for its result; it may raise.
         on_failure: called with the function and one line about a failure and the next step.
     """

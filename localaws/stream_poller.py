@@ -123,10 +123,7 @@ class StreamPoller:
     """Delivers the records of one mapping in the order of the writes. A failing batch blocks the batches after it.
 
     Args:
-        mapping: from `read_mapping`.
-        clock: measures the window, ages and pauses.
         invoke: runs the function and waits for its result; it may raise.
-        targets: send to the failure destination.
         on_failure: called with the function and one line about a failure and the next step.
     """
 

@@ -41,15 +41,9 @@ def is_http(arn: str) -> bool:
 
 
 class Targets:
-    """Sends to the resources of one stack. Each is given by its ARN.
+    """Sends to the resources of one stack, each given by its ARN. `invoke` and `put_events` are set after the start."""
 
-    Attributes:
-        invoke: invokes a function asynchronously with a payload and a trace header.
-        put_events: answers PutEvents.
-        http: calls API destinations.
-    """
-
-    invoke: Callable[[str, bytes, str | None], None]
+    invoke: Callable[[str, bytes, str | None], None]  # AsynchronousInvocations.accept
     put_events: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
     def __init__(self, store: "Store", http: "HttpTargets") -> None:
@@ -77,14 +71,9 @@ class Targets:
     def send(
         self, arn: str, body: str, attributes: Attributes = NO_ATTRIBUTES, *, trace_header: str | None = None
     ) -> None:
-        """Send a message. A bus gets it as an event: it must be an invocation record of Lambda.
+        """Send a message, with attributes for a queue or topic, and a trace header for a function. It may raise.
 
-        Args:
-            attributes: for a queue or topic.
-            trace_header: for a function.
-
-        Raises:
-            Exception: the message was not sent.
+        A bus gets the message as an event: it must be an invocation record of Lambda.
         """
         typed = {
             name: {"DataType": "Number" if isinstance(value, int) else "String", "StringValue": str(value)}
@@ -116,12 +105,11 @@ class Targets:
         *,
         report: Callable[[str], None],
     ) -> None:
-        """Send a failed event to its DLQ or OnFailure destination, and report the outcome.
+        """Send a failed event to its DLQ or OnFailure destination, and report the outcome in one line.
 
         Args:
-            what: description of the event and the reason, in one line.
+            what: description of the event and the reason.
             arn: None means that the event is lost.
-            report: called with one line.
         """
         if arn is None:
             report(f"{what}; lost, there is no failure destination")
