@@ -108,7 +108,7 @@ class HttpTargets:
             raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False)
         self._wait_for_turn(_name(arn), destination.rate)
         try:
-            response = _send(destination, payload, self._clock.outside(TIMEOUT))
+            response = _send(destination, payload, self._clock.real_seconds(TIMEOUT))
         except TimeoutError as error:
             raise Undelivered("UNKNOWN", f"{_FAILED}Timeout calling endpoint", retriable=True) from error
         except (OSError, HTTPException) as error:
@@ -124,7 +124,7 @@ class HttpTargets:
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next[name])
-            self._next[name] = turn + self._clock.outside(1 / rate)
+            self._next[name] = turn + self._clock.real_seconds(1 / rate)
         self._stopped.wait(turn - now)
 
 

@@ -109,7 +109,7 @@ class AsynchronousInvocations:
         if self.scheduler.clock.since(event.accepted) + pause > self._config(event).maximum_age:
             self._discard(event, "EventAgeExceeded", result)
             return
-        self.on_failure(event.function.name, f"event {why}, retry in {self.scheduler.clock.outside(pause):.1f} s")
+        self.on_failure(event.function.name, f"event {why}, retry in {self.scheduler.clock.real_seconds(pause):.1f} s")
         self.scheduler.after(pause, lambda: self._run(event))
 
     def _report_success(self, event: _Event, result: InvocationResult) -> None:

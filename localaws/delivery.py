@@ -22,7 +22,7 @@ class Clock:
         """Returns the seconds of this clock since a time in seconds since the epoch."""
         return (time.time() - moment) * self.scale
 
-    def outside(self, seconds: float) -> float:
+    def real_seconds(self, seconds: float) -> float:
         """Converts seconds of this clock to real seconds."""
         return seconds / self.scale
 
@@ -59,7 +59,7 @@ class Scheduler:
     def after(self, seconds: float, action: Action) -> None:
         """Run an action after this number of seconds of the clock."""
         with self._changed:
-            due = time.monotonic() + self.clock.outside(seconds)
+            due = time.monotonic() + self.clock.real_seconds(seconds)
             heapq.heappush(self._due, (due, next(self._numbers), action))
             self._changed.notify()
 

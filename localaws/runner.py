@@ -112,7 +112,7 @@ class Runner:
         self._store.start()
         self._running.callback(self._store.stop)
         self._store.on_mail = _MailFolder(self._state / "mail").keep
-        self._store.outside = self._scheduler.clock.outside
+        self._store.real_seconds = self._scheduler.clock.real_seconds
         stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
         for line in (*not_run(stack), *_mappings_not_run(stack)):
             self._console.notice(f"not run here: {line}")
@@ -188,7 +188,7 @@ class Runner:
         self._running.callback(self._runtime.stop)
         if self._faults is not NO_FAULTS:  # after the start, because an error while a function is imported stops it
             calls = FaultyCalls(
-                self._faults, self._runtime.caller, self._scheduler.clock.outside, self._store.stale_reads
+                self._faults, self._runtime.caller, self._scheduler.clock.real_seconds, self._store.stale_reads
             )
             self._store.keeps_previous_images = True
             self._store.on_call = calls.answer

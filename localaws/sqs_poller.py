@@ -143,7 +143,7 @@ class QueuePoller:
                 size += _size(self._left[0])
                 batch.append(self._left.popleft())
             if batch:
-                end = min(end, time.monotonic() + self.clock.outside(self.mapping.window))
+                end = min(end, time.monotonic() + self.clock.real_seconds(self.mapping.window))
             if self._left or len(batch) == self.mapping.batch_size or time.monotonic() >= end:
                 return batch
             self._wait(end)

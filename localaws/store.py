@@ -69,7 +69,7 @@ class Store:
             so it must only enqueue.
         on_message: called with a queue's ARN when a message arrives or the visibility time of a message changes. It is
             called with the lock of the queues, so it must only wake a thread.
-        outside: converts seconds of a queue's timeouts, delays and retention to real seconds. `WaitTimeSeconds` and
+        real_seconds: converts seconds of a queue's timeouts, delays and retention to real ones. `WaitTimeSeconds` and
             `SentTimestamp` are real time.
         on_put_events: called with the entries of PutEvents (`Time` in seconds since the epoch). Returns a result for
             each entry. It may raise ServiceError.
@@ -92,7 +92,7 @@ class Store:
         self.endpoint = ""
         self.on_stream_record: Callable[[str, dict[str, Any]], None] = lambda _arn, _record: None
         self.on_message: Callable[[str], None] = lambda _arn: None
-        self.outside: Callable[[float], float] = lambda seconds: seconds
+        self.real_seconds: Callable[[float], float] = lambda seconds: seconds
         self.on_put_events: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = _no_bus
         self.on_replay: Callable[[str, dict[str, Any]], dict[str, Any]] = _no_archives
         self.on_invoke: Callable[[str, str | None, Mapping[str, str], bytes], InvokeAnswer] = _no_runtime

@@ -169,7 +169,7 @@ class StreamPoller:
     def _next(self) -> list[Record]:
         """Waits for records until the batch is full or its window is over."""
         records = [self._queue.get()]
-        end = time.monotonic() + self.clock.outside(self.mapping.window)
+        end = time.monotonic() + self.clock.real_seconds(self.mapping.window)
         while len(records) < self.mapping.batch_size and records[-1] is not None:
             try:
                 records.append(self._queue.get(timeout=max(end - time.monotonic(), 0)))
@@ -197,7 +197,7 @@ class StreamPoller:
             return []
         pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
         self.on_failure(self.mapping.function, f"{failure.reason}; {len(failed)} records are retried")
-        self._stopping.wait(self.clock.outside(pause))
+        self._stopping.wait(self.clock.real_seconds(pause))
         # A half starts with the retries that the whole batch has used: splitting alone does not count as a retry
         kept = [self._without_expired(half, failures, failure) for half in halves]
         return [_Batch(half, failures - (len(halves) - 1)) for half in kept if half]

@@ -621,7 +621,7 @@ def test_a_function_crashes_in_its_call_and_its_invocation_ends_with_it(
 ) -> None:
     faults = world.faults({"call": "dynamodb.PutItem", "kind": "crash", "times": 1})
     taker = functions(faults, store.function_environment())
-    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).outside, store.stale_reads).answer
+    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).real_seconds, store.stale_reads).answer
     event = {
         "service": "dynamodb",
         "operation": "put_item",

@@ -110,7 +110,7 @@ class _Waiting(Scheduler):
         self.waits: list[float] = []
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        self.waits.append(self.clock.outside(seconds))
+        self.waits.append(self.clock.real_seconds(seconds))
         super().after(0, action)
 
 

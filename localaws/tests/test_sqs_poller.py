@@ -43,7 +43,7 @@ class Consumer:
         self.store = store
         self._handle = handle
         clock = Clock(scale)
-        store.outside = clock.outside
+        store.real_seconds = clock.real_seconds
         self.client = store.client("sqs")
         self.dead = self._create("dead")
         policy = {"deadLetterTargetArn": self.dead, "maxReceiveCount": 3}

@@ -726,7 +726,7 @@ class Queues:
 @pytest.fixture
 def queues(store: Store) -> Queues:
     """A fast clock, and a queue `orders` whose messages go to `dead` after two receives."""
-    store.outside = lambda seconds: seconds / 1000
+    store.real_seconds = lambda seconds: seconds / 1000
     made = Queues(store)
     made.create("dead")
     policy = {"deadLetterTargetArn": made.arn("dead"), "maxReceiveCount": 2}
@@ -772,7 +772,7 @@ def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
 
 
 def test_waits_of_a_queue_use_the_clock_of_the_store(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds * 1000  # slow, so that the duration of the test does not matter
+    queues.store.real_seconds = lambda seconds: seconds * 1000  # slow, so that the duration of the test does not matter
     queues.create("delaying", DelaySeconds="50")
     queues.send("delaying", "by its queue")
     queues.send("orders", "at once")
@@ -808,7 +808,7 @@ def test_messages_that_were_received_together_are_visible_together(queues: Queue
 
 
 def test_messages_are_counted_by_whether_they_are_visible_delayed_or_in_flight(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds
+    queues.store.real_seconds = lambda seconds: seconds
     for body in ("one", "two", "three"):
         queues.send("orders", body)
     queues.send("orders", "later", DelaySeconds=900)
@@ -905,7 +905,7 @@ def test_a_receiver_that_waits_gets_a_message_as_soon_as_it_comes_or_is_visible(
 
 @pytest.mark.usefixtures("busy")
 def test_each_message_is_received_by_one_of_many_threads_and_deleted(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds
+    queues.store.real_seconds = lambda seconds: seconds
     bodies = [str(number) for number in range(100)]
     for body in bodies:
         queues.send("orders", body)
@@ -971,7 +971,7 @@ def test_a_long_queue_is_filled_and_drained_at_the_speed_of_a_short_one(queues: 
             queues.store.delete(queues.arn("orders"), [received.record["receiptHandle"]])
         return time.thread_time() - begun
 
-    queues.store.outside = lambda seconds: seconds
+    queues.store.real_seconds = lambda seconds: seconds
     short = seconds_of_the_next(200)
     for _ in range(3000):
         backend.send_message("orders", "{}")
