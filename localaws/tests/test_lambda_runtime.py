@@ -282,15 +282,23 @@ def test_a_function_past_its_time_out_is_ended_with_all_it_started_and_the_next_
         wait_until(lambda child=child: not alive(child))  # type: ignore[misc]
 
 
+def test_a_time_out_is_reported_with_the_seconds_of_the_template(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(function("plain.hang", timeout=300, time_scale=1000))
+    failure = error(runtime.invoke("hang", b"{}", request_id="the-request"))
+    assert failure["errorMessage"] == "RequestId: the-request Error: Task timed out after 300.00 seconds"
+
+
 def test_a_process_that_ends_during_a_call_fails_that_call_only(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.leave", environment={}), max_processes=1)
 
     first = error(runtime.invoke("leave", b'{"status": 3}'))
     second = error(runtime.invoke("leave", b'{"status": 4}'))
+    third = error(runtime.invoke("leave", b'{"status": 0}'))
 
-    assert first["errorType"] == second["errorType"] == "Runtime.ExitError"
+    assert first["errorType"] == second["errorType"] == third["errorType"] == "Runtime.ExitError"
     assert first["errorMessage"].endswith("Error: Runtime exited with error: exit status 3")
     assert second["errorMessage"].endswith("Error: Runtime exited with error: exit status 4")
+    assert third["errorMessage"].endswith("Error: Runtime exited without providing a reason")
 
 
 def test_a_process_that_died_between_calls_is_replaced(make_runtime: MakeRuntime) -> None:
