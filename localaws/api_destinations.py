@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from localaws.delivery import Clock, Undelivered
-from localaws.eventbridge import UnsupportedTarget
+from localaws.targets import UnsupportedTarget
 
 TIMEOUT = 5.0
 """Timeout of a call, in seconds."""
@@ -77,12 +77,7 @@ def _name(arn: str) -> str:
 
 
 class HttpTargets:
-    """Calls API destinations on its own threads, because an endpoint may be slow.
-
-    Args:
-        destinations: by name.
-        clock: measures the timeout and the calls per second.
-    """
+    """Calls API destinations, given by name, on its own threads, because an endpoint may be slow."""
 
     def __init__(self, destinations: Mapping[str, ApiDestination], clock: Clock) -> None:
         self._destinations = destinations
@@ -113,7 +108,7 @@ class HttpTargets:
             raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False)
         self._wait_for_turn(_name(arn), destination.rate)
         try:
-            response = _send(destination, payload, self._clock.outside(TIMEOUT))
+            response = _send(destination, payload, self._clock.real_seconds(TIMEOUT))
         except TimeoutError as error:
             raise Undelivered("UNKNOWN", f"{_FAILED}Timeout calling endpoint", retriable=True) from error
         except (OSError, HTTPException) as error:
@@ -129,7 +124,7 @@ class HttpTargets:
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next[name])
-            self._next[name] = turn + self._clock.outside(1 / rate)
+            self._next[name] = turn + self._clock.real_seconds(1 / rate)
         self._stopped.wait(turn - now)
 
 

@@ -8,12 +8,12 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from localaws.aws import ServiceError
+from localaws.aws import ACCOUNT_ID, REGION, ServiceError
 from localaws.event_pattern import EventPattern, InvalidEventPattern
 
 MAX_EVENTS = 50_000
@@ -33,11 +33,13 @@ class Archive:
         arn: ARN of the archive.
         source: ARN of the event bus.
         pattern: selects the events to keep.
+        pattern_text: JSON of the template's EventPattern.
     """
 
     arn: str
     source: str
     pattern: EventPattern
+    pattern_text: str
     _events: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -46,6 +48,10 @@ class Archive:
         if self.source.endswith(f":event-bus/{bus}") and self.pattern.matches(event):
             with self._lock:
                 self._events.append((_time(event), json.dumps(event)))
+
+    def count(self) -> int:
+        """Returns the number of stored events."""
+        return len(self._events)
 
     def between(self, begin: float, end: float) -> list[dict[str, Any]]:
         """Returns the events from `begin` (inclusive) to `end` (exclusive), sorted by minute.
@@ -68,27 +74,31 @@ def read_archive(arn: str, properties: Mapping[str, Any]) -> Archive:
         pattern = EventPattern(properties.get("EventPattern", {}) | no_replays)
     except InvalidEventPattern as error:
         raise InvalidEventPattern(f"archive {arn.rpartition('/')[2]}", str(error)) from error
-    return Archive(arn, properties["SourceArn"], pattern)
+    return Archive(arn, properties["SourceArn"], pattern, json.dumps(properties.get("EventPattern", {})))
 
 
+@dataclass(eq=False)
 class Replays:
-    """The replays of one account and region. They are kept until the process ends.
+    """The archives of a template and their replays, which are kept until the process ends.
 
     Args:
-        archives: archives that can be replayed.
+        buses: names of the event buses.
         send: sends an event to a bus, given by its ARN, for the rules with these ARNs; for all rules if there are none.
     """
 
-    def __init__(
-        self, archives: Iterable[Archive], send: Callable[[str, dict[str, Any], Collection[str]], None]
-    ) -> None:
-        self._archives = {archive.arn: archive for archive in archives}
-        self._send = send
+    archives: Sequence[Archive]
+    buses: Collection[str]
+    send: Callable[[str, dict[str, Any], Collection[str]], None]
+
+    def __post_init__(self) -> None:
+        self._archives = {archive.arn: archive for archive in self.archives}
         self._replays: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def answer(self, action: str, request: Request) -> dict[str, Any]:
-        """Answers StartReplay, DescribeReplay, ListReplays or CancelReplay. Times are in seconds since the epoch.
+        """Answers DescribeArchive, StartReplay, DescribeReplay, ListReplays or CancelReplay.
+
+        Times are in seconds since the epoch.
 
         Raises:
             ServiceError: the request is rejected.
@@ -98,11 +108,26 @@ class Replays:
                 case "StartReplay":
                     return self._start(request)
                 case "ListReplays":
-                    return {"Replays": [dict(replay) for replay in self._replays.values() if _wanted(replay, request)]}
+                    return self._list(request)
+                case "DescribeArchive":
+                    return self._describe(request["ArchiveName"])
                 case "CancelReplay":
                     return self._cancel(self._find(request["ReplayName"]))
                 case _:
                     return dict(self._find(request["ReplayName"]))
+
+    def _list(self, request: Request) -> dict[str, Any]:
+        begin = int(request.get("NextToken", 0))
+        end = begin + int(request.get("Limit", 100))
+        found = [dict(replay) for replay in self._replays.values() if _wanted(replay, request)]
+        return {"Replays": found[begin:end]} | ({"NextToken": str(end)} if end < len(found) else {})
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        archive = self._archives.get(f"arn:aws:events:{REGION}:{ACCOUNT_ID}:archive/{name}")
+        if archive is None:
+            raise ServiceError("ResourceNotFoundException", f"Archive {name} does not exist.")
+        about = {"ArchiveArn": archive.arn, "ArchiveName": name, "EventSourceArn": archive.source, "State": "ENABLED"}
+        return about | {"EventPattern": archive.pattern_text, "EventCount": archive.count()}
 
     def _find(self, name: str) -> dict[str, Any]:
         if name not in self._replays:
@@ -110,11 +135,15 @@ class Replays:
         return self._replays[name]
 
     def _start(self, request: Request) -> dict[str, Any]:
-        name, archive = request["ReplayName"], self._archives.get(request["EventSourceArn"])
+        name = request["ReplayName"]
         if not _NAME.fullmatch(name):
             raise _invalid("ReplayName", f"{name} must be 1 to 64 letters, digits, dots, hyphens or underscores")
+        archive = self._archives.get(request["EventSourceArn"])
         if archive is None:
             raise _invalid("EventSourceArn", f"Archive {request['EventSourceArn']} does not exist.")
+        bus = request["Destination"]["Arn"].rpartition("event-bus/")[2]
+        if bus not in self.buses:
+            raise ServiceError("ResourceNotFoundException", f"Event bus {bus} does not exist.")
         if request["Destination"]["Arn"] != archive.source:
             raise _invalid("Destination.Arn", "Cross event bus replay is not permitted.")
         if request["EventStartTime"] >= request["EventEndTime"]:
@@ -145,7 +174,7 @@ class Replays:
                 if replay["State"] not in _RUNNING:
                     break
                 replay |= {"State": "RUNNING", "EventLastReplayedTime": _time(event)}
-            self._send(destination["Arn"], {**event, "replay-name": name}, destination.get("FilterArns", ()))
+            self.send(destination["Arn"], {**event, "replay-name": name}, destination.get("FilterArns", ()))
         with self._lock:
             ended = "COMPLETED" if replay["State"] in _RUNNING else "CANCELLED"
             replay |= {"State": ended, "ReplayEndTime": time.time()}

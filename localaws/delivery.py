@@ -22,7 +22,7 @@ class Clock:
         """Returns the seconds of this clock since a time in seconds since the epoch."""
         return (time.time() - moment) * self.scale
 
-    def outside(self, seconds: float) -> float:
+    def real_seconds(self, seconds: float) -> float:
         """Converts seconds of this clock to real seconds."""
         return seconds / self.scale
 
@@ -59,7 +59,7 @@ class Scheduler:
     def after(self, seconds: float, action: Action) -> None:
         """Run an action after this number of seconds of the clock."""
         with self._changed:
-            due = time.monotonic() + self.clock.outside(seconds)
+            due = time.monotonic() + self.clock.real_seconds(seconds)
             heapq.heappush(self._due, (due, next(self._numbers), action))
             self._changed.notify()
 
@@ -122,7 +122,7 @@ class Undelivered(Exception):
 
 
 @dataclass(frozen=True)
-class GivenUp:
+class FailedDelivery:
     """A delivery that failed permanently: the error, the number of retries, and the exhausted limit of the policy."""
 
     error: Undelivered
@@ -141,28 +141,6 @@ class GivenUp:
         }
 
 
-def put_aside(
-    what: str, destination: str | None, send: Callable[[str], None], on_failure: Callable[[str], None]
-) -> None:
-    """Send a permanently failed event to its failure destination, and report the outcome.
-
-    Args:
-        what: description of the event and the reason, in one line.
-        destination: ARN of the DLQ or OnFailure destination; None means that the event is lost.
-        send: sends the event to the destination; it may raise.
-        on_failure: called with one line about the outcome.
-    """
-    if destination is None:
-        on_failure(f"{what}; lost, there is no failure destination")
-        return
-    try:
-        send(destination)
-    except Exception as error:  # AWS loses the event as well; here it is reported
-        on_failure(f"{what}; lost, could not be sent to {destination}: {error}")
-    else:
-        on_failure(f"{what}; sent to {destination}")
-
-
 def run_at_once(action: Action) -> None:
     """Run an action on the current thread."""
     action()
@@ -172,7 +150,7 @@ def deliver(
     scheduler: Scheduler,
     attempt: Action,
     policy: RetryPolicy,
-    on_given_up: Callable[[GivenUp], None],
+    on_failed: Callable[[FailedDelivery], None],
     run: Callable[[Action], None] = run_at_once,
 ) -> None:
     """Try a delivery until it succeeds or the limits of the retry policy are reached.
@@ -181,7 +159,7 @@ def deliver(
         scheduler: runs the retries.
         attempt: raises Undelivered if it fails.
         policy: retry policy of the target.
-        on_given_up: called once if the delivery failed permanently.
+        on_failed: called once if the delivery failed permanently.
         run: runs each attempt, immediately or on another thread.
     """
     begun = time.time()
@@ -197,7 +175,7 @@ def deliver(
                 if condition is None:
                     scheduler.after(pause, lambda: run(lambda: go(retries + 1)))
                     return
-            on_given_up(GivenUp(error, retries, condition))
+            on_failed(FailedDelivery(error, retries, condition))
 
     run(lambda: go(0))
 

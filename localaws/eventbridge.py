@@ -3,7 +3,7 @@
 import json
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -11,11 +11,12 @@ from queue import SimpleQueue
 from typing import Any
 
 from localaws.archives import Archive
-from localaws.aws import ServiceError
-from localaws.delivery import Action, GivenUp, RetryPolicy, Scheduler, Undelivered, deliver, put_aside, run_at_once
+from localaws.aws import ACCOUNT_ID, REGION, ServiceError
+from localaws.delivery import FailedDelivery, RetryPolicy, Scheduler, Undelivered, deliver, run_at_once
 from localaws.event_pattern import EventPattern, InvalidEventPattern
 from localaws.faults import NO_FAULTS, Faults
 from localaws.input_transformer import Input, InvalidInput, Match, read_input, whole_event
+from localaws.targets import Targets, UnsupportedTarget, is_bus, is_http, service_of
 
 MAX_ENTRIES = 10
 MAX_BYTES = 1024 * 1024
@@ -60,10 +61,6 @@ class Accepted:
     forwarded: bool
 
 
-class UnsupportedTarget(Exception):
-    """A rule, pipe or schedule of the template has a target or setting that the runner does not support."""
-
-
 def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -> list[Rule]:
     """Returns the enabled rules that have an event pattern.
 
@@ -97,9 +94,9 @@ def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
 
 def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
     arn, payload = target["Arn"], read_input(target)
-    if service_of(arn) not in known or (service_of(arn) == "events" and not _is_bus(arn) and not is_http(arn)):
+    if service_of(arn) not in known or (service_of(arn) == "events" and not is_bus(arn) and not is_http(arn)):
         raise UnsupportedTarget(f"delivery to {arn} is not supported")
-    if (_is_bus(arn) or service_of(arn) == "logs") and payload is not whole_event:
+    if (is_bus(arn) or service_of(arn) == "logs") and payload is not whole_event:
         # a bus accepts whole events only; a log group accepts a template of two fixed fields, not implemented here
         raise UnsupportedTarget(f"modifying the input for {arn} is not supported")
     if "SqsParameters" in target:
@@ -110,66 +107,28 @@ def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
     return Target(arn, payload, policy, target.get("DeadLetterConfig", {}).get("Arn"))
 
 
-def service_of(arn: str) -> str:
-    """Returns the service in an ARN: `arn:aws:lambda:…` → `lambda`."""
-    return arn.split(":")[2]
-
-
-def _is_bus(arn: str) -> bool:
-    return ":event-bus/" in arn
-
-
-def is_http(arn: str) -> bool:
-    """Returns whether an ARN names an API destination."""
-    return ":api-destination/" in arn
-
-
+@dataclass(eq=False, kw_only=True)
 class Bus:
     """The event buses of one account and region.
 
     Args:
-        names: names of the buses, without `default`.
-        rules: from `read_rules`.
-        scheduler: runs the retries.
-        hand_over: delivers a payload and its trace header to a target that is not a bus, given by its ARN; raises
-            Undelivered if the delivery fails.
-        send: sends a message with text attributes to a queue, given by its ARN; it may raise.
+        names: names of the buses, with `default`.
+        targets: deliver to all targets but buses. Deliveries to API destinations run on their threads, because an
+            endpoint may be slow.
         on_event: called with every accepted event.
         on_failure: called with one line about each failed delivery: the event, the reason and its new place.
-        region, account_id: values in the events' envelopes.
-        archives: archives of the buses.
-        run_http: runs each attempt to deliver to an API destination; an endpoint may be slow.
-        faults: injected faults.
     """
 
-    def __init__(
-        self,
-        *,
-        names: Iterable[str],
-        rules: Iterable[Rule],
-        scheduler: Scheduler,
-        hand_over: Callable[[str, str, str | None], None],
-        send: Callable[[str, str, Mapping[str, str]], None],
-        on_event: Callable[[Accepted], None],
-        on_failure: Callable[[str], None],
-        region: str,
-        account_id: str,
-        archives: Iterable[Archive] = (),
-        run_http: Callable[[Action], None] = run_at_once,
-        faults: Faults = NO_FAULTS,
-    ) -> None:
-        self._names = {"default", *names}
-        self._rules = list(rules)
-        self._scheduler = scheduler
-        self._give = hand_over
-        self._run_http = run_http
-        self._send = send
-        self._on_event = on_event
-        self._on_failure = on_failure
-        self._region = region
-        self._account_id = account_id
-        self._archives = list(archives)
-        self._faults = faults
+    names: Collection[str]
+    rules: Sequence[Rule]
+    scheduler: Scheduler
+    targets: Targets
+    on_event: Callable[[Accepted], None]
+    on_failure: Callable[[str], None]
+    archives: Sequence[Archive] = ()
+    faults: Faults = NO_FAULTS
+
+    def __post_init__(self) -> None:
         self._queue: SimpleQueue[Accepted | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
 
@@ -208,12 +167,12 @@ class Bus:
     def _accept(
         self, bus: str, event: dict[str, Any], trace_header: str | None, *, forwarded: bool, only: Collection[str] = ()
     ) -> Accepted:
-        asked = (rule for rule in self._rules if rule.bus == bus and (not only or self._rule_arn(rule) in only))
+        asked = (rule for rule in self.rules if rule.bus == bus and (not only or self._rule_arn(rule) in only))
         matched = tuple(rule for rule in asked if rule.pattern.matches(event))
         accepted = Accepted(bus, event, matched, trace_header, _seconds(datetime.now(UTC)), forwarded)
-        for archive in self._archives:
+        for archive in self.archives:
             archive.keep(bus, event)
-        self._on_event(accepted)
+        self.on_event(accepted)
         return accepted
 
     def _refusal(self, entry: dict[str, Any]) -> tuple[str, str] | None:
@@ -224,7 +183,7 @@ class Bus:
             return "InvalidArgument", f"Parameter DetailType is not valid. Reason: longer than {MAX_DETAIL_TYPE}."
         if entry["Source"].startswith("aws."):
             return "NotAuthorizedForSourceException", "Not authorized for the source."
-        if self._bus_name(entry) not in self._names:
+        if self._bus_name(entry) not in self.names:
             # EventBridge accepts the entry and drops the event. Here it is rejected, because it is always a mistake
             return "InvalidArgument", f"Event bus {self._bus_name(entry)} does not exist."
         return None if _is_object(entry["Detail"]) else ("MalformedDetail", "Detail is malformed.")
@@ -234,7 +193,7 @@ class Bus:
         return str(entry.get("EventBusName", "default")).removeprefix(self._arn("event-bus/"))
 
     def _arn(self, resource: str) -> str:
-        return f"arn:aws:events:{self._region}:{self._account_id}:{resource}"
+        return f"arn:aws:events:{REGION}:{ACCOUNT_ID}:{resource}"
 
     def _envelope(self, entry: dict[str, Any]) -> dict[str, Any]:
         time = datetime.fromtimestamp(entry["Time"], UTC) if "Time" in entry else datetime.now(UTC)
@@ -243,9 +202,9 @@ class Bus:
             "id": str(uuid.uuid4()),
             "detail-type": entry["DetailType"],
             "source": entry["Source"],
-            "account": self._account_id,
+            "account": ACCOUNT_ID,
             "time": _seconds(time),
-            "region": self._region,
+            "region": REGION,
             "resources": entry.get("Resources", []),
             "detail": json.loads(entry["Detail"]),
         }
@@ -261,28 +220,28 @@ class Bus:
 
     def _deliver(self, rule: Rule, target: Target, accepted: Accepted) -> None:
         def attempt() -> None:
-            if self._faults.strikes("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
+            if self.faults.strikes("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
                 raise Undelivered("INTERNAL_ERROR", "injected fault", retriable=True)
             try:
-                if _is_bus(target.arn):
+                if is_bus(target.arn):
                     self._forward(target.arn, accepted)
                 else:
                     match = Match(accepted.event, rule.name, self._rule_arn(rule), accepted.ingestion_time)
-                    self._give(target.arn, target.payload(match), accepted.trace_header)
+                    self.targets.deliver(target.arn, target.payload(match), accepted.trace_header)
             except Undelivered:
                 raise
             except Exception as error:  # no error of a target may lose the event
                 raise Undelivered("INTERNAL_ERROR", f"{type(error).__name__}: {error}", retriable=True) from error
 
         def begin() -> None:
-            run = self._run_http if is_http(target.arn) else run_at_once
-            bury = partial(self._bury, rule, target, accepted)
-            deliver(self._scheduler, attempt, target.policy, bury, run)
+            run = self.targets.http.run if is_http(target.arn) else run_at_once
+            on_failed = partial(self._send_to_dlq, rule, target, accepted)
+            deliver(self.scheduler, attempt, target.policy, on_failed, run)
 
         what = {"target": target.arn, "event": accepted.event["id"]}
-        fault = self._faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)
+        fault = self.faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)
         if fault and fault.kind == "delay":
-            self._scheduler.after(fault.seconds, begin)
+            self.scheduler.after(fault.seconds, begin)
             return
         begin()
         if fault:
@@ -296,23 +255,19 @@ class Bus:
                 route events received from a sender event bus to a third event bus", user guide).
         """
         name = arn.removeprefix(self._arn("event-bus/"))
-        if name not in self._names:
+        if name not in self.names:
             raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False)
         if accepted.forwarded:
             reason = "an event from another bus cannot be sent to a third bus"
             raise Undelivered("THIRD_ACCOUNT_HOP_DETECTED", reason, retriable=False)
         self._deliver_all(self._accept(name, accepted.event, accepted.trace_header, forwarded=True))
 
-    def _bury(self, rule: Rule, target: Target, accepted: Accepted, given_up: GivenUp) -> None:
-        """Send an undelivered event to its target's DLQ, with the reason in the message attributes."""
-        what = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}: {given_up.error}"
-        body = json.dumps(accepted.event)
-        attributes = {
-            "RULE_ARN": self._rule_arn(rule),
-            "TARGET_ARN": target.arn,
-            **given_up.attributes,
-        }
-        put_aside(what, target.dead_letters, lambda queue: self._send(queue, body, attributes), self._on_failure)
+    def _send_to_dlq(self, rule: Rule, target: Target, accepted: Accepted, failed: FailedDelivery) -> None:
+        """Sends an undelivered event to its target's DLQ, with the reason in the message attributes."""
+        what = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}: {failed.error}"
+        body = json.dumps(accepted.event, separators=(",", ":"))
+        attributes = {"RULE_ARN": self._rule_arn(rule), "TARGET_ARN": target.arn, **failed.attributes}
+        self.targets.send_to_failure_destination(what, target.dead_letters, body, attributes, report=self.on_failure)
 
     def _rule_arn(self, rule: Rule) -> str:
         return self._arn(f"rule/{rule.name if rule.bus == 'default' else f'{rule.bus}/{rule.name}'}")
@@ -325,7 +280,9 @@ def _check_request(entries: list[dict[str, Any]]) -> None:
         ServiceError: there are too many entries, or an entry is too long.
     """
     if not 1 <= len(entries) <= MAX_ENTRIES:
-        raise ServiceError("ValidationException", f"Entries must have 1 to {MAX_ENTRIES} entries, not {len(entries)}")
+        limit = f"less than or equal to {MAX_ENTRIES}" if entries else "greater than or equal to 1"
+        message = f"1 validation error detected: Value with {len(entries)} members at 'entries' failed to satisfy"
+        raise ServiceError("ValidationException", f"{message} constraint: Member must have length {limit}")
     for entry in entries:
         if len(entry.get("TraceHeader", "")) > MAX_TRACE_HEADER:
             raise ServiceError("ValidationException", f"TraceHeader has more than {MAX_TRACE_HEADER} characters")

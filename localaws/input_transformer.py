@@ -45,7 +45,7 @@ Input = Callable[[Match], str]
 
 def whole_event(match: Match) -> str:
     """Returns the whole event as JSON, the default input."""
-    return json.dumps(match.event)
+    return _dump(match.event)
 
 
 def read_input(target: Mapping[str, Any]) -> Input:

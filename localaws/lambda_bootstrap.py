@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +25,8 @@ class Context:
     """The Lambda context object, the second argument of a handler."""
 
     identity = None
-    client_context = None
 
-    def __init__(self, request_id: str, arn: str, deadline_ms: int) -> None:
+    def __init__(self, request_id: str, arn: str, deadline_ms: int, client_context: dict[str, Any] | None) -> None:
         self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
         self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
         self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]  # a string, as in Lambda
@@ -34,6 +34,8 @@ class Context:
         self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
         self.invoked_function_arn = arn
         self.aws_request_id = request_id
+        empty = {"custom": None, "env": None, "client": None}
+        self.client_context = None if client_context is None else types.SimpleNamespace(**empty | client_context)
         self._deadline_ms = deadline_ms
 
     def get_remaining_time_in_millis(self) -> int:
@@ -75,7 +77,10 @@ def serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
     request_id = headers["Lambda-Runtime-Aws-Request-Id"]
     os.environ["_X_AMZN_TRACE_ID"] = headers["Lambda-Runtime-Trace-Id"]
     context = Context(
-        request_id, headers["Lambda-Runtime-Invoked-Function-Arn"], int(headers["Lambda-Runtime-Deadline-Ms"])
+        request_id,
+        headers["Lambda-Runtime-Invoked-Function-Arn"],
+        int(headers["Lambda-Runtime-Deadline-Ms"]),
+        json.loads(headers.get("Lambda-Runtime-Client-Context", "null")),
     )
     outcome, body = run(handler, payload, context)
     _call(connection, "POST", f"/invocation/{request_id}/{outcome}", body)

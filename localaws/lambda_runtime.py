@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +27,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from localaws.aws import ACCOUNT_ID, REGION
 from localaws.faults import NO_FAULTS, Caller, Faults
 
 BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
@@ -41,7 +43,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FunctionConfig:
-    """A function of the template. `timeout` is in seconds, `memory` in MB, paths are absolute."""
+    """A function of the template. `timeout` is in seconds, `memory` in MB, paths are absolute.
+
+    In real time, the timeout is `time_scale` times as short. `dead_letters` is the ARN of a queue or topic.
+    """
 
     name: str
     arn: str
@@ -52,6 +57,8 @@ class FunctionConfig:
     layers: tuple[Path, ...]
     environment: Mapping[str, str]
     reserved_concurrency: int | None = None
+    time_scale: float = 1.0
+    dead_letters: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class InvocationResult:
     payload: bytes
     function_error: str | None
     duration: float  # s
+    log: str = ""  # the output during the invocation, as far as it was read
 
 
 class HandlerImportError(Exception):
@@ -72,7 +80,7 @@ class Throttled(Exception):
 
 
 class UnknownFunction(Exception):
-    """There is no function with this name."""
+    """There is no function with this name, or no version or alias of it."""
 
 
 class RequestTooLarge(Exception):
@@ -89,7 +97,8 @@ class _Invocation:
     payload: bytes
     arn: str
     trace_id: str
-    deadline_ms: int
+    client_context: str
+    deadline_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,15 +139,21 @@ class Runtime:
             self.stop()
             raise error
 
-    def invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
-        """Invokes a function, given by its name or ARN, and waits for its result.
+    def config(self, function: str) -> FunctionConfig:
+        """Returns the configuration of a function, given by its name or ARN. Raises UnknownFunction."""
+        return self._pool(function).config
+
+    def invoke(
+        self, function: str, payload: bytes, trace_id: str | None = None, request_id: str = "", client_context: str = ""
+    ) -> InvocationResult:
+        """Invokes a function, given by its name or ARN, and waits for its result. `client_context` is JSON or empty.
 
         Raises UnknownFunction, RequestTooLarge, Throttled or RuntimeStopped.
         """
         check_request(payload, "RequestResponse")
         pool = self._pool(function)
         arn = function if function.startswith("arn:") else pool.config.arn
-        request_id, started = str(uuid.uuid4()), time.monotonic()
+        request_id, started = request_id or str(uuid.uuid4()), time.monotonic()
         fault = self._faults.strikes("function", pool.config.name, request=request_id)
         match fault and fault.kind:
             case "throttle":
@@ -147,13 +162,13 @@ class Runtime:
                 return _failed("injected fault", "FaultInjected", started)
             case "time-out":
                 return _timed_out(request_id, pool.config.timeout, started)
-        return pool.invoke(payload, arn, trace_id or _new_trace_id(), request_id, crash=fault is not None)
+        invocation = _Invocation(request_id, payload, arn, trace_id or _new_trace_id(), client_context)
+        return pool.invoke(invocation, crash=fault is not None)
 
-    def reserve(self, function: str, reserved: int | None) -> FunctionConfig:
+    def reserve(self, function: str, reserved: int | None) -> None:
         """Changes a function's reserved concurrency; None removes the reservation. Raises UnknownFunction."""
         pool = self._pool(function)
         pool.config = replace(pool.config, reserved_concurrency=reserved)
-        return pool.config
 
     def caller(self, key: str) -> Caller | None:
         """Returns the process with this access key, or None."""
@@ -166,6 +181,7 @@ class Runtime:
         payload: bytes,
         on_done: Callable[[InvocationResult | Throttled], None],
         trace_id: str | None = None,
+        request_id: str = "",
     ) -> None:
         """Queues one invocation and returns. A worker thread of the function calls `on_done` with the result.
 
@@ -174,7 +190,7 @@ class Runtime:
         """
         workers = self._pool(function).workers
         try:
-            workers.submit(self._run_queued, function, payload, on_done, trace_id)
+            workers.submit(self._run_queued, function, payload, on_done, trace_id, request_id)
         except RuntimeError as error:  # the executor has been shut down
             raise RuntimeStopped(function) from error
 
@@ -191,7 +207,7 @@ class Runtime:
     def _pool(self, function: str) -> "_Pool":
         name = function_name(function)
         if name not in self._pools:
-            raise UnknownFunction(function)
+            raise UnknownFunction(f"Function not found: arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{name}")
         return self._pools[name]
 
     def _run_queued(
@@ -200,10 +216,11 @@ class Runtime:
         payload: bytes,
         on_done: Callable[[InvocationResult | Throttled], None],
         trace_id: str | None,
+        request_id: str,
     ) -> None:
         result: InvocationResult | Throttled
         try:
-            result = self.invoke(function, payload, trace_id)
+            result = self.invoke(function, payload, trace_id, request_id)
         except Throttled as error:
             result = error
         except RuntimeStopped:
@@ -236,13 +253,13 @@ class _Pool:
         finally:
             self._give_back(process)
 
-    def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
+    def invoke(self, invocation: _Invocation, *, crash: bool) -> InvocationResult:
         """Runs one invocation in an idle process, a new process, or the first that becomes free."""
         self._count_call()
         try:
             process = self._take()
             try:
-                result = process.invoke(payload, arn, trace_id, request_id, crash=crash)
+                result = process.invoke(invocation, crash=crash)
             finally:
                 self._give_back(process)
         finally:
@@ -309,6 +326,7 @@ class _Process:
         self._on_log = on_log
         self._inbox: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._output: deque[str] = deque(maxlen=100)
         self._ready = False
         self._server = socketserver.TCPServer(("127.0.0.1", 0), partial(_RuntimeApi, self._inbox, self._outbox))
         self._server.timeout = INIT_LIMIT
@@ -350,7 +368,7 @@ class _Process:
             raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
         self._ready = True
 
-    def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
+    def invoke(self, invocation: _Invocation, *, crash: bool) -> InvocationResult:
         """Runs one invocation. Kills the process on a timeout, or at the end of the invocation if `crash` is true."""
         started = time.monotonic()
         try:
@@ -358,23 +376,28 @@ class _Process:
         except HandlerImportError as error:
             return _failed(str(error), "Runtime.ImportModuleError", started)
         started = time.monotonic()
-        deadline_ms = int((time.time() + self._config.timeout) * 1000)
-        self._inbox.put(_Invocation(request_id, payload, arn, trace_id, deadline_ms))
+        self._output.clear()
+        timeout = self._config.timeout / self._config.time_scale
+        self._inbox.put(replace(invocation, deadline_ms=int((time.time() + timeout) * 1000)))
         try:
-            message = self._outbox.get(timeout=self._config.timeout)
+            message = self._outbox.get(timeout=timeout)
         except queue.Empty:
             self.kill()
-            return _timed_out(request_id, self._config.timeout, started)
+            return _timed_out(invocation.request_id, self._config.timeout, started)
         if crash:
             self.kill()
         if crash or message.kind == "exit":
-            text = f"RequestId: {request_id} Error: Runtime exited with error: {_status(self._popen.returncode)}"
+            code = self._popen.returncode
+            how = f"with error: {_status(code)}" if code else "without providing a reason"
+            text = f"RequestId: {invocation.request_id} Error: Runtime exited {how}"
             return _failed(text, "Runtime.ExitError", started)
         if len(message.body) > RESPONSE_LIMIT and message.kind == "response":
             text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_LIMIT} bytes)."
             return _failed(text, "Function.ResponseSizeTooLarge", started)
         error_kind = "Unhandled" if message.kind == "error" else None
-        return InvocationResult(message.body, error_kind, time.monotonic() - started)
+        duration = time.monotonic() - started
+        log = _log(invocation.request_id, list(self._output), duration, self._config.memory)
+        return InvocationResult(message.body, error_kind, duration, log)
 
     def signal(self, number: int) -> None:
         """Sends a signal to the process and its child processes, if it is alive."""
@@ -409,6 +432,7 @@ class _Process:
     def _read_log(self) -> None:
         with self._popen as process:  # at the end of the output, closes the pipes and waits for the process
             for line in process.stdout or ():
+                self._output.append(line)
                 try:
                     self._on_log(self._config.name, line.rstrip("\n"))
                 except Exception:  # without a reader, the function would block when the pipe is full
@@ -456,6 +480,7 @@ class _RuntimeApi(BaseHTTPRequestHandler):
             "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
             "Lambda-Runtime-Invoked-Function-Arn": invocation.arn,
             "Lambda-Runtime-Trace-Id": invocation.trace_id,
+            **({"Lambda-Runtime-Client-Context": invocation.client_context} if invocation.client_context else {}),
         }
         self._answer(200, invocation.payload, headers)
 
@@ -485,10 +510,15 @@ def check_request(payload: bytes, invocation_type: str) -> None:
         )
 
 
+def name_and_qualifier(function: str) -> tuple[str, str | None]:
+    """Returns the parts of `name`, `name:alias` or `arn:aws:lambda:region:account:function:name:alias`."""
+    name, _, qualifier = function.rpartition(":function:")[2].partition(":")
+    return name, qualifier or None
+
+
 def function_name(function: str) -> str:
     """Returns the name in `name`, `name:alias` or `arn:aws:lambda:region:account:function:name:alias`."""
-    parts = function.split(":")
-    return parts[6] if len(parts) > 6 else parts[0]
+    return name_and_qualifier(function)[0]
 
 
 def _process_environment(config: FunctionConfig, environment: Mapping[str, str], api: str) -> dict[str, str]:
@@ -524,14 +554,15 @@ def _new_trace_id() -> str:
     return f"Root={root};Parent={secrets.token_hex(8)};Sampled=1"
 
 
-def timestamp(moment: float | None = None) -> str:
+def timestamp(moment: float | None = None, precision: str = "milliseconds") -> str:
     """Returns a time in the format of Lambda's records: `2026-11-21T18:36:00.123Z`.
 
     Args:
         moment: seconds since the epoch; None for now.
+        precision: `milliseconds` or `seconds`.
     """
     when = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return when.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _init_failure(message: _Message, exit_code: int) -> str:
@@ -553,7 +584,15 @@ def _status(exit_code: int) -> str:
 
 def _timed_out(request_id: str, timeout: float, started: float) -> InvocationResult:
     return _failed(
-        f"{timestamp()} {request_id} Task timed out after {timeout:.2f} seconds", "Sandbox.Timedout", started
+        f"RequestId: {request_id} Error: Task timed out after {timeout:.2f} seconds", "Sandbox.Timedout", started
+    )
+
+
+def _log(request_id: str, output: Iterable[str], duration: float, memory: int) -> str:
+    """Returns the log of an invocation with Lambda's own lines."""
+    return (
+        f"START RequestId: {request_id} Version: $LATEST\n{''.join(output)}END RequestId: {request_id}\n"
+        f"REPORT RequestId: {request_id}\tDuration: {duration * 1000:.2f} ms\tMemory Size: {memory} MB\n"
     )
 
 

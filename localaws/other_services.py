@@ -3,15 +3,18 @@
 import json
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.awslambda.responses import LambdaResponse
 from moto.cognitoidp.models import CognitoIdpUserPool
 from moto.core.exceptions import JsonRESTError
 from moto.events.models import EventsBackend
@@ -39,32 +42,24 @@ def correct_services(replaced: ExitStack, store: "Store") -> None:
             answer = store.on_replay(handler._get_action(), json.loads(handler.body))
         return json.dumps(answer), handler.response_headers
 
-    def invoke(function: LambdaFunction, body: Any, headers: Any, answer_headers: dict[str, str]) -> bytes:
-        """Calls on_invoke. Moto would need Docker."""
-        # Calls by SNS and InvokeAsync have no headers. Both invoke asynchronously.
-        invocation_type = headers.get("X-Amz-Invocation-Type", "RequestResponse") if headers else "Event"
-        payload = body if isinstance(body, bytes) else (body or "").encode()
-        with _as_aws_error():
-            invocation = store.on_invoke(function.function_name, payload, invocation_type)
-        if invocation.function_error:
-            answer_headers["x-amz-function-error"] = invocation.function_error
-        return invocation.payload
+    dispatch = LambdaResponse._dispatch
 
-    put_concurrency, delete_concurrency = (
-        LambdaBackend.put_function_concurrency,
-        LambdaBackend.delete_function_concurrency,
-    )
+    def invoke(handler: LambdaResponse, request: Any, *more: Any) -> Any:
+        """Answers Invoke by on_invoke. Moto would need Docker."""
+        path = request.path.rstrip("/").split("/")
+        if path[-1] != "invocations":
+            return dispatch(handler, request, *more)
+        return store.on_invoke(unquote(path[-2]), request.args.get("Qualifier"), request.headers, request.data)
 
-    def reserve(backend: LambdaBackend, name: str, reserved: Any) -> Any:
+    def invoke_later(function: LambdaFunction, body: str | bytes, _headers: Any, _answer_headers: Any) -> bytes:
+        """Calls on_invoke. Calls inside moto, for example by SNS, are asynchronous."""
+        payload = body if isinstance(body, bytes) else body.encode()
+        return store.on_invoke(function.function_name, None, {"X-Amz-Invocation-Type": "Event"}, payload)[2]
+
+    def reserve(change: Callable[..., Any], backend: LambdaBackend, name: str, *reserved: Any) -> Any:
         """Calls on_concurrency. Moto only stores the value."""
-        answer = put_concurrency(backend, name, reserved)
-        store.on_concurrency(name, int(reserved))
-        return answer
-
-    def free(backend: LambdaBackend, name: str) -> Any:
-        """Calls on_concurrency with None."""
-        answer = delete_concurrency(backend, name)
-        store.on_concurrency(name, None)
+        answer = change(backend, name, *reserved)
+        store.on_concurrency(name, int(reserved[0]) if reserved else None)
         return answer
 
     send_email = SESV2Response.send_email
@@ -78,12 +73,13 @@ def correct_services(replaced: ExitStack, store: "Store") -> None:
         return answer
 
     replace_method(replaced, EventsBackend, "put_events", put_events)
-    for action in ("start_replay", "describe_replay", "list_replays", "cancel_replay"):
+    for action in ("describe_archive", "start_replay", "describe_replay", "list_replays", "cancel_replay"):
         replace_method(replaced, EventsHandler, action, replay)
     replace_method(replaced, SESV2Response, "send_email", send_and_show)
-    replace_method(replaced, LambdaFunction, "invoke", invoke)
-    replace_method(replaced, LambdaBackend, "put_function_concurrency", reserve)
-    replace_method(replaced, LambdaBackend, "delete_function_concurrency", free)
+    replace_method(replaced, LambdaResponse, "_dispatch", invoke)
+    replace_method(replaced, LambdaFunction, "invoke", invoke_later)
+    for action in ("put_function_concurrency", "delete_function_concurrency"):
+        replace_method(replaced, LambdaBackend, action, partial(reserve, getattr(LambdaBackend, action)))
     replace_method(replaced, CognitoIdpUserPool, "get_user_extra_data_by_client_id", _user_claims)
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from localaws.delivery import Clock
-from localaws.eventbridge import UnsupportedTarget, service_of
 from localaws.input_transformer import InvalidInput, JsonPath
 from localaws.lambda_runtime import InvocationResult
-from localaws.stream_poller import Record, StreamMapping, StreamSources, read_mapping
+from localaws.stream_poller import Record, StreamMapping, StreamPoller, read_mapping
+from localaws.targets import Targets, UnsupportedTarget, service_of
 
-TARGETS = ("sns", "sqs")
+SERVICES = ("sns", "sqs")
 """The supported target services. Lambda is not supported: a pipe invokes it synchronously with a list of records."""
 
 _VARIABLE = re.compile(r"<([^<>]*)>")
@@ -53,7 +53,7 @@ def read_pipe(arn: str, properties: Mapping[str, Any]) -> Pipe:
             or the template is not a text with paths.
     """
     source, target = properties["Source"], properties["Target"]
-    if service_of(source) != "dynamodb" or service_of(target) not in TARGETS or "Enrichment" in properties:
+    if service_of(source) != "dynamodb" or service_of(target) not in SERVICES or "Enrichment" in properties:
         raise UnsupportedTarget(f"pipe {arn}: delivery from {source} to {target} is not supported")
     parameters = properties.get("SourceParameters", {})
     stream = parameters.get("DynamoDBStreamParameters", {})
@@ -77,29 +77,15 @@ def _read_template(text: str) -> Iterable[str | JsonPath]:
         yield JsonPath(part) if place % 2 else part
 
 
-def pipe_sources(
-    pipes: Iterable[Pipe],
-    *,
-    clock: Clock,
-    hand_over: Callable[[str, str, str | None], None],
-    send: Callable[[str, str], None],
-    on_failure: Callable[[str, str], None],
-) -> StreamSources:
-    """Returns the stream mappings of the pipes. They invoke a pipe in place of a function.
+def pipe_poller(pipe: Pipe, *, clock: Clock, targets: Targets, on_failure: Callable[[str, str], None]) -> StreamPoller:
+    """Returns the poller of a pipe. It delivers to the target in place of a function.
 
-    Args:
-        pipes: from `read_pipe`.
-        clock: measures the ages and pauses.
-        hand_over: delivers a payload to a target, given by its ARN; it may raise.
-        send: sends a message to a queue, given by its ARN; it may raise.
-        on_failure: called with the pipe's ARN and one line about a failure and the next step.
+    `on_failure` is called with the pipe's ARN and one line about a failure and the next step.
     """
-    by_arn = {pipe.stream.function: pipe for pipe in pipes}
 
-    def run(arn: str, payload: bytes) -> InvocationResult:
+    def run(_arn: str, payload: bytes) -> InvocationResult:
         for record in json.loads(payload)["Records"]:
-            hand_over(by_arn[arn].target, by_arn[arn].fill(record), None)
+            targets.deliver(pipe.target, pipe.fill(record))
         return InvocationResult(b"null", None, 0.0)
 
-    streams = [pipe.stream for pipe in by_arn.values()]
-    return StreamSources(streams, clock=clock, invoke=run, send=send, on_failure=on_failure)
+    return StreamPoller(pipe.stream, clock, run, targets, on_failure)

@@ -5,42 +5,36 @@ import email.policy
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from localaws.api_destinations import HttpTargets, read_destinations
 from localaws.archives import Replays, read_archive
 from localaws.async_invocations import AsynchronousInvocations, InvokeConfig
-from localaws.aws import ServiceError
 from localaws.cloudformation import Resource, Stack, TemplateError, deploy, not_run
 from localaws.console import Console
-from localaws.delivery import Clock, Scheduler, Undelivered
+from localaws.delivery import Clock, Scheduler
 from localaws.event_pattern import InvalidEventPattern
-from localaws.eventbridge import Bus, UnsupportedTarget, read_rules, service_of
+from localaws.eventbridge import Bus, read_rules
 from localaws.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from localaws.http_api import Gateway, RequestLine
 from localaws.iam_recorder import Calls
+from localaws.lambda_api import InvokeApi
 from localaws.lambda_runtime import (
     FunctionConfig,
     HandlerImportError,
     InvocationResult,
-    RequestTooLarge,
     Runtime,
-    Throttled,
-    check_request,
     function_name,
 )
-from localaws.pipes import pipe_sources, read_pipe
+from localaws.pipes import pipe_poller, read_pipe
 from localaws.schedules import Schedules, read_schedule
-from localaws.sqs_poller import QueueSources, read_queue_mapping
+from localaws.sqs_poller import QueuePoller, read_queue_mapping
 from localaws.store import Store
-from localaws.stream_poller import StreamSources, read_mapping
-
-LOG_STREAM = "local"
-DELIVERED_TO = ("events", "lambda", "logs", "sns", "sqs")
+from localaws.stream_poller import StreamPoller, read_mapping
+from localaws.targets import DELIVERED_TO, Targets, UnsupportedTarget, service_of
 
 
 class StartError(Exception):
@@ -117,23 +111,22 @@ class Runner:
     def _start(self) -> dict[str, Any]:
         self._store.start()
         self._running.callback(self._store.stop)
-        self._queues = self._store.client("sqs")
-        self._topics = self._store.client("sns")
         self._store.on_mail = _MailFolder(self._state / "mail").keep
-        self._store.outside = self._scheduler.clock.outside
+        self._store.real_seconds = self._scheduler.clock.real_seconds
         stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
         for line in (*not_run(stack), *_mappings_not_run(stack)):
             self._console.notice(f"not run here: {line}")
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
         self._faults = self._read_faults(stack)
-        self._http = HttpTargets(
+        http = HttpTargets(
             read_destinations(
                 {each.physical_id: each.properties for each in stack.of_type("AWS::Events::ApiDestination")},
                 {each.physical_id: each.properties for each in stack.of_type("AWS::Events::Connection")},
             ),
             self._scheduler.clock,
         )
-        self._running.callback(self._http.stop)
+        self._running.callback(http.stop)
+        self._targets = Targets(self._store, http)
         self._scheduler.start()
         self._running.callback(self._scheduler.stop)
         self._start_functions(stack)
@@ -169,29 +162,33 @@ class Runner:
     def _start_functions(self, stack: Stack) -> None:
         layers = {layer.physical_id: layer.local_path for layer in stack.of_type("AWS::Lambda::LayerVersion")}
         functions = [self._function(resource, layers) for resource in stack.of_type("AWS::Lambda::Function")]
-        self._functions = {function.name: function for function in functions}
         logs = self._running.enter_context(_FunctionLogs(self._state / "logs", self._names))
         self._runtime = Runtime(
             functions, environment=self._store.function_environment(), on_log=logs.write, faults=self._faults
         )
-        self._asynchronous = AsynchronousInvocations(
+        asynchronous = AsynchronousInvocations(
             self._scheduler,
+            self._runtime,
             configs={
                 config.properties["FunctionName"]: InvokeConfig.of(config.properties)
                 for config in stack.of_type("AWS::Lambda::EventInvokeConfig")
             },
-            invoke=self._runtime.invoke_async,
-            send=self._send,
+            targets=self._targets,
             on_result=self._show,
             on_failure=self._show_failure,
         )
-        self._store.on_invoke = self._on_invoke
-        self._store.on_concurrency = self._on_concurrency
+        self._targets.invoke = asynchronous.accept
+        qualified = {
+            resource.physical_id
+            for resource in (*stack.of_type("AWS::Lambda::Alias"), *stack.of_type("AWS::Lambda::Version"))
+        }
+        self._store.on_invoke = InvokeApi(self._runtime, asynchronous, qualified, self._show).answer
+        self._store.on_concurrency = self._runtime.reserve
         self._runtime.start()
         self._running.callback(self._runtime.stop)
         if self._faults is not NO_FAULTS:  # after the start, because an error while a function is imported stops it
             calls = FaultyCalls(
-                self._faults, self._runtime.caller, self._scheduler.clock.outside, self._store.stale_reads
+                self._faults, self._runtime.caller, self._scheduler.clock.real_seconds, self._store.stale_reads
             )
             self._store.keeps_previous_images = True
             self._store.on_call = calls.answer
@@ -208,12 +205,14 @@ class Runner:
             name=resource.physical_id,
             arn=f"arn:aws:lambda:{self._store.region}:{self._store.account_id}:function:{resource.physical_id}",
             handler=properties["Handler"],
-            timeout=self._scheduler.clock.outside(float(properties.get("Timeout", 3))),
+            timeout=float(properties.get("Timeout", 3)),
+            time_scale=self._scheduler.clock.scale,
             memory=int(properties.get("MemorySize", 128)),
             code=resource.local_path,
             layers=tuple(path for arn in properties.get("Layers", []) if (path := layers.get(arn)) is not None),
             environment=properties.get("Environment", {}).get("Variables", {}),
             reserved_concurrency=None if reserved is None else int(reserved),
+            dead_letters=properties.get("DeadLetterConfig", {}).get("TargetArn"),
         )
 
     def _start_bus(self, stack: Stack) -> None:
@@ -222,57 +221,49 @@ class Runner:
             read_archive(arn + archive.physical_id, archive.properties)
             for archive in stack.of_type("AWS::Events::Archive")
         ]
+        buses = ["default", *(bus.properties["Name"] for bus in stack.of_type("AWS::Events::EventBus"))]
         bus = Bus(
-            names=[bus.properties["Name"] for bus in stack.of_type("AWS::Events::EventBus")],
+            names=buses,
             rules=read_rules(
                 ({"Name": rule.physical_id} | rule.properties for rule in stack.of_type("AWS::Events::Rule")),
                 DELIVERED_TO,
             ),
             scheduler=self._scheduler,
-            hand_over=self._hand_over,
-            send=self._send,
+            targets=self._targets,
             on_event=self._console.event,
             on_failure=self._console.failure,
-            region=self._store.region,
-            account_id=self._store.account_id,
             archives=archives,
-            run_http=self._http.run,
             faults=self._faults,
         )
-        self._store.on_put_events = bus.put_events
-        self._store.on_replay = Replays(archives, bus.replay).answer
+        self._targets.put_events = self._store.on_put_events = bus.put_events
+        self._store.on_replay = Replays(archives, buses, bus.replay).answer
         bus.start()
         self._running.callback(bus.stop)
 
     def _start_streams(self, stack: Stack) -> None:
-        sources = StreamSources(
-            [read_mapping(properties) for properties in _mappings(stack, "dynamodb")],
-            clock=self._scheduler.clock,
-            invoke=repeating(self._faults, "stream", self._invoke),
-            send=self._send,
-            on_failure=self._show_failure,
-        )
+        clock, targets = self._scheduler.clock, self._targets
+        invoke = repeating(self._faults, "stream", self._invoke)
+        pollers = [
+            StreamPoller(read_mapping(properties), clock, invoke, targets, self._show_failure)
+            for properties in _mappings(stack, "dynamodb")
+        ]
         arn = f"arn:aws:pipes:{self._store.region}:{self._store.account_id}:pipe/"
-        pipes = pipe_sources(
-            [
-                read_pipe(arn + pipe.physical_id, pipe.properties)
-                for pipe in stack.of_type("AWS::Pipes::Pipe")
-                if pipe.properties.get("DesiredState") != "STOPPED"
-            ],
-            clock=self._scheduler.clock,
-            hand_over=self._hand_over,
-            send=self._send,
-            on_failure=lambda pipe, text: self._console.failure(f"{pipe}: {text}"),
-        )
+        for pipe in stack.of_type("AWS::Pipes::Pipe"):
+            if pipe.properties.get("DesiredState") != "STOPPED":
+                read = read_pipe(arn + pipe.physical_id, pipe.properties)
+                pollers.append(pipe_poller(read, clock=clock, targets=targets, on_failure=self._show_failure))
 
         def on_record(stream: str, record: dict[str, Any]) -> None:
-            sources.on_record(stream, record)
-            pipes.on_record(stream, record)
+            for poller in pollers:
+                poller.on_record(stream, record)
 
         self._store.on_stream_record = on_record
-        for each in (sources, pipes):
-            each.start()
-            self._running.callback(each.stop)
+        self._start_pollers(pollers)
+
+    def _start_pollers(self, pollers: Sequence[StreamPoller | QueuePoller]) -> None:
+        for poller in pollers:
+            poller.start()
+            self._running.callback(poller.stop)
 
     def _start_schedules(self, stack: Stack) -> None:
         arn = f"arn:aws:scheduler:{self._store.region}:{self._store.account_id}:schedule/default/"
@@ -283,22 +274,23 @@ class Runner:
                 if schedule.properties.get("State") != "DISABLED"
             ],
             scheduler=self._scheduler,
-            hand_over=self._hand_over,
-            send=self._send,
+            targets=self._targets,
             on_failure=self._console.failure,
         ).start()
 
     def _start_queues(self, stack: Stack) -> None:
-        sources = QueueSources(
-            [read_queue_mapping(properties) for properties in _mappings(stack, "sqs")],
-            store=self._store,
-            clock=self._scheduler.clock,
-            invoke=repeating(self._faults, "queue", self._invoke),
-            on_failure=self._show_failure,
-        )
-        self._store.on_message = sources.on_message
-        sources.start()
-        self._running.callback(sources.stop)
+        invoke = repeating(self._faults, "queue", self._invoke)
+        pollers = [
+            QueuePoller(read_queue_mapping(properties), self._store, self._scheduler.clock, invoke, self._show_failure)
+            for properties in _mappings(stack, "sqs")
+        ]
+
+        def on_message(queue: str) -> None:
+            for poller in pollers:
+                poller.on_message(queue)
+
+        self._store.on_message = on_message
+        self._start_pollers(pollers)
 
     def _start_api(self, api: Resource) -> str:
         try:
@@ -326,61 +318,6 @@ class Runner:
         self._show(function, result)
         return result
 
-    def _on_invoke(self, function: str, payload: bytes, kind: str) -> InvocationResult:
-        """Answers Lambda's Invoke API."""
-        try:
-            check_request(payload, kind)
-            if kind == "RequestResponse":
-                return self._invoke(function, payload)
-        except RequestTooLarge as error:
-            # The code that Lambda sends; the API reference has RequestTooLargeException
-            raise ServiceError("RequestEntityTooLargeException", str(error), 413) from error
-        except Throttled as error:
-            raise ServiceError("TooManyRequestsException", str(error), 429) from error
-        self._asynchronous.accept(self._functions[function], payload)
-        return InvocationResult(b"", None, 0.0)
-
-    def _on_concurrency(self, function: str, reserved: int | None) -> None:
-        """Answers Lambda's PutFunctionConcurrency and DeleteFunctionConcurrency."""
-        self._functions[function] = self._runtime.reserve(function, reserved)
-
-    def _hand_over(self, arn: str, payload: str, trace_header: str | None) -> None:
-        """Deliver a payload to a target.
-
-        Raises:
-            Undelivered: the target does not exist, or it is a function and the payload is not valid JSON.
-        """
-        gone = (
-            KeyError,
-            self._queues.exceptions.QueueDoesNotExist,
-            self._topics.exceptions.NotFoundException,
-        )
-        try:
-            match service_of(arn):
-                case "lambda":
-                    json.loads(payload)
-                    function = self._functions[function_name(arn)]
-                    self._asynchronous.accept(function, payload.encode(), trace_header)
-                case "logs":
-                    group = arn.partition(":log-group:")[2].removesuffix(":*")
-                    self._store.log(group, LOG_STREAM, payload)
-                case "events":
-                    self._http.call(arn, payload)
-                case "sns":
-                    self._topics.publish(TopicArn=arn, Message=payload)
-                case _:
-                    self._send(arn, payload)
-        except json.JSONDecodeError as error:
-            raise Undelivered("INVALID_JSON", f"a function accepts JSON only: {error}", retriable=False) from error
-        except gone as error:
-            raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False) from error
-
-    def _send(self, arn: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Send a message to a queue, given by its ARN."""
-        url = self._queues.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-        typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
-        self._queues.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed)
-
     def _show(self, function: str, result: InvocationResult) -> None:
         name = self._name(function)
         if result.function_error:
@@ -392,8 +329,8 @@ class Runner:
         self._console.failure(f"{self._name(function)}: {text}")
 
     def _name(self, function: str) -> str:
-        """Returns the logical ID of a function, given by its name or ARN."""
-        return self._names[function_name(function)]
+        """Returns the logical ID of a function, given by its name or ARN; for a pipe, its ARN."""
+        return self._names.get(function_name(function), function)
 
     def _on_request(self, request: RequestLine) -> None:
         self._console.request(request.method, request.path, request.status, request.duration)

@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from localaws.delivery import GivenUp, RetryPolicy, Scheduler, deliver, put_aside
-from localaws.eventbridge import UnsupportedTarget, service_of
+from localaws.delivery import FailedDelivery, RetryPolicy, Scheduler, deliver
+from localaws.targets import Targets, UnsupportedTarget, service_of
 
 TARGETS = ("lambda", "sns", "sqs")
 """The supported target services."""
@@ -122,8 +122,7 @@ class Schedules:
     Args:
         schedules: from `read_schedule`.
         scheduler: runs the waits and the retries.
-        hand_over: delivers a payload to a target, given by its ARN; raises Undelivered if the delivery fails.
-        send: sends a message with text attributes to a queue, given by its ARN.
+        targets: deliver to the schedules' targets and dead-letter queues.
         on_failure: called with one line about each failed delivery: the schedule, the reason and the new place.
         now: returns the current time.
     """
@@ -133,15 +132,13 @@ class Schedules:
         schedules: Iterable[Schedule],
         *,
         scheduler: Scheduler,
-        hand_over: Callable[[str, str, str | None], None],
-        send: Callable[[str, str, Mapping[str, str]], None],
+        targets: Targets,
         on_failure: Callable[[str], None],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._schedules = list(schedules)
         self._scheduler = scheduler
-        self._hand_over = hand_over
-        self._send = send
+        self._targets = targets
         self._on_failure = on_failure
         self._now = now
 
@@ -173,19 +170,21 @@ class Schedules:
         payload = schedule.input.replace(_SCHEDULED_TIME, time)
 
         def attempt() -> None:
-            self._hand_over(schedule.target, payload, None)
+            self._targets.deliver(schedule.target, payload)
 
-        deliver(self._scheduler, attempt, schedule.policy, lambda end: self._bury(schedule, time, payload, end))
+        deliver(self._scheduler, attempt, schedule.policy, lambda end: self._send_to_dlq(schedule, time, payload, end))
 
-    def _bury(self, schedule: Schedule, time: str, payload: str, given_up: GivenUp) -> None:
+    def _send_to_dlq(self, schedule: Schedule, time: str, payload: str, failed: FailedDelivery) -> None:
         """Send an undelivered payload to the schedule's DLQ, with the reason in the message attributes."""
-        what = f"schedule {schedule.arn} at {time}: {given_up.error}"
+        what = f"schedule {schedule.arn} at {time}: {failed.error}"
         attributes = {
             "SCHEDULE_ARN": schedule.arn,
             "TARGET_ARN": schedule.target,
             "SCHEDULED_TIME": time,
             "EXECUTION_ID": str(uuid.uuid4()),
-            **given_up.attributes,
+            **failed.attributes,
             "IS_PAYLOAD_TRUNCATED": "false",
         }
-        put_aside(what, schedule.dead_letters, lambda queue: self._send(queue, payload, attributes), self._on_failure)
+        self._targets.send_to_failure_destination(
+            what, schedule.dead_letters, payload, attributes, report=self._on_failure
+        )

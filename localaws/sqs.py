@@ -104,7 +104,7 @@ class Queues:
         - If the dead-letter queue has one itself, moto moves the message on immediately. SQS counts
           ApproximateReceiveCount across all queues, but applies maxReceiveCount to the receives from one queue.
         """
-        retention = self._store.outside(queue.message_retention_period) * 1000
+        retention = self._store.real_seconds(queue.message_retention_period) * 1000
         now, first = time.time() * 1000, None
         for message in list(queue._messages):
             if _due(message) > now:
@@ -251,6 +251,7 @@ def _queue_record(queue: Queue, message: Message) -> dict[str, Any]:
         },
         "messageAttributes": {name: _attribute(value) for name, value in message.message_attributes.items()},
         "md5OfBody": message.body_md5,
+        **({"md5OfMessageAttributes": message.attribute_md5} if message.message_attributes else {}),
         "eventSource": "aws:sqs",
         "eventSourceARN": queue.queue_arn,
         "awsRegion": queue.region,
@@ -270,10 +271,10 @@ def correct_queues(replaced: ExitStack, store: "Store") -> Queues:
 
     # Moto uses real seconds.
     def hide(message: Message, visibility_timeout: int) -> None:
-        message.visible_at = (time.time() + store.outside(int(visibility_timeout))) * 1000
+        message.visible_at = (time.time() + store.real_seconds(int(visibility_timeout))) * 1000
 
     def delay(message: Message, delay_seconds: int) -> None:
-        message.delayed_until = (time.time() + store.outside(int(delay_seconds))) * 1000
+        message.delayed_until = (time.time() + store.real_seconds(int(delay_seconds))) * 1000
 
     for owner, name, correction in (
         (Queue, "add_message", queues.add_message),

@@ -15,39 +15,21 @@ from localaws.event_pattern import EventPattern
 from localaws.lambda_runtime import InvocationResult
 from localaws.sqs import Received
 from localaws.store import Store
-from localaws.stream_poller import attempt, filter_patterns, reports_failures
+from localaws.stream_poller import SourceMapping, attempt, common_settings
 
 CONCURRENCY = 4
 """Concurrent batches of a mapping without MaximumConcurrency. Equal to the runtime's processes per function."""
+NOT_HONOURED = {"ProvisionedPollerConfig": "a mapping has up to MaximumConcurrency batches at a time"}
+"""Properties of an event source mapping of a queue that are ignored, and the effect."""
 PAYLOAD_LIMIT = 6 * 1024 * 1024
 """Maximum payload of an invocation in bytes (Lambda developer guide, "Batching behavior")."""
 
 
 @dataclass(frozen=True)
-class QueueMapping:
-    """An enabled mapping of a queue to a function.
+class QueueMapping(SourceMapping):
+    """A mapping of a queue to a function. `concurrency` is the maximum number of concurrent batches."""
 
-    Args:
-        function: name or ARN of the function.
-        queue: ARN of the queue.
-        batch_size: maximum messages of an invocation.
-        window: seconds that a batch waits for more messages.
-        filters: a message that matches none of them is deleted. Without filters, all messages match.
-        partial: whether the function reports failed messages (ReportBatchItemFailures).
-        concurrency: maximum number of concurrent batches.
-    """
-
-    function: str
-    queue: str
-    batch_size: int
-    window: float
-    filters: tuple["BodyFilter", ...]
-    partial: bool
     concurrency: int
-
-    def wants(self, record: Mapping[str, Any]) -> bool:
-        """Returns whether a message matches the filters."""
-        return not self.filters or any(pattern.matches(record) for pattern in self.filters)
 
 
 class BodyFilter:
@@ -88,91 +70,51 @@ def read_queue_mapping(properties: Mapping[str, Any]) -> QueueMapping:
         InvalidEventPattern: Lambda would reject a filter.
     """
     return QueueMapping(
-        function=properties["FunctionName"],
-        queue=properties["EventSourceArn"],
-        batch_size=int(properties.get("BatchSize", 10)),
-        window=float(properties.get("MaximumBatchingWindowInSeconds", 0)),
-        filters=tuple(BodyFilter(pattern) for pattern in filter_patterns(properties)),
-        partial=reports_failures(properties),
+        **common_settings(properties, 10, BodyFilter),
         concurrency=int(properties.get("ScalingConfig", {}).get("MaximumConcurrency", CONCURRENCY)),
     )
 
 
-class QueueSources:
-    """All queue mappings of a template.
+@dataclass(eq=False)
+class QueuePoller:
+    """Delivers the messages of one mapping: a thread collects batches, and a pool of threads invokes the function.
+
+    Messages are received only when a worker is free, so that their visibility timeout does not pass while they wait.
 
     Args:
-        mappings: from `read_queue_mapping`.
-        store: the store of the queues.
-        clock: measures the batching window.
-        invoke: runs a function and waits for its result; it may raise.
+        invoke: runs the function and waits for its result; it may raise.
         on_failure: called with the function and one line about a failure and the next step.
     """
 
-    def __init__(
-        self,
-        mappings: Iterable[QueueMapping],
-        *,
-        store: Store,
-        clock: Clock,
-        invoke: Callable[[str, bytes], InvocationResult],
-        on_failure: Callable[[str, str], None],
-    ) -> None:
-        self._pollers = [_Poller(mapping, store, clock, invoke, on_failure) for mapping in mappings]
+    mapping: QueueMapping
+    store: Store
+    clock: Clock
+    invoke: Callable[[str, bytes], InvocationResult]
+    on_failure: Callable[[str, str], None]
 
-    def start(self) -> None:
-        """Start to deliver messages."""
-        for poller in self._pollers:
-            poller.start()
-
-    def on_message(self, queue: str) -> None:
-        """Wake the mappings of a queue that has a new message or a changed visibility time. Returns immediately."""
-        for poller in self._pollers:
-            if poller.mapping.queue == queue:
-                poller.wake()
-
-    def stop(self) -> None:
-        """Wait for the running invocations to end, then stop. Messages that are not handled stay in their queue."""
-        for poller in self._pollers:
-            poller.stop()
-
-
-class _Poller:
-    """One mapping: a thread that collects batches, and a pool of threads that invoke the function with them.
-
-    Messages are received only when a worker is free, so that their visibility timeout does not pass while they wait.
-    """
-
-    def __init__(
-        self,
-        mapping: QueueMapping,
-        store: Store,
-        clock: Clock,
-        invoke: Callable[[str, bytes], InvocationResult],
-        on_failure: Callable[[str, str], None],
-    ) -> None:
-        self.mapping = mapping
-        self._store = store
-        self._clock = clock
-        self._invoke = invoke
-        self._on_failure = on_failure
+    def __post_init__(self) -> None:
         self._left: deque[Received] = deque()  # received messages that did not fit into the previous batch
         self._changed = threading.Condition()
         self._woken = False
         self._stopping = False
         self._busy = 0
-        self._workers = ThreadPoolExecutor(mapping.concurrency, thread_name_prefix=f"batches to {mapping.function}")
-        self._thread = threading.Thread(target=self._run, name=f"queue to {mapping.function}", daemon=True)
+        function = self.mapping.function
+        self._workers = ThreadPoolExecutor(self.mapping.concurrency, thread_name_prefix=f"batches to {function}")
+        self._thread = threading.Thread(target=self._run, name=f"queue to {function}", daemon=True)
 
     def start(self) -> None:
+        """Start to deliver messages."""
         self._thread.start()
 
-    def wake(self) -> None:
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
+    def on_message(self, queue: str) -> None:
+        """Look for messages if a message arrived in the mapping's queue or changed its visibility time."""
+        if queue == self.mapping.source:
+            with self._changed:
+                self._woken = True
+                self._changed.notify_all()
 
     def stop(self) -> None:
+        """Wait for the running invocations to end, then stop. Messages that are not handled stay in their queue."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -201,7 +143,7 @@ class _Poller:
                 size += _size(self._left[0])
                 batch.append(self._left.popleft())
             if batch:
-                end = min(end, time.monotonic() + self._clock.outside(self.mapping.window))
+                end = min(end, time.monotonic() + self.clock.real_seconds(self.mapping.window))
             if self._left or len(batch) == self.mapping.batch_size or time.monotonic() >= end:
                 return batch
             self._wait(end)
@@ -211,14 +153,14 @@ class _Poller:
         """Receives messages and deletes those that do not match the filters."""
         wanted: list[Received] = []
         unwanted: list[Received] = []
-        for message in self._store.receive(self.mapping.queue, count) if count else []:
+        for message in self.store.receive(self.mapping.source, count) if count else []:
             (wanted if self.mapping.wants(message.record) else unwanted).append(message)
         self._delete(unwanted)
         return wanted
 
     def _wait(self, end: float) -> None:
-        """Waits until the window is over, a message becomes visible, or `wake` is called."""
-        due = self._store.next_visible(self.mapping.queue)
+        """Waits until the window is over, a message becomes visible, or `on_message` is called."""
+        due = self.store.next_visible(self.mapping.source)
         seconds = min(end - time.monotonic(), math.inf if due is None else due)
         with self._changed:
             self._changed.wait_for(lambda: self._woken or self._stopping, min(seconds, threading.TIMEOUT_MAX))
@@ -227,27 +169,27 @@ class _Poller:
     def _handle(self, batch: list[Received]) -> None:
         """Invokes the function with a batch, and deletes the messages that succeeded."""
         ids = [message.record["messageId"] for message in batch]
-        failures, reason = attempt(
-            self._invoke, self.mapping.function, _payload(batch), ids, partial=self.mapping.partial
-        )
-        failed = set(failures)
+        failure = attempt(self.invoke, self.mapping.function, _payload(batch), ids, partial=self.mapping.partial)
+        failed = set(failure.identifiers) if failure else set()
         self._delete(message for message in batch if message.record["messageId"] not in failed)
-        if reason is not None and not self._stopping:
-            self._tell(reason, [message for message in batch if message.record["messageId"] in failed])
+        if failure and not self._stopping:
+            self._report_failures(
+                failure.reason, [message for message in batch if message.record["messageId"] in failed]
+            )
         with self._changed:
             self._busy -= 1
             self._changed.notify_all()
 
     def _delete(self, messages: Iterable[Received]) -> None:
-        self._store.delete(self.mapping.queue, [message.record["receiptHandle"] for message in messages])
+        self.store.delete(self.mapping.source, [message.record["receiptHandle"] for message in messages])
 
-    def _tell(self, reason: str, failed: list[Received]) -> None:
+    def _report_failures(self, reason: str, failed: list[Received]) -> None:
         ways: dict[str | None, list[float]] = {}
         for message in failed:
             ways.setdefault(message.dead_letters, []).append(message.visible_in)
         for queue, pauses in ways.items():
             then = "retried" if queue is None else f"moved to {queue}"
-            self._on_failure(self.mapping.function, f"{reason}; {len(pauses)} messages {then} in {max(pauses):.1f} s")
+            self.on_failure(self.mapping.function, f"{reason}; {len(pauses)} messages {then} in {max(pauses):.1f} s")
 
 
 def _payload(batch: list[Received]) -> bytes:

@@ -12,10 +12,10 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Protocol
+from typing import Any
 
 import boto3
 import joserfc.jwk
@@ -43,16 +43,6 @@ MOTO_VERSION = "5.2.5"
 log = logging.getLogger(__name__)
 
 
-class Invocation(Protocol):
-    """A function's response: the payload, and the value of the header X-Amz-Function-Error if it failed."""
-
-    @property
-    def payload(self) -> bytes: ...
-
-    @property
-    def function_error(self) -> str | None: ...
-
-
 def _no_bus(_entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     raise ServiceError("InternalException", "there is no event bus", 500)
 
@@ -61,8 +51,12 @@ def _no_archives(_action: str, _request: dict[str, Any]) -> dict[str, Any]:
     raise ServiceError("InternalException", "there is no archive", 500)
 
 
-def _no_runtime(_name: str, _payload: bytes, _invocation_type: str) -> Invocation:
-    raise ServiceError("ServiceException", "there is no function", 500)
+InvokeAnswer = tuple[int, dict[str, str], bytes]
+"""Status, headers and body of an answer to Invoke."""
+
+
+def _no_runtime(*_: Any) -> InvokeAnswer:
+    return 404, {"x-amzn-errortype": "ResourceNotFoundException"}, b'{"message": "there is no function"}'
 
 
 class Store:
@@ -75,16 +69,16 @@ class Store:
             so it must only enqueue.
         on_message: called with a queue's ARN when a message arrives or the visibility time of a message changes. It is
             called with the lock of the queues, so it must only wake a thread.
-        outside: converts seconds of a queue's timeouts, delays and retention to real seconds. `WaitTimeSeconds` and
+        real_seconds: converts seconds of a queue's timeouts, delays and retention to real ones. `WaitTimeSeconds` and
             `SentTimestamp` are real time.
         on_put_events: called with the entries of PutEvents (`Time` in seconds since the epoch). Returns a result for
             each entry. It may raise ServiceError.
-        on_replay: called with StartReplay, DescribeReplay, ListReplays or CancelReplay and the request (times in
-            seconds since the epoch). Returns the response. It may raise ServiceError.
+        on_replay: called with DescribeArchive, StartReplay, DescribeReplay, ListReplays or CancelReplay and the request
+            (times in seconds since the epoch). Returns the response. It may raise ServiceError.
         on_call: called with each request, its body, and a function that answers a body. Returns the response, or None
             to close the connection.
-        on_invoke: called with a function's name, the payload and `RequestResponse` or `Event`. It may raise
-            ServiceError.
+        on_invoke: called with a function's name or ARN, the qualifier or None, the headers and the body of an Invoke
+            request. Returns the response.
         on_concurrency: called with a function's name and its new reserved concurrency; None for no reservation.
         keeps_previous_images: whether to keep the state of each item before its last write, for `stale_reads`.
         on_mail: called with each e-mail that SES accepted, as the recipient gets it (RFC 5322).
@@ -98,10 +92,10 @@ class Store:
         self.endpoint = ""
         self.on_stream_record: Callable[[str, dict[str, Any]], None] = lambda _arn, _record: None
         self.on_message: Callable[[str], None] = lambda _arn: None
-        self.outside: Callable[[float], float] = lambda seconds: seconds
+        self.real_seconds: Callable[[float], float] = lambda seconds: seconds
         self.on_put_events: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = _no_bus
         self.on_replay: Callable[[str, dict[str, Any]], dict[str, Any]] = _no_archives
-        self.on_invoke: Callable[[str, bytes, str], Invocation] = _no_runtime
+        self.on_invoke: Callable[[str, str | None, Mapping[str, str], bytes], InvokeAnswer] = _no_runtime
         self.on_concurrency: Callable[[str, int | None], None] = lambda _name, _reserved: None
         self.on_mail: Callable[[bytes], None] = lambda _message: None
         self.on_call: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None] = (

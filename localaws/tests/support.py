@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from localaws.api_destinations import HttpTargets
+from localaws.targets import NO_ATTRIBUTES, Attributes, Targets
+
 PATIENCE = 180.0
 """Timeout of `wait_until`, in seconds; long enough for a busy machine."""
 
@@ -22,6 +25,46 @@ def wait_until(condition: Callable[[], Any]) -> Any:
         assert time.monotonic() < end, f"the condition was not met within {PATIENCE:.0f} s"
         time.sleep(0.005)
     return found
+
+
+class RecordingTargets(Targets):
+    """Records what is delivered and sent.
+
+    Attributes:
+        delivered: ARN and payload of each delivery.
+        sent: ARN, body and attributes of each message for a destination.
+        destination_is_gone: whether sending a message fails.
+        delayed: the deliveries to API destinations, which the test runs.
+    """
+
+    def __init__(self, handle: Callable[[str, str], None] = lambda _arn, _payload: None) -> None:
+        """`handle` is called before each delivery is recorded. Its exception is that of the delivery."""
+        self.delivered: list[tuple[str, str]] = []
+        self.sent: list[tuple[str, str, dict[str, str | int]]] = []
+        self.destination_is_gone = False
+        self.handle = handle
+        self.http = self.delayed = DelayedDeliveries()
+
+    def deliver(self, arn: str, payload: str, trace_header: str | None = None) -> None:
+        self.handle(arn, payload)
+        self.delivered.append((arn, payload))
+
+    def send(
+        self, arn: str, body: str, attributes: Attributes = NO_ATTRIBUTES, *, trace_header: str | None = None
+    ) -> None:
+        if self.destination_is_gone:
+            raise LookupError("no such queue")
+        self.sent.append((arn, body, dict(attributes)))
+
+
+class DelayedDeliveries(HttpTargets):
+    """Collects the deliveries to API destinations."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def run(self, delivery: Callable[[], None]) -> None:
+        self.waiting.append(delivery)
 
 
 def exchange(url: str, request: bytes) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from localaws.api_destinations import HttpTargets, read_destinations
 from localaws.delivery import Clock, Undelivered
-from localaws.eventbridge import UnsupportedTarget
+from localaws.targets import UnsupportedTarget
 from localaws.tests.support import PATIENCE, wait_until
 from tests.webhook import Answer, Webhook, webhook
 

@@ -14,7 +14,7 @@ from localaws.aws import ServiceError
 from localaws.delivery import Clock, Scheduler
 from localaws.event_pattern import InvalidEventPattern
 from localaws.eventbridge import Bus, read_rules
-from localaws.tests.support import PATIENCE, wait_until
+from localaws.tests.support import PATIENCE, RecordingTargets, wait_until
 
 EVENTS = "arn:aws:events:us-east-1:123456789012:"
 BUS = f"{EVENTS}event-bus/shop-bus"
@@ -65,7 +65,7 @@ def ask(sent: Sent) -> Ask:
     full.keep("shop-bus", event(4, "2026-11-21T12:02:00Z"))
     full.keep("shop-bus", event(2, "2026-11-21T12:01:59Z"))
     full.keep("shop-bus", event(3, "2026-11-21T12:01:00Z"))
-    replays = Replays([full], sent.take)
+    replays = Replays([full], ["default", "shop-bus", "other-bus"], sent.take)
 
     def ask(action: str, name: str = "again", **more: Any) -> dict[str, Any]:
         request: dict[str, Any] = {"ReplayName": name}
@@ -208,6 +208,39 @@ def test_replays_are_listed_by_name_state_and_archive(ask: Ask, sent: Sent) -> N
     assert names(EventSourceArn=f"{ARCHIVE}2") == []
 
 
+def test_replays_are_listed_in_parts(ask: Ask, sent: Sent) -> None:
+    sent.through.set()
+    for name in ("one", "two", "three"):
+        ask("StartReplay", name)
+
+    first = ask("ListReplays", Limit=2)
+    rest = ask("ListReplays", Limit=2, NextToken=first["NextToken"])
+
+    assert [replay["ReplayName"] for replay in first["Replays"]] == ["one", "two"]
+    assert [replay["ReplayName"] for replay in rest["Replays"]] == ["three"]
+    assert "NextToken" not in rest
+
+
+def test_a_replay_to_a_missing_bus_is_not_found(ask: Ask) -> None:
+    with pytest.raises(ServiceError, match="Event bus none does not exist") as refused:
+        ask("StartReplay", Destination={"Arn": f"{EVENTS}event-bus/none"})
+    assert refused.value.code == "ResourceNotFoundException"
+
+
+def test_an_archive_is_described(ask: Ask) -> None:
+    assert ask("DescribeArchive", ArchiveName="sales") == {
+        "ArchiveArn": ARCHIVE,
+        "ArchiveName": "sales",
+        "EventSourceArn": BUS,
+        "EventPattern": '{"source": ["shop"]}',
+        "State": "ENABLED",
+        "EventCount": 4,
+    }
+    with pytest.raises(ServiceError, match="Archive none does not exist") as refused:
+        ask("DescribeArchive", ArchiveName="none")
+    assert refused.value.code == "ResourceNotFoundException"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -254,12 +287,12 @@ def test_an_unknown_replay_is_not_found(ask: Ask, action: str) -> None:
 
 
 @dataclass
-class World:
+class ArchivedBus:
     """A bus with an archive, and rules with the names of their targets."""
 
     bus: Bus
     archive: Archive
-    taken: list[tuple[str, dict[str, Any]]]
+    targets: RecordingTargets
 
     def replay(self, *rules: str) -> None:
         """Replay the archived events to the rules with these names."""
@@ -267,12 +300,12 @@ class World:
         for archived in self.archive.between(0, 2 * NOON):
             self.bus.replay(BUS, archived | {"replay-name": "again"}, arns)
 
-    def takers(self) -> list[str]:
-        return [taker for taker, _ in self.taken]
+    def delivered(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(arn.rpartition(":")[2], json.loads(payload)) for arn, payload in self.targets.delivered]
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def archived() -> Iterator[ArchivedBus]:
     def rule(name: str, pattern: dict[str, Any]) -> dict[str, Any]:
         target = f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
         return {"Name": name, "EventBusName": "shop-bus", "EventPattern": pattern, "Targets": [{"Arn": target}]}
@@ -283,41 +316,40 @@ def world() -> Iterator[World]:
         rule("live", {"source": ["shop"], "replay-name": [{"exists": False}]}),
     ]
     failures: list[str] = []
-    taken: list[tuple[str, dict[str, Any]]] = []
+    targets = RecordingTargets()
     scheduler, sales = Scheduler(Clock(), failures.append), archive()
     bus = Bus(
-        names=["shop-bus"],
+        names=["default", "shop-bus"],
         rules=read_rules(rules, ["lambda"]),
         scheduler=scheduler,
-        hand_over=lambda arn, payload, _trace: taken.append((arn.rpartition(":")[2], json.loads(payload))),
-        send=lambda *_: None,
+        targets=targets,
         on_event=lambda _accepted: None,
         on_failure=failures.append,
-        region="us-east-1",
-        account_id="123456789012",
         archives=[sales],
     )
     bus.start()
     entry = {"EventBusName": "shop-bus", "Source": "shop", "DetailType": "Sold", "Detail": '{"n": 1}', "Time": NOON}
     bus.put_events([entry])
-    wait_until(lambda: len(taken) == 3)
-    yield World(bus, sales, taken)
+    wait_until(lambda: len(targets.delivered) == 3)
+    yield ArchivedBus(bus, sales, targets)
     bus.stop()
     assert failures == []
 
 
-def test_a_replay_reaches_every_rule_that_matches_replayed_events(world: World) -> None:
-    live = world.taken.pop()[1]
-    world.taken.clear()
-    world.replay()
-    world.bus.stop()
-    assert world.taken == [(rule, live | {"replay-name": "again"}) for rule in ("first", "second")]
-    assert kept(world.archive) == [live["id"]]
+def test_a_replay_reaches_every_rule_that_matches_replayed_events(archived: ArchivedBus) -> None:
+    live = archived.delivered()[-1][1]
+    archived.targets.delivered.clear()
+    archived.replay()
+    archived.bus.stop()
+    assert archived.delivered() == [(rule, live | {"replay-name": "again"}) for rule in ("first", "second")]
+    assert kept(archived.archive) == [live["id"]]
 
 
-@pytest.mark.parametrize(("rules", "takers"), [(["second"], ["second"]), (["live"], []), (["none"], [])])
-def test_a_replay_for_certain_rules_reaches_no_others(world: World, rules: list[str], takers: list[str]) -> None:
-    world.taken.clear()
-    world.replay(*rules)
-    world.bus.stop()
-    assert world.takers() == takers
+@pytest.mark.parametrize(("rules", "targets"), [(["second"], ["second"]), (["live"], []), (["none"], [])])
+def test_a_replay_for_certain_rules_reaches_no_others(
+    archived: ArchivedBus, rules: list[str], targets: list[str]
+) -> None:
+    archived.targets.delivered.clear()
+    archived.replay(*rules)
+    archived.bus.stop()
+    assert [target for target, _ in archived.delivered()] == targets

@@ -11,17 +11,18 @@ import pytest
 from localaws.async_invocations import AsynchronousInvocations, InvokeConfig
 from localaws.delivery import (
     Clock,
-    GivenUp,
+    FailedDelivery,
     RetryPolicy,
     Scheduler,
     Undelivered,
     deliver,
 )
-from localaws.lambda_runtime import FunctionConfig, InvocationResult, Throttled
-from localaws.tests.support import PATIENCE, wait_until
+from localaws.lambda_runtime import FunctionConfig, InvocationResult, Runtime, Throttled
+from localaws.tests.support import PATIENCE, RecordingTargets, wait_until
 
-ARN = "arn:aws:lambda:us-east-1:123456789012:function:taker"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:seller"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
+TOPIC = "arn:aws:sns:us-east-1:123456789012:sold"
 OK = InvocationResult(b"null", None, 0.01)
 FAILED = InvocationResult(b'{"errorMessage": "no", "errorType": "ValueError"}', "Unhandled", 0.01)
 THROTTLED = Throttled("busy")
@@ -80,7 +81,7 @@ def attempts(errors: list[Undelivered | None]) -> Callable[[], None]:
 
 def test_a_delivery_is_retried_until_it_succeeds(scheduler: Scheduler) -> None:
     done = threading.Event()
-    given_up: list[GivenUp] = []
+    failed: list[FailedDelivery] = []
     left = iter([undelivered(), undelivered()])
 
     def attempt() -> None:
@@ -89,9 +90,9 @@ def test_a_delivery_is_retried_until_it_succeeds(scheduler: Scheduler) -> None:
             raise error
         done.set()
 
-    deliver(scheduler, attempt, RetryPolicy(retries=2), given_up.append)
+    deliver(scheduler, attempt, RetryPolicy(retries=2), failed.append)
     assert done.wait(PATIENCE)
-    assert given_up == []
+    assert failed == []
 
 
 @pytest.mark.parametrize(
@@ -105,23 +106,23 @@ def test_a_delivery_is_retried_until_it_succeeds(scheduler: Scheduler) -> None:
 def test_a_delivery_ends_at_the_limits_of_its_policy(
     scheduler: Scheduler, policy: RetryPolicy, condition: str, retries: int
 ) -> None:
-    given_up: list[GivenUp] = []
-    deliver(scheduler, attempts([undelivered()]), policy, given_up.append)
-    wait_until(lambda: given_up)
-    assert (given_up[0].condition, given_up[0].retries) == (condition, retries)
+    failed: list[FailedDelivery] = []
+    deliver(scheduler, attempts([undelivered()]), policy, failed.append)
+    wait_until(lambda: failed)
+    assert (failed[0].condition, failed[0].retries) == (condition, retries)
 
 
 def test_a_non_retriable_error_is_not_retried(scheduler: Scheduler) -> None:
-    given_up: list[GivenUp] = []
-    deliver(scheduler, attempts([undelivered(retriable=False)]), RetryPolicy(), given_up.append)
-    assert [(end.condition, end.retries) for end in given_up] == [(None, 0)]
+    failed: list[FailedDelivery] = []
+    deliver(scheduler, attempts([undelivered(retriable=False)]), RetryPolicy(), failed.append)
+    assert [(end.condition, end.retries) for end in failed] == [(None, 0)]
 
 
 def test_a_requested_pause_beyond_the_maximum_age_ends_the_delivery(scheduler: Scheduler) -> None:
-    given_up: list[GivenUp] = []
+    failed: list[FailedDelivery] = []
     busy = Undelivered("SDK_CLIENT_ERROR", "it answered 503", retriable=True, pause=100)
-    deliver(scheduler, attempts([busy]), RetryPolicy(maximum_age=60), given_up.append)
-    assert [(end.condition, end.retries) for end in given_up] == [("MaximumEventAgeInSeconds", 0)]
+    deliver(scheduler, attempts([busy]), RetryPolicy(maximum_age=60), failed.append)
+    assert [(end.condition, end.retries) for end in failed] == [("MaximumEventAgeInSeconds", 0)]
 
 
 def test_a_policy_has_eventbridges_defaults() -> None:
@@ -132,53 +133,71 @@ def test_a_policy_has_eventbridges_defaults() -> None:
 # ----------------------------------------------------------------------------------- asynchronous invocations
 
 
-class Lambda:
+class Seller(Runtime):
     """A function with the given invocation results. Records what happens to its events."""
 
-    def __init__(self, scheduler: Scheduler, results: list[InvocationResult | Throttled], config: InvokeConfig) -> None:
-        self.calls = 0
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        results: list[InvocationResult | Throttled],
+        config: InvokeConfig,
+        **changes: Any,
+    ) -> None:
+        self.request_ids: list[str] = []
         self.shown: list[InvocationResult] = []
         self.failures: list[str] = []
-        self.sent: list[tuple[str, dict[str, Any]]] = []
-        self.destination_is_gone = False
+        self.targets = RecordingTargets()
         self._results = results
+        self._config = FunctionConfig("seller", ARN, "m.handler", 3, 128, Path("/"), (), {}, **changes)
         self.queue = AsynchronousInvocations(
             scheduler,
-            configs={"taker": config},
-            invoke=self._invoke,
-            send=self._send,
+            self,
+            configs={"seller": config},
+            targets=self.targets,
             on_result=lambda _, result: self.shown.append(result),
             on_failure=lambda name, text: self.failures.append(f"{name}: {text}"),
         )
 
-    def accept(self, reserved_concurrency: int | None = None) -> None:
-        function = FunctionConfig("taker", ARN, "m.handler", 3, 128, Path("/"), (), {}, reserved_concurrency)
-        self.queue.accept(function, b'{"order": 1}')
+    def accept(self, arn: str = "seller") -> None:
+        self.queue.accept(arn, b'{"order": 1}', request_id="the-request")
 
-    def _invoke(self, arn: str, payload: bytes, on_done: Callable[[Any], None], trace_id: str | None) -> None:
-        assert (arn, payload) == (ARN, b'{"order": 1}')
+    def config(self, function: str) -> FunctionConfig:
+        return self._config
+
+    def invoke_async(
+        self,
+        function: str,
+        payload: bytes,
+        on_done: Callable[[InvocationResult | Throttled], None],
+        trace_id: str | None = None,
+        request_id: str = "",
+    ) -> None:
+        assert payload == b'{"order": 1}'
         result = self._results[min(self.calls, len(self._results) - 1)]
-        self.calls += 1
+        self.request_ids.append(request_id)
         on_done(result)
 
-    def _send(self, arn: str, body: str) -> None:
-        if self.destination_is_gone:
-            raise LookupError("no such queue")
-        self.sent.append((arn, json.loads(body)))
+    @property
+    def calls(self) -> int:
+        return len(self.request_ids)
+
+    @property
+    def sent(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(arn, json.loads(body)) for arn, body, _ in self.targets.sent]
 
 
 def test_a_handled_event_is_not_invoked_again(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [OK], InvokeConfig(on_failure=DLQ))
-    taker.accept()
-    assert (taker.calls, taker.shown, taker.sent, taker.failures) == (1, [OK], [], [])
+    seller = Seller(scheduler, [OK], InvokeConfig(on_failure=DLQ))
+    seller.accept()
+    assert (seller.calls, seller.shown, seller.sent, seller.failures) == (1, [OK], [], [])
 
 
 def test_a_function_error_is_retried_twice_and_then_sent_to_the_destination(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [FAILED], InvokeConfig(on_failure=DLQ))
-    taker.accept()
-    wait_until(lambda: taker.sent)
-    ((arn, record),) = taker.sent
-    assert (arn, taker.calls) == (DLQ, 3)
+    seller = Seller(scheduler, [FAILED], InvokeConfig(on_failure=DLQ))
+    seller.accept()
+    wait_until(lambda: seller.sent)
+    ((arn, record),) = seller.sent
+    assert (arn, seller.calls) == (DLQ, 3)
     context = record["requestContext"]
     assert (context["condition"], context["approximateInvokeCount"]) == ("RetriesExhausted", 3)
     assert context["functionArn"] == f"{ARN}:$LATEST"
@@ -187,17 +206,68 @@ def test_a_function_error_is_retried_twice_and_then_sent_to_the_destination(sche
     assert record["responsePayload"]["errorType"] == "ValueError"
 
 
+def test_all_attempts_and_the_record_have_one_request_id(scheduler: Scheduler) -> None:
+    seller = Seller(scheduler, [FAILED], InvokeConfig(on_failure=DLQ))
+    seller.accept()
+    wait_until(lambda: seller.sent)
+    assert seller.request_ids == ["the-request"] * 3
+    assert seller.sent[0][1]["requestContext"]["requestId"] == "the-request"
+
+
+def test_a_success_is_sent_to_its_destination(scheduler: Scheduler) -> None:
+    seller = Seller(scheduler, [OK], InvokeConfig(on_success=TOPIC, on_failure=DLQ))
+    seller.accept(f"{ARN}:live")
+    ((arn, record),) = seller.sent
+    assert arn == TOPIC
+    context = record["requestContext"]
+    assert (context["condition"], context["approximateInvokeCount"]) == ("Success", 1)
+    assert context["functionArn"] == f"{ARN}:live"
+    assert record["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST"}
+    assert record["responsePayload"] is None
+    assert seller.failures == []
+
+
+def test_a_lost_record_of_a_success_is_reported(scheduler: Scheduler) -> None:
+    seller = Seller(scheduler, [OK], InvokeConfig(on_success=TOPIC))
+    seller.targets.destination_is_gone = True
+    seller.accept()
+    assert seller.failures == [f"seller: record of a success lost, could not be sent to {TOPIC}: no such queue"]
+
+
+def test_a_functions_dead_letter_queue_gets_the_event_with_the_error(scheduler: Scheduler) -> None:
+    seller = Seller(scheduler, [FAILED], InvokeConfig(retries=0), dead_letters=DLQ)
+    seller.accept()
+    attributes = {"RequestID": "the-request", "ErrorCode": 200, "ErrorMessage": "no"}
+    assert seller.targets.sent == [(DLQ, '{"order": 1}', attributes)]
+    assert seller.failures == [f"seller: event discarded, RetriesExhausted; sent to {DLQ}"]
+
+
+def test_a_dead_letter_queue_and_a_destination_both_get_a_throttled_event() -> None:
+    seller = Seller(PassingScheduler(), [THROTTLED], InvokeConfig(maximum_age=60, on_failure=TOPIC), dead_letters=DLQ)
+    seller.accept()
+    (record_arn, _, _), (queue, body, attributes) = seller.targets.sent
+    assert (record_arn, queue, body) == (TOPIC, DLQ, '{"order": 1}')
+    assert attributes == {"RequestID": "the-request", "ErrorCode": 429, "ErrorMessage": "Rate Exceeded."}
+
+
+def test_an_error_without_a_message_has_no_empty_attribute(scheduler: Scheduler) -> None:
+    silent = InvocationResult(b'{"errorMessage": "", "errorType": "ValueError"}', "Unhandled", 0.01)
+    seller = Seller(scheduler, [silent], InvokeConfig(retries=0), dead_letters=DLQ)
+    seller.accept()
+    assert seller.targets.sent[0][2] == {"RequestID": "the-request", "ErrorCode": 200}
+
+
 def test_a_successful_retry_ends_the_retries(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [FAILED, OK], InvokeConfig(on_failure=DLQ))
-    taker.accept()
-    wait_until(lambda: taker.calls == 2)
-    assert taker.sent == []
+    seller = Seller(scheduler, [FAILED, OK], InvokeConfig(on_failure=DLQ))
+    seller.accept()
+    wait_until(lambda: seller.calls == 2)
+    assert seller.sent == []
 
 
 def test_without_retries_the_first_failure_is_final(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
-    taker.accept()
-    assert taker.sent[0][1]["requestContext"]["approximateInvokeCount"] == 1
+    seller = Seller(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
+    seller.accept()
+    assert seller.sent[0][1]["requestContext"]["approximateInvokeCount"] == 1
 
 
 class PassingClock(Clock):
@@ -223,49 +293,49 @@ class PassingScheduler(Scheduler):
 
 def test_throttles_do_not_count_as_attempts_and_are_retried_until_the_maximum_age() -> None:
     scheduler = PassingScheduler()
-    taker = Lambda(scheduler, [THROTTLED], InvokeConfig(maximum_age=60, on_failure=DLQ))
-    taker.accept()
+    seller = Seller(scheduler, [THROTTLED], InvokeConfig(maximum_age=60, on_failure=DLQ))
+    seller.accept()
     assert scheduler.passing.passed <= 60
-    context = taker.sent[0][1]["requestContext"]
+    context = seller.sent[0][1]["requestContext"]
     assert (context["condition"], context["approximateInvokeCount"]) == ("EventAgeExceeded", 0)
-    assert taker.calls > 3
-    assert "responsePayload" not in taker.sent[0][1]
+    assert seller.calls > 3
+    assert "responsePayload" not in seller.sent[0][1]
 
 
 def test_a_throttled_event_is_handled_when_concurrency_is_available(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [THROTTLED, THROTTLED, OK], InvokeConfig(on_failure=DLQ))
-    taker.accept()
-    wait_until(lambda: taker.shown)
-    assert taker.sent == []
+    seller = Seller(scheduler, [THROTTLED, THROTTLED, OK], InvokeConfig(on_failure=DLQ))
+    seller.accept()
+    wait_until(lambda: seller.shown)
+    assert seller.sent == []
 
 
 def test_a_function_error_is_not_retried_past_the_events_age(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [FAILED], InvokeConfig(maximum_age=59, on_failure=DLQ))
-    taker.accept()
-    assert taker.sent[0][1]["requestContext"]["condition"] == "EventAgeExceeded"
+    seller = Seller(scheduler, [FAILED], InvokeConfig(maximum_age=59, on_failure=DLQ))
+    seller.accept()
+    assert seller.sent[0][1]["requestContext"]["condition"] == "EventAgeExceeded"
 
 
 def test_events_of_a_function_with_zero_concurrency_go_to_the_destination_immediately(scheduler: Scheduler) -> None:
-    taker = Lambda(scheduler, [OK], InvokeConfig(on_failure=DLQ))
-    taker.accept(reserved_concurrency=0)
-    assert taker.calls == 0
-    assert taker.sent[0][1]["requestContext"]["condition"] == "ZeroReservedConcurrency"
+    seller = Seller(scheduler, [OK], InvokeConfig(on_failure=DLQ), reserved_concurrency=0)
+    seller.accept()
+    assert seller.calls == 0
+    assert seller.sent[0][1]["requestContext"]["condition"] == "ZeroReservedConcurrency"
 
 
 def test_a_lost_event_is_reported(scheduler: Scheduler) -> None:
-    without = Lambda(scheduler, [FAILED], InvokeConfig(retries=0))
+    without = Seller(scheduler, [FAILED], InvokeConfig(retries=0))
     without.accept()
-    assert without.failures == ["taker: event discarded, RetriesExhausted; lost, there is no failure destination"]
-    gone = Lambda(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
-    gone.destination_is_gone = True
+    assert without.failures == ["seller: event discarded, RetriesExhausted; lost, there is no failure destination"]
+    gone = Seller(scheduler, [FAILED], InvokeConfig(retries=0, on_failure=DLQ))
+    gone.targets.destination_is_gone = True
     gone.accept()
     assert gone.failures == [
-        f"taker: event discarded, RetriesExhausted; lost, could not be sent to {DLQ}: no such queue"
+        f"seller: event discarded, RetriesExhausted; lost, could not be sent to {DLQ}: no such queue"
     ]
 
 
 def test_a_config_has_lambdas_defaults() -> None:
-    assert InvokeConfig.of({}) == InvokeConfig(2, 21_600, None)
-    destination = {"OnFailure": {"Destination": DLQ}}
-    given = {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60, "DestinationConfig": destination}
-    assert InvokeConfig.of(given) == InvokeConfig(1, 60, DLQ)
+    assert InvokeConfig.of({}) == InvokeConfig(2, 21_600, None, None)
+    destinations = {"OnFailure": {"Destination": DLQ}, "OnSuccess": {"Destination": TOPIC}}
+    given = {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 60, "DestinationConfig": destinations}
+    assert InvokeConfig.of(given) == InvokeConfig(1, 60, on_success=TOPIC, on_failure=DLQ)

@@ -1,18 +1,19 @@
 """The event bus: accepted events, matching rules, and events whose delivery fails."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from localaws.aws import ServiceError
-from localaws.delivery import Action, Clock, Scheduler, Undelivered
+from localaws.delivery import Clock, Scheduler, Undelivered
 from localaws.event_pattern import InvalidEventPattern
-from localaws.eventbridge import MAX_BYTES, Accepted, Bus, UnsupportedTarget, read_rules
-from localaws.tests.support import wait_until
+from localaws.eventbridge import MAX_BYTES, Accepted, Bus, read_rules
+from localaws.targets import UnsupportedTarget
+from localaws.tests.support import RecordingTargets, wait_until
 
-FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:taker"
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:seller"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
 WEBHOOK = "arn:aws:events:us-east-1:123456789012:api-destination/hook/1"
 BUS = "arn:aws:events:us-east-1:123456789012:event-bus/"
@@ -28,29 +29,22 @@ def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
     return properties | changes
 
 
-class World:
+class RunningBus:
     """Two buses with targets that accept events, or fail as the test configures."""
 
     def __init__(self, *rules: dict[str, Any]) -> None:
-        self.taken: list[tuple[str, dict[str, Any]]] = []
-        self.buried: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
         self.failures: list[str] = []
         self.seen: list[Accepted] = []
         self.error: Exception | None = None
-        self.dlq_is_gone = False
-        self.http: list[Action] = []
+        self.targets = RecordingTargets(self._handle)
         self.scheduler = Scheduler(Clock(1000), self.failures.append)
         self.bus = Bus(
-            names=["shop-bus", "other-bus"],
+            names=["default", "shop-bus", "other-bus"],
             rules=read_rules(rules, ("events", "lambda", "logs", "sqs")),
             scheduler=self.scheduler,
-            hand_over=self._hand_over,
-            send=self._send,
+            targets=self.targets,
             on_event=self.seen.append,
             on_failure=self.failures.append,
-            region="us-east-1",
-            account_id="123456789012",
-            run_http=self.http.append,
         )
         self.scheduler.start()
         self.bus.start()
@@ -59,26 +53,27 @@ class World:
         self.bus.stop()
         self.scheduler.stop()
 
-    def _hand_over(self, arn: str, payload: str, _trace_header: str | None) -> None:
+    def delivered(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(arn, json.loads(payload)) for arn, payload in self.targets.delivered]
+
+    def failed(self) -> list[tuple[str, dict[str, Any], dict[str, str | int]]]:
+        """Returns the queue, event and attributes of each message in a dead-letter queue."""
+        return [(arn, json.loads(body), attributes) for arn, body, attributes in self.targets.sent]
+
+    def _handle(self, _arn: str, _payload: str) -> None:
         if self.error:
             raise self.error
-        self.taken.append((arn, json.loads(payload)))
-
-    def _send(self, arn: str, body: str, attributes: Mapping[str, str]) -> None:
-        if self.dlq_is_gone:
-            raise LookupError("no such queue")
-        self.buried.append((arn, json.loads(body), attributes))
 
 
-Make = Callable[..., World]
+Make = Callable[..., RunningBus]
 
 
 @pytest.fixture
-def world() -> Iterator[Make]:
-    made: list[World] = []
+def make_bus() -> Iterator[Make]:
+    made: list[RunningBus] = []
 
-    def make(*rules: dict[str, Any]) -> World:
-        made.append(World(*rules))
+    def make(*rules: dict[str, Any]) -> RunningBus:
+        made.append(RunningBus(*rules))
         return made[-1]
 
     yield make
@@ -90,13 +85,13 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {"EventBusName": "shop-bus", "Source": "shop", "DetailType": "Sold", "Detail": '{"n": 1}'} | changes
 
 
-def test_an_event_reaches_every_target_of_every_rule_that_it_matches(world: Make) -> None:
+def test_an_event_reaches_every_target_of_every_rule_that_it_matches(make_bus: Make) -> None:
     two = [{"Id": "one", "Arn": FUNCTION}, {"Id": "two", "Arn": FUNCTION + "2"}]
-    shop = world(rule(Targets=two), rule("cheap", EventPattern={"detail": {"n": [{"numeric": ["<", 1]}]}}))
+    shop = make_bus(rule(Targets=two), rule("cheap", EventPattern={"detail": {"n": [{"numeric": ["<", 1]}]}}))
     (answer,) = shop.bus.put_events([entry(Time=1_795_286_160.9, Resources=["arn:thing"])])
-    wait_until(lambda: len(shop.taken) == 2)
-    assert [arn for arn, _ in shop.taken] == [FUNCTION, FUNCTION + "2"]
-    assert shop.taken[0][1] == {
+    wait_until(lambda: len(shop.delivered()) == 2)
+    assert [arn for arn, _ in shop.delivered()] == [FUNCTION, FUNCTION + "2"]
+    assert shop.delivered()[0][1] == {
         "version": "0",
         "id": answer["EventId"],
         "detail-type": "Sold",
@@ -110,23 +105,30 @@ def test_an_event_reaches_every_target_of_every_rule_that_it_matches(world: Make
     assert [[matched.name for matched in accepted.rules] for accepted in shop.seen] == [["all-shop"]]
 
 
-def test_a_target_gets_its_configured_input(world: Make) -> None:
+def test_a_target_gets_the_event_without_white_space(make_bus: Make) -> None:
+    shop = make_bus(rule())
+    shop.bus.put_events([entry(Detail='{ "n": [1, 2] }')])
+    wait_until(shop.delivered)
+    assert shop.targets.delivered[0][1].endswith('"resources":[],"detail":{"n":[1,2]}}')
+
+
+def test_a_target_gets_its_configured_input(make_bus: Make) -> None:
     names = {"InputTemplate": '{"by": <aws.events.rule-arn>, "n": <n>}', "InputPathsMap": {"n": "$.detail.n"}}
     targets = [
         {"Id": "one", "Arn": FUNCTION, "InputPath": "$.detail"},
         {"Id": "two", "Arn": FUNCTION, "InputTransformer": names},
     ]
-    shop = world(rule(Targets=targets))
+    shop = make_bus(rule(Targets=targets))
     shop.bus.put_events([entry()])
-    wait_until(lambda: len(shop.taken) == 2)
-    assert [payload for _, payload in shop.taken] == [
+    wait_until(lambda: len(shop.delivered()) == 2)
+    assert [payload for _, payload in shop.delivered()] == [
         {"n": 1},
         {"by": "arn:aws:events:us-east-1:123456789012:rule/shop-bus/all-shop", "n": 1},
     ]
 
 
-def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make) -> None:
-    shop = world(
+def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(make_bus: Make) -> None:
+    shop = make_bus(
         rule(EventBusName=BUS + "shop-bus"),
         rule("default-rule", EventBusName="default", Targets=[{"Id": "one", "Arn": FUNCTION + "2"}]),
     )
@@ -134,8 +136,8 @@ def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make
     unnamed = entry()
     del unnamed["EventBusName"]
     shop.bus.put_events([unnamed])
-    wait_until(lambda: len(shop.taken) == 2)
-    assert [arn for arn, _ in shop.taken] == [FUNCTION, FUNCTION + "2"]
+    wait_until(lambda: len(shop.delivered()) == 2)
+    assert [arn for arn, _ in shop.delivered()] == [FUNCTION, FUNCTION + "2"]
 
 
 @pytest.mark.parametrize(
@@ -155,35 +157,43 @@ def test_a_rule_belongs_to_its_bus_and_a_bus_may_be_named_by_its_arn(world: Make
     ],
 )
 def test_an_invalid_entry_is_rejected_and_the_other_entry_is_accepted(
-    world: Make, changes: dict[str, Any], code: str
+    make_bus: Make, changes: dict[str, Any], code: str
 ) -> None:
-    shop = world(rule())
+    shop = make_bus(rule())
     refused, accepted = shop.bus.put_events([entry(**changes), entry()])
     assert refused["ErrorCode"] == code
     assert refused["ErrorMessage"]
     assert "EventId" in accepted
-    wait_until(lambda: len(shop.taken) == 1)
+    wait_until(lambda: len(shop.delivered()) == 1)
+
+
+@pytest.mark.parametrize(
+    ("entries", "limit"), [([], "greater than or equal to 1"), ([entry()] * 11, "less than or equal to 10")]
+)
+def test_a_request_has_one_to_ten_entries(make_bus: Make, entries: list[dict[str, Any]], limit: str) -> None:
+    with pytest.raises(
+        ServiceError, match=f"at 'entries' failed to satisfy constraint: Member must have length {limit}$"
+    ):
+        make_bus(rule()).bus.put_events(entries)
 
 
 @pytest.mark.parametrize(
     "entries",
     [
-        [],
-        [entry()] * 11,
         [entry(Detail=json.dumps({"x": "é" * (MAX_BYTES // 2)}))],
         [entry(), entry(TraceHeader="x" * 501)],
         [entry(), entry(Resources=["x" * 2049])],
     ],
 )
-def test_a_request_beyond_the_limits_is_rejected_as_a_whole(world: Make, entries: list[dict[str, Any]]) -> None:
-    shop = world(rule())
+def test_a_request_beyond_the_limits_is_rejected_as_a_whole(make_bus: Make, entries: list[dict[str, Any]]) -> None:
+    shop = make_bus(rule())
     with pytest.raises(ServiceError):
         shop.bus.put_events(entries)
     assert shop.seen == []
 
 
-def test_an_entry_at_the_limits_is_accepted(world: Make) -> None:
-    shop = world(rule())
+def test_an_entry_at_the_limits_is_accepted(make_bus: Make) -> None:
+    shop = make_bus(rule())
     largest = entry(DetailType="x" * 128, TraceHeader="x" * 500, Resources=["x" * 2048], Time=0)
     rest = MAX_BYTES - len("shop") - 128 - 2048 - 14
     largest["Detail"] = json.dumps({"x": ""}).replace('""', '"' + "x" * (rest - len('{"x": ""}')) + '"')
@@ -191,54 +201,54 @@ def test_an_entry_at_the_limits_is_accepted(world: Make) -> None:
     assert "EventId" in answer
 
 
-def buried_with(dlq: bool = True, **policy: int) -> dict[str, Any]:
+def with_dlq(dlq: bool = True, **policy: int) -> dict[str, Any]:
     target: dict[str, Any] = {"Id": "one", "Arn": FUNCTION, "RetryPolicy": policy}
     return rule(Targets=[target | ({"DeadLetterConfig": {"Arn": DLQ}} if dlq else {})])
 
 
-def test_an_event_for_a_missing_target_goes_to_the_dlq_without_retries(world: Make) -> None:
-    shop = world(buried_with())
-    shop.error = Undelivered("NO_RESOURCE", "there is no taker", retriable=False)
+def test_an_event_for_a_missing_target_goes_to_the_dlq_without_retries(make_bus: Make) -> None:
+    shop = make_bus(with_dlq())
+    shop.error = Undelivered("NO_RESOURCE", "there is no seller", retriable=False)
     (answer,) = shop.bus.put_events([entry()])
-    wait_until(lambda: shop.buried)
-    ((arn, event, attributes),) = shop.buried
+    wait_until(lambda: shop.failed())
+    ((arn, event, attributes),) = shop.failed()
     assert (arn, event["id"]) == (DLQ, answer["EventId"])
     assert attributes == {
         "RULE_ARN": "arn:aws:events:us-east-1:123456789012:rule/shop-bus/all-shop",
         "TARGET_ARN": FUNCTION,
         "ERROR_CODE": "NO_RESOURCE",
-        "ERROR_MESSAGE": "there is no taker",
+        "ERROR_MESSAGE": "there is no seller",
         "RETRY_ATTEMPTS": "0",
     }
     assert "sent to " + DLQ in shop.failures[0]
 
 
-def test_an_event_whose_delivery_keeps_failing_goes_to_the_dlq_after_the_retries(world: Make) -> None:
-    shop = world(buried_with(MaximumRetryAttempts=2))
+def test_an_event_whose_delivery_keeps_failing_goes_to_the_dlq_after_the_retries(make_bus: Make) -> None:
+    shop = make_bus(with_dlq(MaximumRetryAttempts=2))
     shop.error = Undelivered("THROTTLING", "slow down", retriable=True)
     shop.bus.put_events([entry()])
-    wait_until(lambda: shop.buried)
-    attributes = shop.buried[0][2]
+    wait_until(lambda: shop.failed())
+    attributes = shop.failed()[0][2]
     assert attributes["RETRY_ATTEMPTS"] == "2"
     assert attributes["EXHAUSTED_RETRY_CONDITION"] == "MaximumRetryAttempts"
 
 
-def test_an_unforeseen_error_of_a_target_is_retried_and_does_not_stop_the_bus(world: Make) -> None:
-    shop = world(buried_with())
+def test_an_unforeseen_error_of_a_target_is_retried_and_does_not_stop_the_bus(make_bus: Make) -> None:
+    shop = make_bus(with_dlq())
     shop.error = RuntimeError("who knows")
     shop.bus.put_events([entry()])
     shop.bus.put_events([entry()])
     wait_until(lambda: len(shop.seen) == 2)
     shop.error = None
-    wait_until(lambda: len(shop.taken) == 2)
-    assert shop.buried == []
+    wait_until(lambda: len(shop.delivered()) == 2)
+    assert shop.failed() == []
 
 
-def test_a_lost_event_is_reported(world: Make) -> None:
+def test_a_lost_event_is_reported(make_bus: Make) -> None:
     error = Undelivered("NO_RESOURCE", "gone", retriable=False)
-    without, gone = world(buried_with(dlq=False)), world(buried_with())
+    without, gone = make_bus(with_dlq(dlq=False)), make_bus(with_dlq())
     without.error = gone.error = error
-    gone.dlq_is_gone = True
+    gone.targets.destination_is_gone = True
     for shop in (without, gone):
         shop.bus.put_events([entry()])
     wait_until(lambda: without.failures and gone.failures)
@@ -246,29 +256,29 @@ def test_a_lost_event_is_reported(world: Make) -> None:
     assert "lost, could not be sent to" in gone.failures[0]
 
 
-def test_the_dlq_gets_the_event_and_not_the_input_made_of_it(world: Make) -> None:
+def test_the_dlq_gets_the_event_and_not_the_input_made_of_it(make_bus: Make) -> None:
     broken = {"InputTemplate": '{"note": "<note>"}', "InputPathsMap": {"note": "$.detail.note"}}
     target = {"Id": "one", "Arn": FUNCTION, "InputTransformer": broken, "DeadLetterConfig": {"Arn": DLQ}}
-    shop = world(rule(Targets=[target]))
+    shop = make_bus(rule(Targets=[target]))
     shop.bus.put_events([entry(Detail=json.dumps({"note": 'said "hi"'}))])
-    wait_until(lambda: shop.buried)
-    ((_, event, attributes),) = shop.buried
+    wait_until(lambda: shop.failed())
+    ((_, event, attributes),) = shop.failed()
     assert event["detail"] == {"note": 'said "hi"'}
     assert attributes["ERROR_CODE"] == "INVALID_JSON"
-    assert shop.taken == []
+    assert shop.delivered() == []
 
 
 def to_bus(arn: str, name: str = "to-bus", bus: str = "shop-bus") -> dict[str, Any]:
     return rule(name, EventBusName=bus, Targets=[{"Id": "bus", "Arn": arn, "DeadLetterConfig": {"Arn": DLQ}}])
 
 
-def test_an_event_for_another_bus_is_forwarded_unchanged(world: Make) -> None:
-    shop = world(
+def test_an_event_for_another_bus_is_forwarded_unchanged(make_bus: Make) -> None:
+    shop = make_bus(
         to_bus(BUS + "other-bus"), rule("other", EventBusName="other-bus"), rule("default", EventBusName="default")
     )
     (answer,) = shop.bus.put_events([entry(TraceHeader="Root=1")])
     shop.bus.stop()
-    ((_, event),) = shop.taken
+    ((_, event),) = shop.delivered()
     assert (event["id"], event["source"], event["detail"]) == (answer["EventId"], "shop", {"n": 1})
     assert [(seen.bus, seen.event, seen.trace_header, seen.forwarded) for seen in shop.seen] == [
         ("shop-bus", event, "Root=1", False),
@@ -276,17 +286,17 @@ def test_an_event_for_another_bus_is_forwarded_unchanged(world: Make) -> None:
     ]
 
 
-def test_an_event_from_another_bus_is_not_forwarded_again(world: Make) -> None:
-    shop = world(
+def test_an_event_from_another_bus_is_not_forwarded_again(make_bus: Make) -> None:
+    shop = make_bus(
         to_bus(BUS + "other-bus"), to_bus(BUS + "default", "onwards", "other-bus"), rule(EventBusName="default")
     )
     shop.bus.put_events([entry()])
     shop.bus.stop()
-    ((_, event, attributes),) = shop.buried
+    ((_, event, attributes),) = shop.failed()
     assert event["detail"] == {"n": 1}
-    assert attributes["RULE_ARN"].endswith(":rule/other-bus/onwards")
+    assert str(attributes["RULE_ARN"]).endswith(":rule/other-bus/onwards")
     assert (attributes["ERROR_CODE"], attributes["RETRY_ATTEMPTS"]) == ("THIRD_ACCOUNT_HOP_DETECTED", "0")
-    assert shop.taken == []
+    assert shop.delivered() == []
 
 
 @pytest.mark.parametrize(
@@ -297,27 +307,27 @@ def test_an_event_from_another_bus_is_not_forwarded_again(world: Make) -> None:
         BUS.replace("us-east-1", "eu-west-1") + "other-bus",
     ],
 )
-def test_an_event_for_a_missing_bus_goes_to_the_dlq(world: Make, arn: str) -> None:
-    shop = world(to_bus(arn))
+def test_an_event_for_a_missing_bus_goes_to_the_dlq(make_bus: Make, arn: str) -> None:
+    shop = make_bus(to_bus(arn))
     shop.bus.put_events([entry()])
-    wait_until(lambda: shop.buried)
-    attributes = shop.buried[0][2]
+    wait_until(lambda: shop.failed())
+    attributes = shop.failed()[0][2]
     assert (attributes["ERROR_CODE"], attributes["TARGET_ARN"]) == ("NO_RESOURCE", arn)
 
 
-def test_a_slow_endpoint_does_not_delay_other_targets(world: Make) -> None:
+def test_a_slow_endpoint_does_not_delay_other_targets(make_bus: Make) -> None:
     targets = [{"Id": "hook", "Arn": WEBHOOK, "InputPath": "$.detail"}, {"Id": "one", "Arn": FUNCTION}]
-    shop = world(rule(Targets=targets))
+    shop = make_bus(rule(Targets=targets))
     shop.bus.put_events([entry()])
-    wait_until(lambda: shop.taken)
-    assert [arn for arn, _ in shop.taken] == [FUNCTION]
+    wait_until(lambda: shop.delivered())
+    assert [arn for arn, _ in shop.delivered()] == [FUNCTION]
 
     shop.error = Undelivered("SDK_CLIENT_ERROR", "it answered 503", retriable=True)
-    shop.http.pop()()
-    wait_until(lambda: shop.http)  # the retry, which waits there too
+    shop.targets.delayed.waiting.pop()()
+    wait_until(lambda: shop.targets.delayed.waiting)  # the retry, which waits there too
     shop.error = None
-    shop.http.pop()()
-    assert shop.taken[1:] == [(WEBHOOK, {"n": 1})]
+    shop.targets.delayed.waiting.pop()()
+    assert shop.delivered()[1:] == [(WEBHOOK, {"n": 1})]
 
 
 def test_disabled_rules_and_schedules_match_nothing() -> None:

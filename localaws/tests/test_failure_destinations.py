@@ -1,4 +1,4 @@
-"""Failures reach the failure destinations of a template in AWS's formats. Local only: the tests need fast time."""
+"""Events and records reach the destinations of a template in AWS's formats. Local only: the tests need fast time."""
 
 import json
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ Resources:
   Bus:
     Type: AWS::Events::EventBus
     Properties: {Name: shop-bus}
-  TakerFunction:
+  ConsumerFunction:
     Type: AWS::Serverless::Function
     Properties:
-      Handler: taker.of_event
+      Handler: consumer.of_event
       EventInvokeConfig: &dlq
         DestinationConfig: {OnFailure: {Type: SQS, Destination: !GetAtt Dlq.Arn}}
       Events:
@@ -38,7 +38,7 @@ Resources:
   ClosedFunction:
     Type: AWS::Serverless::Function
     Properties:
-      Handler: taker.of_event
+      Handler: consumer.of_event
       ReservedConcurrentExecutions: 0
       EventInvokeConfig: *dlq
       Events:
@@ -47,6 +47,44 @@ Resources:
           Properties:
             EventBusName: !GetAtt Bus.Name
             Pattern: {source: [closed]}
+  SuccessFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: consumer.succeed
+      EventInvokeConfig:
+        DestinationConfig: {OnSuccess: {Type: Lambda, Destination: !GetAtt RecordFunction.Arn}}
+  RecordFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: consumer.of_record
+      Timeout: 900 # 9 seconds: it makes a client
+      Environment: {Variables: {SEEN: !Ref Seen}}
+  ToBusFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: consumer.fail
+      EventInvokeConfig:
+        MaximumRetryAttempts: 0
+        DestinationConfig: {OnFailure: {Type: EventBridge, Destination: !GetAtt Bus.Arn}}
+  LambdaRule:
+    Type: AWS::Events::Rule
+    Properties:
+      EventBusName: !GetAtt Bus.Name
+      EventPattern: {source: [lambda]}
+      Targets: [{Id: Seen, Arn: !GetAtt Seen.Arn}]
+  ToTopicFunction:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: consumer.fail
+      DeadLetterQueue: {Type: SNS, TargetArn: !Ref Topic}
+      EventInvokeConfig:
+        MaximumRetryAttempts: 0
+        DestinationConfig: {OnFailure: {Type: SNS, Destination: !Ref Topic}}
+  Topic:
+    Type: AWS::SNS::Topic
+  Subscription:
+    Type: AWS::SNS::Subscription
+    Properties: {TopicArn: !Ref Topic, Protocol: sqs, Endpoint: !GetAtt Seen.Arn, RawMessageDelivery: true}
   MissingTargetRule:
     Type: AWS::Events::Rule
     Properties:
@@ -67,7 +105,7 @@ Resources:
   ReaderFunction:
     Type: AWS::Serverless::Function
     Properties:
-      Handler: taker.of_records
+      Handler: consumer.of_records
       Timeout: 900 # 9 seconds: it makes clients
       Environment: {Variables: {SEEN: !Ref Seen}}
       Events:
@@ -87,6 +125,7 @@ Outputs:
   TableName: {Value: !Ref Table}
 """
 CODE = """
+import json
 import os
 import time
 
@@ -99,6 +138,15 @@ def of_event(event, context):
     if what == "exit":
         os._exit(3)
     raise ValueError(what)
+
+def succeed(event, context):
+    return {"sold": event["n"]}
+
+def fail(event, context):
+    raise ValueError("none left")
+
+def of_record(event, context):
+    boto3.client("sqs").send_message(QueueUrl=os.environ["SEEN"], MessageBody=json.dumps(event))
 
 def of_records(event, context):
     keys = [record["dynamodb"]["Keys"]["pk"]["S"] for record in event["Records"]]
@@ -113,7 +161,7 @@ def of_records(event, context):
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "code").mkdir()
-    (folder / "code" / "taker.py").write_text(CODE)
+    (folder / "code" / "consumer.py").write_text(CODE)
     (folder / "template.yaml").write_text(TEMPLATE)
     with running(folder / "template.yaml", "--quiet", "--time-scale", str(TIME_SCALE)):
         yield read_stack(folder / "state")
@@ -153,6 +201,50 @@ def test_a_function_that_fails_three_times_leaves_an_invocation_record(shop: Run
     assert record["requestPayload"]["id"] == event_id
     assert record["responsePayload"]["errorType"] == error
     assert "MessageAttributes" not in message
+
+
+def invoke(shop: RunningStack, function: str) -> str:
+    """Invokes a function asynchronously and returns the request ID."""
+    answer = shop.client("lambda").invoke(
+        FunctionName=shop.functions[function], InvocationType="Event", Payload=b'{"n": 1}'
+    )
+    return str(answer["ResponseMetadata"]["RequestId"])
+
+
+def test_the_record_of_a_success_invokes_a_function(shop: RunningStack) -> None:
+    request_id = invoke(shop, "SuccessFunction")
+    (message,) = messages(shop, "SeenUrl", 1)
+    record = json.loads(message["Body"])
+    context = record["requestContext"]
+    assert (context["condition"], context["requestId"]) == ("Success", request_id)
+    assert (record["requestPayload"], record["responsePayload"]) == ({"n": 1}, {"sold": 1})
+
+
+def test_the_record_of_a_failure_is_an_event_on_a_bus(shop: RunningStack) -> None:
+    request_id = invoke(shop, "ToBusFunction")
+    (message,) = messages(shop, "SeenUrl", 1)
+    event = json.loads(message["Body"])
+    bus, function = event["resources"]
+    assert event["detail-type"] == "Lambda Function Invocation Result - Failure"
+    assert (bus.rpartition(":")[2], function) == (
+        "event-bus/shop-bus",
+        event["detail"]["requestContext"]["functionArn"],
+    )
+    assert event["detail"]["requestContext"]["requestId"] == request_id
+    assert event["detail"]["responsePayload"]["errorMessage"] == "none left"
+
+
+def test_a_topic_gets_the_record_and_the_event_of_a_failure(shop: RunningStack) -> None:
+    request_id = invoke(shop, "ToTopicFunction")
+    event, record = sorted(messages(shop, "SeenUrl", 2), key=lambda message: len(message["Body"]))
+    attributes = {name: (value["DataType"], value["StringValue"]) for name, value in event["MessageAttributes"].items()}
+    assert json.loads(event["Body"]) == {"n": 1}
+    assert attributes == {
+        "RequestID": ("String", request_id),
+        "ErrorCode": ("Number", "200"),
+        "ErrorMessage": ("String", "none left"),
+    }
+    assert json.loads(record["Body"])["requestContext"]["requestId"] == request_id
 
 
 def test_a_function_throttled_to_zero_leaves_an_invocation_record_and_no_rule_message(shop: RunningStack) -> None:

@@ -17,7 +17,7 @@ from localaws.eventbridge import Bus, read_rules
 from localaws.faults import KINDS, NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from localaws.lambda_runtime import FunctionConfig, InvocationResult, Runtime, Throttled
 from localaws.store import Store
-from localaws.tests.support import PATIENCE, wait_until
+from localaws.tests.support import PATIENCE, RecordingTargets, wait_until
 
 NAMES = {
     "function": {"shop-taker-1X": "TakerFunction", "shop-mailer-2Y": "MailFunction"},
@@ -622,7 +622,7 @@ def test_a_function_crashes_in_its_call_and_its_invocation_ends_with_it(
 ) -> None:
     faults = world.faults({"call": "dynamodb.PutItem", "kind": "crash", "times": 1})
     taker = functions(faults, store.function_environment())
-    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).outside, store.stale_reads).answer
+    store.on_call = FaultyCalls(faults, taker.runtime.caller, Clock(1000).real_seconds, store.stale_reads).answer
     event = {
         "service": "dynamodb",
         "operation": "put_item",
@@ -761,15 +761,12 @@ class Shop:
             "Targets": [{"Id": "one", "Arn": "arn:aws:lambda:us-east-1:123456789012:function:shop-taker-1X"}],
         }
         self.bus = Bus(
-            names=[],
+            names=["default"],
             rules=read_rules([rule], ("lambda",)),
             scheduler=self.scheduler,
-            hand_over=lambda _arn, payload, _trace: self.taken.put(json.loads(payload)["id"]),
-            send=lambda *_: None,
+            targets=RecordingTargets(lambda _arn, payload: self.taken.put(json.loads(payload)["id"])),
             on_event=lambda _: None,
             on_failure=print,
-            region="us-east-1",
-            account_id="123456789012",
             faults=faults,
         )
         self.scheduler.start()

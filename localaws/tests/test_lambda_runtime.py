@@ -282,15 +282,23 @@ def test_a_function_past_its_time_out_is_ended_with_all_it_started_and_the_next_
         wait_until(lambda child=child: not alive(child))  # type: ignore[misc]
 
 
+def test_a_time_out_is_reported_with_the_seconds_of_the_template(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(function("plain.hang", timeout=300, time_scale=1000))
+    failure = error(runtime.invoke("hang", b"{}", request_id="the-request"))
+    assert failure["errorMessage"] == "RequestId: the-request Error: Task timed out after 300.00 seconds"
+
+
 def test_a_process_that_ends_during_a_call_fails_that_call_only(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.leave", environment={}), max_processes=1)
 
     first = error(runtime.invoke("leave", b'{"status": 3}'))
     second = error(runtime.invoke("leave", b'{"status": 4}'))
+    third = error(runtime.invoke("leave", b'{"status": 0}'))
 
-    assert first["errorType"] == second["errorType"] == "Runtime.ExitError"
+    assert first["errorType"] == second["errorType"] == third["errorType"] == "Runtime.ExitError"
     assert first["errorMessage"].endswith("Error: Runtime exited with error: exit status 3")
     assert second["errorMessage"].endswith("Error: Runtime exited with error: exit status 4")
+    assert third["errorMessage"].endswith("Error: Runtime exited without providing a reason")
 
 
 def test_a_process_that_died_between_calls_is_replaced(make_runtime: MakeRuntime) -> None:
@@ -353,11 +361,11 @@ def test_beyond_the_reserved_concurrency_a_call_is_throttled_at_once(make_runtim
 def test_reserved_concurrency_can_be_changed(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(function("plain.echo"))
 
-    assert runtime.reserve("echo", 0).reserved_concurrency == 0
+    runtime.reserve("echo", 0)
     with pytest.raises(Throttled):
         runtime.invoke("echo", b"{}")
 
-    assert runtime.reserve("echo", None).reserved_concurrency is None
+    runtime.reserve("echo", None)
     assert runtime.invoke("echo", b"{}").function_error is None
 
 
@@ -495,4 +503,6 @@ runtime.invoke("f", b'{{"directory": "{tmp_path}"}}')
 def children() -> list[str]:
     """Returns the running bootstrap processes of this process."""
     listed = subprocess.run(["ps", "-axo", "ppid=,stat=,command="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "lambda_bootstrap.py" in line]
+    return [
+        line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "lambda_bootstrap.py" in line
+    ]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localaws.delivery import Clock, Undelivered
-from localaws.eventbridge import UnsupportedTarget
-from localaws.pipes import pipe_sources, read_pipe
-from localaws.tests.support import wait_until
+from localaws.pipes import pipe_poller, read_pipe
+from localaws.targets import UnsupportedTarget
+from localaws.tests.support import RecordingTargets, wait_until
 
 ACCOUNT = "us-east-1:123456789012"
 PIPE = f"arn:aws:pipes:{ACCOUNT}:pipe/parked"
@@ -43,85 +43,83 @@ def record(number: int, before: str | None, after: str | None) -> dict[str, Any]
     return {"eventID": str(number), "eventName": "MODIFY", "dynamodb": change}
 
 
-class World:
-    """The target topic of a pipe. Records its messages and the discarded records."""
+class RunningPipe:
+    """A pipe with a topic as its target. Records its messages and the discarded records."""
 
-    def __init__(self, take: Callable[[str], None], **stream: Any) -> None:
-        self.got: list[str] = []
-        self.sent: list[dict[str, Any]] = []
+    def __init__(self, handle: Callable[[str], None], **stream: Any) -> None:
         self.failures: list[str] = []
-        self._take = take
-        self.sources = pipe_sources(
-            [read_pipe(PIPE, properties(**stream))],
+        self._targets = RecordingTargets(lambda _arn, payload: handle(payload))
+        self.poller = pipe_poller(
+            read_pipe(PIPE, properties(**stream)),
             clock=Clock(1000),
-            hand_over=self._hand_over,
-            send=self._send,
+            targets=self._targets,
             on_failure=lambda pipe, text: self.failures.append(f"{pipe}: {text}"),
         )
-        self.sources.start()
+        self.poller.start()
 
-    def _hand_over(self, arn: str, payload: str, _trace: str | None) -> None:
-        assert arn == TOPIC
-        self._take(payload)
-        self.got.append(payload)
+    @property
+    def got(self) -> list[str]:
+        assert {arn for arn, _ in self._targets.delivered} <= {TOPIC}
+        return [payload for _, payload in self._targets.delivered]
 
-    def _send(self, arn: str, body: str) -> None:
-        assert arn == DLQ
-        self.sent.append(json.loads(body))
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        assert {arn for arn, *_ in self._targets.sent} <= {DLQ}
+        return [json.loads(body) for _, body, _ in self._targets.sent]
 
 
-Make = Callable[..., World]
+Make = Callable[..., RunningPipe]
 
 
 @pytest.fixture
-def world() -> Iterator[Make]:
-    made: list[World] = []
+def make_pipe() -> Iterator[Make]:
+    made: list[RunningPipe] = []
 
-    def make(take: Callable[[str], None] = lambda _: None, **stream: Any) -> World:
-        made.append(World(take, **stream))
+    def make(handle: Callable[[str], None] = lambda _: None, **stream: Any) -> RunningPipe:
+        made.append(RunningPipe(handle, **stream))
         return made[-1]
 
     yield make
     for each in made:
-        each.sources.stop()
+        each.poller.stop()
 
 
-def test_only_the_change_to_a_status_is_sent_and_not_later_changes(world: Make) -> None:
-    topic = world()
+def test_only_the_change_to_a_status_is_sent_and_not_later_changes(make_pipe: Make) -> None:
+    pipe = make_pipe()
     changes = [(None, "NEW"), ("NEW", "PARKED"), ("PARKED", "PARKED"), ("PARKED", "RESOLVED"), ("PARKED", None)]
     for number, (before, after) in enumerate([*changes, (None, "PARKED"), ("RETRYING", "PARKED")]):
-        topic.sources.on_record(STREAM, record(number, before, after))
-    wait_until(lambda: len(topic.got) == 3)
-    assert topic.got == ["record-1 parked", "record-5 parked", "record-6 parked"]
+        pipe.poller.on_record(STREAM, record(number, before, after))
+    wait_until(lambda: len(pipe.got) == 3)
+    assert pipe.got == ["record-1 parked", "record-5 parked", "record-6 parked"]
 
 
-def test_a_failed_delivery_is_retried(world: Make) -> None:
+def test_a_failed_delivery_is_retried(make_pipe: Make) -> None:
     errors = iter([Undelivered("NO_RESOURCE", "gone", retriable=False), RuntimeError("no")])
 
-    def take(_: str) -> None:
+    def handle(_: str) -> None:
         for error in errors:
             raise error
 
-    topic = world(take, MaximumRetryAttempts=5)
-    topic.sources.on_record(STREAM, record(1, "NEW", "PARKED"))
-    wait_until(lambda: topic.got)
-    assert topic.failures == [
+    pipe = make_pipe(handle, MaximumRetryAttempts=5)
+    pipe.poller.on_record(STREAM, record(1, "NEW", "PARKED"))
+    wait_until(lambda: pipe.got)
+    assert pipe.failures == [
         f"{PIPE}: Undelivered: NO_RESOURCE: gone; 1 records are retried",
         f"{PIPE}: RuntimeError: no; 1 records are retried",
     ]
 
 
-def test_a_record_without_retries_left_goes_to_the_dlq_as_a_pointer(world: Make) -> None:
+def test_a_record_without_retries_left_goes_to_the_dlq_as_a_pointer(make_pipe: Make) -> None:
     def refuse(text: str) -> None:
         if text.startswith("record-1"):
             raise RuntimeError("no")
 
-    topic = world(refuse, MaximumRetryAttempts=2)
+    pipe = make_pipe(refuse, MaximumRetryAttempts=2)
     for number in (1, 2):
-        topic.sources.on_record(STREAM, record(number, "NEW", "PARKED"))
-    wait_until(lambda: topic.got)
-    assert topic.got == ["record-2 parked"]
-    (pointer,) = topic.sent
+        pipe.poller.on_record(STREAM, record(number, "NEW", "PARKED"))
+    wait_until(lambda: pipe.got)
+    assert pipe.got == ["record-2 parked"]
+    (pointer,) = pipe.sent
     assert pointer["context"] == {"partnerResourceArn": PIPE, "condition": "RetryAttemptsExhausted"}
     assert pointer["DDBStreamBatchInfo"]["startSequenceNumber"] == "1"
     assert "requestContext" not in pointer
@@ -138,7 +136,7 @@ def test_a_value_is_inserted_unchanged_and_a_missing_value_is_empty(value: str) 
     ("change", "said"),
     [
         ({"Source": DLQ}, "delivery from arn:aws:sqs"),
-        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:teller"}, "delivery from .* to arn:aws:lambda"),
+        ({"Target": f"arn:aws:lambda:{ACCOUNT}:function:counter"}, "delivery from .* to arn:aws:lambda"),
         ({"Enrichment": "arn"}, "delivery"),
         ({"TargetParameters": {}}, "only an InputTemplate of plain text"),
         ({"TargetParameters": {"InputTemplate": '{"id": <$.id>}'}}, "only an InputTemplate of plain text"),

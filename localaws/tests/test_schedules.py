@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from localaws.delivery import Clock, Scheduler, Undelivered
-from localaws.eventbridge import UnsupportedTarget
 from localaws.schedules import LOOK_SECONDS, Schedules, read_schedule, read_times
-from localaws.tests.support import wait_until
+from localaws.targets import UnsupportedTarget
+from localaws.tests.support import RecordingTargets, wait_until
 
 ARN = "arn:aws:scheduler:us-east-1:123456789012:schedule/default/daily"
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:report"
@@ -77,10 +77,9 @@ class World:
     """Schedules with a fake clock that advances at each reading."""
 
     def __init__(self, take: Callable[[], None], step: timedelta, *schedules: dict[str, Any]) -> None:
-        self.got: list[tuple[str, str]] = []
-        self.sent: list[tuple[str, str, dict[str, str]]] = []
         self.failures: list[str] = []
-        self._take = take
+        self.targets = RecordingTargets(lambda _arn, _payload: take())
+        self.got, self.sent = self.targets.delivered, self.targets.sent
         self._time = SATURDAY
         self._step = step
         # A thousand times as fast as real time, which must not affect the schedules
@@ -88,8 +87,7 @@ class World:
         self.schedules = Schedules(
             [read_schedule(ARN, each) for each in schedules],
             scheduler=self.scheduler,
-            hand_over=self._hand_over,
-            send=lambda arn, body, attributes: self.sent.append((arn, body, dict(attributes))),
+            targets=self.targets,
             on_failure=self.failures.append,
             now=self._now,
         )
@@ -103,10 +101,6 @@ class World:
         self._time += self._step
         return self._time
 
-    def _hand_over(self, arn: str, payload: str, _trace: str | None) -> None:
-        self._take()
-        self.got.append((arn, payload))
-
 
 class _Waiting(Scheduler):
     """Records the delays in real seconds, without waiting."""
@@ -116,7 +110,7 @@ class _Waiting(Scheduler):
         self.waits: list[float] = []
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        self.waits.append(self.clock.outside(seconds))
+        self.waits.append(self.clock.real_seconds(seconds))
         super().after(0, action)
 
 

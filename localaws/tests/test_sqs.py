@@ -1,8 +1,10 @@
 """The queues behave like SQS where moto does not: a contract test for each correction in localaws/sqs.py."""
 
+import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import md5
 from typing import Any
 
 import pytest
@@ -53,7 +55,7 @@ class Queues:
 @pytest.fixture
 def queues(store: Store) -> Queues:
     """A fast clock, and a queue `orders` whose messages go to `dead` after two receives."""
-    store.outside = lambda seconds: seconds / 1000
+    store.real_seconds = lambda seconds: seconds / 1000
     made = Queues(store)
     made.create("dead")
     policy = {"deadLetterTargetArn": made.arn("dead"), "maxReceiveCount": 2}
@@ -77,6 +79,12 @@ def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
     assert record["attributes"].pop("SenderId")
     assert record.pop("receiptHandle")
     lists: dict[str, list[str]] = {"stringListValues": [], "binaryListValues": []}
+    # The parts of each attribute with their lengths (SQS developer guide, "Calculating the MD5 message digest")
+    parts = ((b"REASON", b"String", b"\x01", b"no"), (b"raw", b"Binary", b"\x02", b"\x00\xff"))
+    digest = md5(usedforsecurity=False)
+    for part in itertools.chain(*parts):
+        digest.update(part if part in (b"\x01", b"\x02") else len(part).to_bytes(4, "big") + part)
+    assert record.pop("md5OfMessageAttributes") == digest.hexdigest()
     assert record == {
         "messageId": message_id,
         "body": "{}",
@@ -93,7 +101,7 @@ def test_a_message_has_the_form_that_lambda_hands_on(queues: Queues) -> None:
 
 
 def test_waits_of_a_queue_use_the_clock_of_the_store(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds * 1000  # slow, so that the duration of the test does not matter
+    queues.store.real_seconds = lambda seconds: seconds * 1000  # slow, so that the duration of the test does not matter
     queues.create("delaying", DelaySeconds="50")
     queues.send("delaying", "by its queue")
     queues.send("orders", "at once")
@@ -129,7 +137,7 @@ def test_messages_that_were_received_together_are_visible_together(queues: Queue
 
 
 def test_messages_are_counted_by_whether_they_are_visible_delayed_or_in_flight(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds
+    queues.store.real_seconds = lambda seconds: seconds
     for body in ("one", "two", "three"):
         queues.send("orders", body)
     queues.send("orders", "later", DelaySeconds=900)
@@ -226,7 +234,7 @@ def test_a_receiver_that_waits_gets_a_message_as_soon_as_it_comes_or_is_visible(
 
 @pytest.mark.usefixtures("busy")
 def test_each_message_is_received_by_one_of_many_threads_and_deleted(queues: Queues) -> None:
-    queues.store.outside = lambda seconds: seconds
+    queues.store.real_seconds = lambda seconds: seconds
     bodies = [str(number) for number in range(100)]
     for body in bodies:
         queues.send("orders", body)
@@ -292,7 +300,7 @@ def test_a_long_queue_is_filled_and_drained_at_the_speed_of_a_short_one(queues: 
             queues.store.delete(queues.arn("orders"), [received.record["receiptHandle"]])
         return time.thread_time() - begun
 
-    queues.store.outside = lambda seconds: seconds
+    queues.store.real_seconds = lambda seconds: seconds
     short = seconds_of_the_next(200)
     for _ in range(3000):
         backend.send_message("orders", "{}")

@@ -1,6 +1,7 @@
 """Stream mappings: batches, filters, partial responses, bisecting and discarded records."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from localaws import stream_poller
 from localaws.delivery import Clock
 from localaws.lambda_runtime import InvocationResult
-from localaws.stream_poller import StreamSources, read_mapping
-from localaws.tests.support import wait_until
+from localaws.stream_poller import StreamPoller, read_mapping
+from localaws.tests.support import RecordingTargets, wait_until
 
 STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/orders/stream/2026"
 DLQ = "arn:aws:sqs:us-east-1:123456789012:dlq"
@@ -29,88 +31,120 @@ def answer(*failed: int) -> InvocationResult:
     return InvocationResult(json.dumps({"batchItemFailures": failures}).encode(), None, 0.01)
 
 
-class World:
-    """A function with a stream mapping. Records its batches, the handled records and the discarded records."""
+class Consumer:
+    """A function with a stream mapping. Records its batches and the pointers to discarded records."""
 
-    def __init__(self, take: Callable[[list[int]], InvocationResult], scale: float, **properties: Any) -> None:
+    def __init__(self, handle: Callable[[list[int]], InvocationResult], scale: float, **properties: Any) -> None:
         self.batches: list[list[int]] = []
-        self.sent: list[dict[str, Any]] = []
         self.failures: list[str] = []
-        self._take = take
+        self._handle = handle
+        self._targets = RecordingTargets()
         mapping = {
-            "FunctionName": "taker",
+            "FunctionName": "consumer",
             "EventSourceArn": STREAM,
             "FunctionResponseTypes": ["ReportBatchItemFailures"],
             "DestinationConfig": {"OnFailure": {"Destination": DLQ}},
         }
-        self.sources = StreamSources(
-            [read_mapping(mapping | properties)],
-            clock=Clock(scale),
-            invoke=self._invoke,
-            send=self._send,
-            on_failure=lambda function, text: self.failures.append(f"{function}: {text}"),
+        self.poller = StreamPoller(
+            read_mapping(mapping | properties),
+            Clock(scale),
+            self._invoke,
+            self._targets,
+            lambda function, text: self.failures.append(f"{function}: {text}"),
         )
 
-    def feed(self, *records: dict[str, Any]) -> "World":
+    def feed(self, *records: dict[str, Any]) -> "Consumer":
         """Put records into the stream before the start, so that they arrive in one batch."""
         for each in records:
-            self.sources.on_record(STREAM, each)
-        self.sources.start()
+            self.poller.on_record(STREAM, each)
+        self.poller.start()
         return self
 
     def _invoke(self, function: str, payload: bytes) -> InvocationResult:
         numbers = [int(each["dynamodb"]["SequenceNumber"]) for each in json.loads(payload)["Records"]]
         self.batches.append(numbers)
-        return self._take(numbers)
+        return self._handle(numbers)
 
-    def _send(self, arn: str, body: str) -> None:
-        assert arn == DLQ
-        self.sent.append(json.loads(body))
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        assert {arn for arn, *_ in self._targets.sent} <= {DLQ}
+        return [json.loads(body) for _, body, _ in self._targets.sent]
 
 
-Make = Callable[..., World]
+Make = Callable[..., Consumer]
 
 
 @pytest.fixture
-def world() -> Iterator[Make]:
-    made: list[World] = []
+def make_consumer() -> Iterator[Make]:
+    made: list[Consumer] = []
 
-    def make(take: Callable[[list[int]], InvocationResult], scale: float = 1000, **properties: Any) -> World:
-        made.append(World(take, scale, **properties))
+    def make(handle: Callable[[list[int]], InvocationResult], scale: float = 1000, **properties: Any) -> Consumer:
+        made.append(Consumer(handle, scale, **properties))
         return made[-1]
 
     yield make
     for each in made:
-        each.sources.stop()
+        each.poller.stop()
 
 
-def test_records_come_in_order_in_batches_of_the_size_asked_for(world: Make) -> None:
-    taker = world(lambda _: answer(), BatchSize=2).feed(*(record(number) for number in range(5)))
-    wait_until(lambda: len(taker.batches) == 3)
-    assert taker.batches == [[0, 1], [2, 3], [4]]
+def test_records_come_in_order_in_batches_of_the_size_asked_for(make_consumer: Make) -> None:
+    consumer = make_consumer(lambda _: answer(), BatchSize=2).feed(*(record(number) for number in range(5)))
+    wait_until(lambda: len(consumer.batches) == 3)
+    assert consumer.batches == [[0, 1], [2, 3], [4]]
 
 
-def test_records_that_no_filter_matches_are_left_out(world: Make) -> None:
+def test_a_window_ends_when_the_batch_is_full(make_consumer: Make) -> None:
+    consumer = make_consumer(lambda _: answer(), 1, BatchSize=3, MaximumBatchingWindowInSeconds=300).feed(record(1))
+    for number in (2, 3):
+        consumer.poller.on_record(STREAM, record(number))
+    wait_until(lambda: consumer.batches)
+    assert consumer.batches == [[1, 2, 3]]
+
+
+def test_a_window_ends_when_its_time_is_over(make_consumer: Make) -> None:
+    consumer = make_consumer(lambda _: answer(), 20, MaximumBatchingWindowInSeconds=60).feed(record(1))
+    consumer.poller.on_record(STREAM, record(2))
+    wait_until(lambda: consumer.batches)
+    assert consumer.batches == [[1, 2]]
+
+
+def test_stop_ends_a_window(make_consumer: Make) -> None:
+    consumer = make_consumer(lambda _: answer(), 1, MaximumBatchingWindowInSeconds=300).feed(record(1))
+    consumer.poller.stop()
+    assert consumer.batches == []
+
+
+def test_a_batch_beyond_the_payload_limit_is_split_without_a_failure(
+    make_consumer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_poller, "REQUEST_LIMIT", 2 * len(json.dumps(record(1))) + 50)
+    consumer = make_consumer(lambda _: answer()).feed(*(record(number) for number in range(1, 6)))
+    wait_until(lambda: sum(map(len, consumer.batches)) == 5)
+    assert consumer.batches == [[1, 2], [3], [4, 5]]
+    assert consumer.failures == []
+
+
+def test_records_that_no_filter_matches_are_left_out(make_consumer: Make) -> None:
     filters = {"Filters": [{"Pattern": '{"eventName": ["INSERT"]}'}, {"Pattern": '{"eventID": ["event-3"]}'}]}
-    taker = world(lambda _: answer(), FilterCriteria=filters)
-    taker.feed(record(1), record(2, "INSERT"), record(3), record(4, "REMOVE"))
-    wait_until(lambda: taker.batches)
-    assert taker.batches == [[2, 3]]
+    consumer = make_consumer(lambda _: answer(), FilterCriteria=filters)
+    consumer.feed(record(1), record(2, "INSERT"), record(3), record(4, "REMOVE"))
+    wait_until(lambda: consumer.batches)
+    assert consumer.batches == [[2, 3]]
 
 
-def test_a_record_of_another_stream_is_not_taken(world: Make) -> None:
-    taker = world(lambda _: answer())
-    taker.sources.on_record("arn:another", record(1))
-    taker.feed(record(2))
-    wait_until(lambda: taker.batches)
-    assert taker.batches == [[2]]
+def test_a_record_of_another_stream_is_not_taken(make_consumer: Make) -> None:
+    consumer = make_consumer(lambda _: answer())
+    consumer.poller.on_record("arn:another", record(1))
+    consumer.feed(record(2))
+    wait_until(lambda: consumer.batches)
+    assert consumer.batches == [[2]]
 
 
-def test_a_partial_failure_is_retried_from_the_lowest_failed_record(world: Make) -> None:
+def test_a_partial_failure_is_retried_from_the_lowest_failed_record(make_consumer: Make) -> None:
     answers = iter([answer(4, 2), answer()])
-    taker = world(lambda _: next(answers)).feed(*(record(number) for number in range(1, 6)))
-    wait_until(lambda: len(taker.batches) == 2)
-    assert taker.batches == [[1, 2, 3, 4, 5], [2, 3, 4, 5]]
+    consumer = make_consumer(lambda _: next(answers)).feed(*(record(number) for number in range(1, 6)))
+    wait_until(lambda: len(consumer.batches) == 2)
+    assert consumer.batches == [[1, 2, 3, 4, 5], [2, 3, 4, 5]]
 
 
 @pytest.mark.parametrize(
@@ -123,72 +157,82 @@ def test_a_partial_failure_is_retried_from_the_lowest_failed_record(world: Make)
         b'"x"',
     ],
 )
-def test_an_invalid_response_is_a_failure_of_the_whole_batch(world: Make, payload: bytes) -> None:
+def test_an_invalid_response_is_a_failure_of_the_whole_batch(make_consumer: Make, payload: bytes) -> None:
     answers = iter([InvocationResult(payload, None, 0.01), answer()])
-    taker = world(lambda _: next(answers)).feed(record(1), record(2))
-    wait_until(lambda: len(taker.batches) == 2)
-    assert taker.batches == [[1, 2], [1, 2]]
+    consumer = make_consumer(lambda _: next(answers)).feed(record(1), record(2))
+    wait_until(lambda: len(consumer.batches) == 2)
+    assert consumer.batches == [[1, 2], [1, 2]]
 
 
 @pytest.mark.parametrize("payload", [b"null", b"{}", b'{"batchItemFailures": null}', b'{"batchItemFailures": []}'])
-def test_a_response_without_failures_is_a_success(world: Make, payload: bytes) -> None:
-    taker = world(lambda _: InvocationResult(payload, None, 0.01), BatchSize=1).feed(record(1), record(2))
-    wait_until(lambda: len(taker.batches) == 2)
-    assert taker.batches == [[1], [2]]
+def test_a_response_without_failures_is_a_success(make_consumer: Make, payload: bytes) -> None:
+    consumer = make_consumer(lambda _: InvocationResult(payload, None, 0.01), BatchSize=1).feed(record(1), record(2))
+    wait_until(lambda: len(consumer.batches) == 2)
+    assert consumer.batches == [[1], [2]]
 
 
-def test_a_function_that_cannot_be_invoked_gets_the_records_again(world: Make) -> None:
+def test_a_function_that_cannot_be_invoked_gets_the_records_again(make_consumer: Make) -> None:
     errors = iter([RuntimeError("gone")])
 
-    def take(_: list[int]) -> InvocationResult:
+    def handle(_: list[int]) -> InvocationResult:
         for error in errors:
             raise error
         return answer()
 
-    taker = world(take).feed(record(1))
-    wait_until(lambda: len(taker.batches) == 2)
-    assert taker.failures == ["taker: RuntimeError: gone; 1 records are retried"]
+    consumer = make_consumer(handle).feed(record(1))
+    wait_until(lambda: len(consumer.batches) == 2)
+    assert consumer.failures == ["consumer: RuntimeError: gone; 1 records are retried"]
 
 
 def poisoned(*poison: int) -> Callable[[list[int]], InvocationResult]:
     return lambda numbers: ERROR if set(numbers) & set(poison) else answer()
 
 
-def test_bisecting_isolates_the_failing_record_and_the_others_are_handled(world: Make) -> None:
-    taker = world(poisoned(3), BisectBatchOnFunctionError=True, MaximumRetryAttempts=1)
-    taker.feed(*(record(number) for number in range(1, 6)))
-    wait_until(lambda: [4, 5] in taker.batches)
-    (pointer,) = taker.sent
+def test_bisecting_isolates_the_failing_record_and_the_others_are_handled(make_consumer: Make) -> None:
+    consumer = make_consumer(poisoned(3), BisectBatchOnFunctionError=True, MaximumRetryAttempts=1)
+    consumer.feed(*(record(number) for number in range(1, 6)))
+    wait_until(lambda: [4, 5] in consumer.batches)
+    (pointer,) = consumer.sent
     assert pointer["requestContext"]["condition"] == "RetryAttemptsExhausted"
     where = pointer["DDBStreamBatchInfo"]
     assert (where["startSequenceNumber"], where["endSequenceNumber"], where["batchSize"]) == ("3", "3", 1)
     assert where["streamArn"] == STREAM
     assert "SequenceNumber" not in json.dumps(pointer["requestContext"])
+    assert pointer["requestContext"]["functionArn"] == "arn:aws:lambda:us-east-1:123456789012:function:consumer"
+    assert pointer["responseContext"]["functionError"] == "Unhandled"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", where["approximateArrivalOfFirstRecord"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", where["approximateArrivalOfLastRecord"])
 
 
-def test_without_bisecting_the_whole_batch_is_discarded(world: Make) -> None:
-    taker = world(poisoned(3), MaximumRetryAttempts=2).feed(*(record(number) for number in range(1, 6)))
-    wait_until(lambda: taker.sent)
-    assert taker.batches == [[1, 2, 3, 4, 5]] * 3
-    assert taker.sent[0]["DDBStreamBatchInfo"]["batchSize"] == 5
+def test_records_that_a_function_reports_as_failed_have_no_function_error(make_consumer: Make) -> None:
+    consumer = make_consumer(lambda _: answer(1), MaximumRetryAttempts=0).feed(record(1))
+    wait_until(lambda: consumer.sent)
+    assert consumer.sent[0]["responseContext"]["functionError"] is None
 
 
-def test_an_expired_record_is_discarded_and_a_newer_one_is_not(world: Make) -> None:
+def test_without_bisecting_the_whole_batch_is_discarded(make_consumer: Make) -> None:
+    consumer = make_consumer(poisoned(3), MaximumRetryAttempts=2).feed(*(record(number) for number in range(1, 6)))
+    wait_until(lambda: consumer.sent)
+    assert consumer.batches == [[1, 2, 3, 4, 5]] * 3
+    assert consumer.sent[0]["DDBStreamBatchInfo"]["batchSize"] == 5
+
+
+def test_an_expired_record_is_discarded_and_a_newer_one_is_not(make_consumer: Make) -> None:
     answers = iter([ERROR, answer()])
-    taker = world(lambda _: next(answers), scale=1, MaximumRecordAgeInSeconds=60)
-    taker.feed(record(1, age=100), record(2, age=0))
-    wait_until(lambda: len(taker.batches) == 2)
-    assert taker.batches == [[1, 2], [2]]
-    (pointer,) = taker.sent
+    consumer = make_consumer(lambda _: next(answers), scale=1, MaximumRecordAgeInSeconds=60)
+    consumer.feed(record(1, age=100), record(2, age=0))
+    wait_until(lambda: len(consumer.batches) == 2)
+    assert consumer.batches == [[1, 2], [2]]
+    (pointer,) = consumer.sent
     assert pointer["requestContext"]["condition"] == "RecordAgeExceeded"
     assert pointer["DDBStreamBatchInfo"]["endSequenceNumber"] == "1"
 
 
-def test_lost_records_are_reported(world: Make) -> None:
-    taker = world(poisoned(1), MaximumRetryAttempts=0, DestinationConfig={}).feed(record(1))
-    wait_until(lambda: taker.failures)
-    assert taker.failures == [
-        "taker: 1 records discarded, RetryAttemptsExhausted; lost, there is no failure destination"
+def test_lost_records_are_reported(make_consumer: Make) -> None:
+    consumer = make_consumer(poisoned(1), MaximumRetryAttempts=0, DestinationConfig={}).feed(record(1))
+    wait_until(lambda: consumer.failures)
+    assert consumer.failures == [
+        "consumer: 1 records discarded, RetryAttemptsExhausted; lost, there is no failure destination"
     ]
 
 
@@ -199,7 +243,7 @@ def test_whatever_fails_good_records_are_handled_in_order_and_bad_ones_end_in_th
 ) -> None:
     handled: list[int] = []
 
-    def take(numbers: list[int]) -> InvocationResult:
+    def handle(numbers: list[int]) -> InvocationResult:
         bad = [number for number in numbers if number in poison]
         if bad and bisect:
             return ERROR
@@ -208,9 +252,11 @@ def test_whatever_fails_good_records_are_handled_in_order_and_bad_ones_end_in_th
 
     # Without bisecting, a bad record fails its whole batch, so the batch size is 1
     size = 5 if bisect else 1
-    taker = World(take, 100_000, BisectBatchOnFunctionError=bisect, MaximumRetryAttempts=0, BatchSize=size)
-    taker.feed(*(record(number) for number in range(12)))
-    wait_until(lambda: len(handled) + len(taker.sent) == 12)
-    taker.sources.stop()
+    consumer = Consumer(handle, 100_000, BisectBatchOnFunctionError=bisect, MaximumRetryAttempts=0, BatchSize=size)
+    consumer.feed(*(record(number) for number in range(12)))
+    wait_until(lambda: len(handled) + len(consumer.sent) == 12)
+    consumer.poller.stop()
     assert handled == [number for number in range(12) if number not in poison]
-    assert sorted(int(pointer["DDBStreamBatchInfo"]["startSequenceNumber"]) for pointer in taker.sent) == sorted(poison)
+    assert sorted(int(pointer["DDBStreamBatchInfo"]["startSequenceNumber"]) for pointer in consumer.sent) == sorted(
+        poison
+    )

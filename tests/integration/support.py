@@ -3,7 +3,7 @@
 import importlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,7 +12,9 @@ from typing import Any
 
 import boto3
 
+from localaws.aws import ServiceError
 from localaws.cloudformation import Stack
+from localaws.lambda_runtime import function_name
 from localaws.store import Store
 from tests.customer import ADDRESS
 from tests.documented import assert_documented
@@ -190,6 +192,27 @@ class Api:
         headers = {} if key is None else {"idempotency-key": key}
         body = {"items": list(items), "shippingAddress": ADDRESS, **more}
         return self.call("POST", "/orders", body, headers=headers)
+
+
+def answering(run: Callable[[str, bytes], Any]) -> Callable[..., tuple[int, dict[str, str], bytes]]:
+    """Returns a value for Store.on_invoke.
+
+    Args:
+        run: gets the function's name and the payload. Returns an object with `payload` and `function_error`, or raises
+            ServiceError.
+    """
+
+    def answer(
+        function: str, _qualifier: str | None, headers: Mapping[str, str], payload: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        assert headers.get("X-Amz-Invocation-Type", "RequestResponse") == "RequestResponse"
+        try:
+            result = run(function_name(function), payload)
+        except ServiceError as error:
+            return error.status, {"x-amzn-errortype": error.code}, json.dumps({"message": error.message}).encode()
+        return 200, {"x-amz-function-error": result.function_error} if result.function_error else {}, result.payload
+
+    return answer
 
 
 def line(product_id: str, quantity: int = 1, **more: Any) -> dict[str, Any]:

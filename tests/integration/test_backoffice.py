@@ -17,7 +17,7 @@ from inventory import repository
 from localaws.aws import ServiceError
 from orderflow import dynamodb, pagination
 from orderflow.dynamodb import ATTEMPTS
-from tests.integration.support import Answer, Api, Aws, Context, log_lines, measured, module, order_event
+from tests.integration.support import Answer, Api, Aws, Context, answering, log_lines, measured, module, order_event
 
 ROUTES = [
     ("GET", "/admin/sales"),
@@ -158,8 +158,7 @@ class Functions:
     answer: Callable[[str, bytes], Answered] = lambda _name, _payload: Answered()
     invoked: list[tuple[str, Any]] = field(default_factory=list)
 
-    def __call__(self, name: str, payload: bytes, invocation_type: str) -> Answered:
-        assert invocation_type == "RequestResponse"
+    def invoke(self, name: str, payload: bytes) -> Answered:
         self.invoked.append((name, json.loads(payload)))
         return self.answer(name, payload)
 
@@ -167,7 +166,7 @@ class Functions:
 @pytest.fixture
 def functions(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Functions:
     functions = Functions()
-    monkeypatch.setattr(aws.store, "on_invoke", functions)
+    monkeypatch.setattr(aws.store, "on_invoke", answering(functions.invoke))
     return functions
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.support import Api, Aws, Context, line, module, order_event
+from tests.integration.support import Api, Aws, Context, answering, line, module, order_event
 
 STAFF = {"sub": "staff-1", "token_use": "id", "cognito:groups": "[staff]"}
 
@@ -98,7 +98,8 @@ def test_an_event_is_redriven_on_a_consistent_read_of_its_record(
 ) -> None:
     event = order_event("Order Placed", "ORD-1", [("PROD-1", 1)])
     process(aws, processor, event)
-    monkeypatch.setattr(aws.store, "on_invoke", lambda *_: SimpleNamespace(payload=b"null", function_error=None))
+    answer = SimpleNamespace(payload=b"null", function_error=None)
+    monkeypatch.setattr(aws.store, "on_invoke", answering(lambda *_: answer))
     aws.requests.clear()
     path = f"/admin/failed-events/email:{event['detail']['metadata']['eventId']}/redrive"
     assert Api(module("backoffice.handler"), STAFF).call("POST", path).body["outcome"] == "RESOLVED"

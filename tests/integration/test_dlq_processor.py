@@ -29,7 +29,18 @@ from dlq_processor.repository import FailedEvents
 from dlq_processor.service import settle
 from localaws.aws import SHARD_ID, ServiceError
 from orderflow.dynamodb import ConcurrentUpdate
-from tests.integration.support import Api, Aws, Context, line, log_lines, measured, module, order_event, subscribed
+from tests.integration.support import (
+    Api,
+    Aws,
+    Context,
+    answering,
+    line,
+    log_lines,
+    measured,
+    module,
+    order_event,
+    subscribed,
+)
 
 FIXTURES = Path(__file__).parents[2] / "events/dlq_processor"
 NOW = datetime(2026, 11, 21, 18, 36, tzinfo=UTC)
@@ -54,8 +65,7 @@ class Consumers:
         self.invoked: list[tuple[str, Any]] = []
         self.answer: Callable[[], Any] = lambda: None
 
-    def invoke(self, name: str, payload: bytes, invocation_type: str) -> Answered:
-        assert invocation_type == "RequestResponse"
+    def invoke(self, name: str, payload: bytes) -> Answered:
         self.invoked.append((name, json.loads(payload)))
         found = self.answer()
         return found if isinstance(found, Answered) else Answered(json.dumps(found).encode())
@@ -81,7 +91,7 @@ def processor(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def consumers(aws: Aws) -> Iterator[Consumers]:
     found, before = Consumers(), aws.store.on_invoke
-    aws.store.on_invoke = found.invoke
+    aws.store.on_invoke = answering(found.invoke)
     yield found
     aws.store.on_invoke = before
 
@@ -640,7 +650,7 @@ def test_a_redrive_fails_if_lambda_does_not_run_the_function(
     def throttle(*_: Any) -> Any:
         raise ServiceError("TooManyRequestsException", "Rate Exceeded.", 429)
 
-    aws.store.on_invoke = throttle
+    aws.store.on_invoke = answering(throttle)
     outcome = redrive(processor, a_failure("email"))
     assert (outcome.succeeded, outcome.reason) == (False, "TooManyRequestsException")
 

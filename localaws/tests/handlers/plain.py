@@ -26,6 +26,10 @@ def describe(event: Any, context: Any) -> dict[str, Any]:
     }
 
 
+def client_context(event: Any, context: Any) -> Any:
+    return {"custom": context.client_context.custom, "env": context.client_context.env}
+
+
 def fail(event: Any, context: Any) -> None:
     raise LookupError(f"no such thing: {event['thing']}")
 

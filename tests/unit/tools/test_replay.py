@@ -54,7 +54,7 @@ def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shop]:
         replayed.append((event, {rule.removeprefix(f"{EVENTS}rule/shop-bus/") for rule in rules}))
 
     store = Store()
-    store.on_replay = Replays([archive], send).answer
+    store.on_replay = Replays([archive], ["shop-bus"], send).answer
     store.start()
     events = store.client("events")
     events.create_event_bus(Name="shop-bus")
