@@ -29,6 +29,7 @@ from localaws.http_server import BadRequest, Connection, Request
 BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 INIT_LIMIT = 10.0  # s for importing a function: Lambda's limit of the init phase
 STARTS = (os.cpu_count() or 1) + 1  # functions imported concurrently; one more than cores, for waits on the disk
+START_SECONDS = 0.3  # about as long as a start; until then, an invocation waits for a running process to become idle
 EXIT_GRACE = 2.0  # s between SIGTERM and SIGKILL
 REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
 EVENT_LIMIT = 1024**2  # bytes of an asynchronous invocation's payload (Lambda quotas, since January 2026)
@@ -207,6 +208,7 @@ class _Pool:
         self._changed = threading.Condition()
         self._processes: set[_Process] = set()
         self._idle: list[_Process] = []
+        self._given_back = 0
         self._calls = 0
         self._closed = False
 
@@ -255,7 +257,11 @@ class _Pool:
 
     def _take(self) -> "_Process":
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._idle or len(self._processes) < self._max_processes)
+            while self._processes and not self._closed and not self._idle:
+                before = self._given_back
+                patience = START_SECONDS if len(self._processes) < self._max_processes else None
+                if not self._changed.wait_for(lambda: self._closed or self._idle or self._given_back > before, patience):
+                    break
             if self._closed:
                 raise RuntimeStopped(self.config.name)
             while self._idle:
@@ -269,6 +275,7 @@ class _Pool:
 
     def _give_back(self, process: "_Process") -> None:
         with self._changed:
+            self._given_back += 1
             if process.alive:
                 self._idle.append(process)
             else:
