@@ -260,7 +260,9 @@ class _Pool:
             while self._processes and not self._closed and not self._idle:
                 before = self._given_back
                 patience = START_SECONDS if len(self._processes) < self._max_processes else None
-                if not self._changed.wait_for(lambda: self._closed or self._idle or self._given_back > before, patience):
+                if not self._changed.wait_for(
+                    lambda: self._closed or self._idle or self._given_back > before, patience
+                ):
                     break
             if self._closed:
                 raise RuntimeStopped(self.config.name)
