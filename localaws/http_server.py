@@ -136,21 +136,14 @@ class Connection:
         request.body = self._read_body(request)
         return request
 
+    @property
+    def has_received(self) -> bool:
+        """Whether a part of the next request was received with the last one."""
+        return bool(self._buffer)
+
     def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
         """Sends the response to a request, with the header `Connection: close` if `close` is true."""
-        status, headers, body = answer
-        code = int(status[:3])
-        lines = [f"HTTP/1.1 {code} {_PHRASES.get(code, '')}"]
-        lines += [f"{name}: {value}" for name, value in headers if name.lower() not in ("content-length", "connection")]
-        if code not in _WITHOUT_BODY:
-            lines.append(f"Content-Length: {len(body)}")
-        if close:
-            lines.append("Connection: close")
-        if code in _WITHOUT_BODY or request.method == "HEAD":
-            body = b""
-        if any("\r" in line or "\n" in line for line in lines):
-            raise ValueError("a header of the response contains a line break")
-        self._socket.sendall("\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace") + body)
+        self._socket.sendall(encode(request, answer, close=close))
 
     def linger(self) -> None:
         """Ends the response, and waits for the client's end of the connection."""
@@ -161,7 +154,7 @@ class Connection:
                 pass
 
     def _receive(self) -> bool:
-        received = self._socket.recv(1 << 18)
+        received = self._socket.recv(1 << 14)  # a larger buffer would be mapped into memory for each call
         self._buffer += received
         return bool(received)
 
@@ -233,6 +226,28 @@ def _read_head(head: bytes, client: str) -> Request:
         headers[name] = value
     method, target, protocol = match.groups()
     return Request(method.decode(), target.decode(), protocol.decode(), headers, client)
+
+
+def encode(request: Request, answer: Answer, *, close: bool = False) -> bytes:
+    """Returns the response to a request, with the header `Connection: close` if `close` is true.
+
+    Raises:
+        ValueError: a header contains a line break.
+    """
+    status, headers, body = answer
+    code = int(status[:3])
+    lines = [f"HTTP/1.1 {code} {_PHRASES.get(code, '')}"]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in ("content-length", "connection")]
+    if code not in _WITHOUT_BODY:
+        lines.append(f"Content-Length: {len(body)}")
+    if close:
+        lines.append("Connection: close")
+    if code in _WITHOUT_BODY or request.method == "HEAD":
+        body = b""
+    head = "\r\n".join([*lines, "\r\n"])
+    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+        raise ValueError("a header of the response contains a line break")
+    return head.encode("latin-1", "replace") + body
 
 
 class Server:

@@ -21,6 +21,13 @@ API = "/2018-06-01/runtime"
 Handler = Callable[[Any, "Context"], Any]
 
 
+def _request(method: str, path: str, body: bytes = b"") -> bytes:
+    return f"{method} {API}{path} HTTP/1.1\r\nHost: runtime\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+NEXT = _request("GET", "/invocation/next")
+
+
 class RuntimeApi:
     """A connection to the Lambda Runtime API. `http.client` would take longer than many handlers.
 
@@ -29,20 +36,21 @@ class RuntimeApi:
     """
 
     def __init__(self, address: str) -> None:
-        self._address = address
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._socket.makefile("rb")
 
-    def call(self, method: str, path: str, body: bytes = b"") -> tuple[dict[str, str], bytes]:
-        """Returns the headers, by lowercase name, and the body of the response.
+    def send(self, *requests: bytes) -> None:
+        """Sends requests in one packet."""
+        self._socket.sendall(b"".join(requests))
+
+    def receive(self) -> tuple[dict[str, str], bytes]:
+        """Waits for the response to the oldest request. Returns its headers, by lowercase name, and its body.
 
         Raises:
             ConnectionError: the runtime has closed the connection.
         """
-        head = f"{method} {API}{path} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._socket.sendall(head.encode() + body)
         if not self._file.readline():
             raise ConnectionResetError
         headers = {}
@@ -82,10 +90,12 @@ def main() -> None:
         os.chdir(os.environ["LAMBDA_TASK_ROOT"])
         handler = load_handler(os.environ["_HANDLER"])
     except Exception as error:  # importing a function may raise any exception
-        api.call("POST", "/init/error", _dump(_describe(error)))
+        api.send(_request("POST", "/init/error", _dump(_describe(error))))
+        api.receive()
         sys.exit(1)
     gc.freeze()
     gc.enable()
+    api.send(NEXT)
     try:
         while True:
             serve_one(api, handler)
@@ -105,14 +115,15 @@ def load_handler(name: str) -> Handler:
 
 def serve_one(api: RuntimeApi, handler: Handler) -> None:
     """Waits for one invocation, runs it and reports its response or its error."""
-    headers, payload = api.call("GET", "/invocation/next")
+    headers, payload = api.receive()
     request_id = headers["lambda-runtime-aws-request-id"]
     os.environ["_X_AMZN_TRACE_ID"] = headers["lambda-runtime-trace-id"]
     context = Context(
         request_id, headers["lambda-runtime-invoked-function-arn"], int(headers["lambda-runtime-deadline-ms"])
     )
     outcome, body = run(handler, payload, context)
-    api.call("POST", f"/invocation/{request_id}/{outcome}", body)
+    api.send(_request("POST", f"/invocation/{request_id}/{outcome}", body), NEXT)
+    api.receive()
 
 
 def run(handler: Handler, payload: bytes, context: Context) -> tuple[str, bytes]:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from localaws.faults import NO_FAULTS, Caller, Faults
-from localaws.http_server import BadRequest, Connection, Request
+from localaws.http_server import BadRequest, Connection, Request, encode
 
 BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 INIT_LIMIT = 10.0  # s for importing a function: Lambda's limit of the init phase
@@ -259,10 +259,8 @@ class _Pool:
         with self._changed:
             while self._processes and not self._closed and not self._idle:
                 before = self._given_back
-                patience = START_SECONDS if len(self._processes) < self._max_processes else None
-                if not self._changed.wait_for(
-                    lambda: self._closed or self._idle or self._given_back > before, patience
-                ):
+                self._changed.wait(START_SECONDS if len(self._processes) < self._max_processes else None)
+                if self._given_back == before and len(self._processes) < self._max_processes:
                     break
             if self._closed:
                 raise RuntimeStopped(self.config.name)
@@ -278,10 +276,7 @@ class _Pool:
     def _give_back(self, process: "_Process") -> None:
         with self._changed:
             self._given_back += 1
-            if process.alive:
-                self._idle.append(process)
-            else:
-                self._processes.discard(process)
+            self._idle.append(process)  # even if it has ended: `_take` drops it
             self._changed.notify()
 
 
@@ -300,6 +295,7 @@ class _Process:
         self._on_log = on_log
         self._ready = False
         self._next: Request | None = None  # the process asked for an invocation with it
+        self._unsent = b""  # the response to its last request, if it did not wait for it
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._output_ended, self._end_output = socket.socketpair()
         if "AWS_ACCESS_KEY_ID" in environment:  # identifies the process in its AWS calls
@@ -328,9 +324,10 @@ class _Process:
             return
         try:
             self._connect()
-            request = self._read(INIT_LIMIT)
+            request = self._read()
             if request.method == "GET":
                 self._next, self._ready = request, True
+                self._socket.settimeout(self._config.timeout)
                 return
             error = json.loads(request.body)
             reason = " ".join(f"{error['errorType']}: {error['errorMessage']}".split())
@@ -358,11 +355,14 @@ class _Process:
             "Content-Type": "application/json",  # awslambdaric fails without it
         }
         try:
-            self._connection.send(self._next or self._read(self._config.timeout), ("200", [*headers.items()], payload))
-            self._next = None
-            request = self._read(self._config.timeout)
-            if not crash:
-                self._connection.send(request, ("202", [("Content-Type", "application/json")], b'{"status":"OK"}'))
+            response = encode(self._next or self._read(), ("200", [*headers.items()], payload))
+            self._socket.sendall(self._unsent + response)
+            request = self._read()
+            self._unsent = encode(request, ("202", [("Content-Type", "application/json")], b'{"status":"OK"}'))
+            self._next = self._read() if self._connection.has_received else None
+            if self._next is None and not crash:
+                self._socket.sendall(self._unsent)
+                self._unsent = b""
         except TimeoutError:
             self.kill()
             return _timed_out(request_id, self._config.timeout, started)
@@ -414,16 +414,16 @@ class _Process:
             if self._listener not in ready:
                 raise ConnectionResetError
             self._socket, _ = self._listener.accept()
+        self._socket.settimeout(INIT_LIMIT)
         self._connection = Connection(self._socket, max_body=MESSAGE_LIMIT)
 
-    def _read(self, timeout: float) -> Request:
+    def _read(self) -> Request:
         """Waits for a request of the process.
 
         Raises:
             ConnectionError: the process has ended, or its request is not valid.
             TimeoutError: no request comes.
         """
-        self._socket.settimeout(timeout)
         try:
             request = self._connection.read()
         except BadRequest as error:
