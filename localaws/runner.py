@@ -1,15 +1,17 @@
 """Runs one stack: the store with the template's resources, the functions, event buses, streams, queues and APIs."""
 
-import email
 import email.policy
 import itertools
 import json
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from email.parser import BytesHeaderParser
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from moto.sqs.exceptions import QueueDoesNotExist
 
 from localaws.api_destinations import HttpTargets, read_destinations
 from localaws.archives import Replays, read_archive
@@ -117,7 +119,6 @@ class Runner:
     def _start(self) -> dict[str, Any]:
         self._store.start()
         self._running.callback(self._store.stop)
-        self._queues = self._store.client("sqs")
         self._topics = self._store.client("sns")
         self._store.on_mail = _MailFolder(self._state / "mail").keep
         self._store.outside = self._scheduler.clock.outside
@@ -352,7 +353,7 @@ class Runner:
         """
         gone = (
             KeyError,
-            self._queues.exceptions.QueueDoesNotExist,
+            QueueDoesNotExist,
             self._topics.exceptions.NotFoundException,
         )
         try:
@@ -377,9 +378,7 @@ class Runner:
 
     def _send(self, arn: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
         """Send a message to a queue, given by its ARN."""
-        url = self._queues.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
-        typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
-        self._queues.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed)
+        self._store.send_message(arn, body, attributes)
 
     def _show(self, function: str, result: InvocationResult) -> None:
         name = self._name(function)
@@ -462,7 +461,7 @@ class _MailFolder:
 
     def keep(self, message: bytes) -> None:
         """Write the file of an e-mail. It appears complete, because it is renamed at the end."""
-        subject = email.message_from_bytes(message, policy=email.policy.default)["Subject"]
+        subject = BytesHeaderParser(policy=email.policy.default).parsebytes(message)["Subject"]
         slug = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")[:80]
         draft = self._folder / f"{next(self._numbers):05}-{slug}.part"
         draft.write_bytes(message)

@@ -8,7 +8,7 @@ internals of moto, so its version is checked, and each correction has a test in 
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from moto.logs.models import logs_backends
 from moto.logs.responses import LogsResponse
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import BackendRequest, DomainDispatcherApplication, create_backend_app
+from moto.sqs.models import sqs_backends
 from moto.sqs.responses import SQSResponse
 from moto.utilities.utils import load_resource
 from werkzeug.exceptions import NotFound
@@ -156,6 +157,20 @@ class Store:
         if stream not in logs.groups[group].streams:
             logs.create_log_stream(group, stream)
         logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": message}])
+
+    def send_message(self, queue: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Sends a message to a queue, given by its ARN, without an HTTP call.
+
+        Args:
+            attributes: text attributes of the message.
+
+        Raises:
+            QueueDoesNotExist: there is no such queue.
+            ServiceException: the message is not valid.
+        """
+        typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
+        queues = sqs_backends[self.account_id][self.region]
+        queues.send_message(queue.rpartition(":")[2], body, message_attributes=typed)
 
     def receive(self, queue: str, count: int) -> list[Received]:
         """Receives up to `count` visible messages of a queue, given by its ARN, without waiting."""
