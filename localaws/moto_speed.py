@@ -3,6 +3,8 @@
 import functools
 import importlib
 import secrets
+from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
@@ -19,9 +21,14 @@ from moto.core.utils import camelcase_to_underscores, method_names_from_class
 from moto.dynamodb.models.utilities import dynamo_json_dump
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]
 from moto.dynamodb.responses import DynamoHandler
+from moto.ses.models import SESBackend
+from moto.sns.models import Topic
 
 from localaws.aws import REGION
 from localaws.moto_patch import replace_method
+
+KEPT = 100
+"""Number of sent notifications and e-mails that moto keeps."""
 
 
 def save_time(replaced: ExitStack) -> None:
@@ -52,8 +59,20 @@ def save_time(replaced: ExitStack) -> None:
     # Parses the same update expressions repeatedly. The cached result is safe: moto works on copies of it.
     parse = functools.lru_cache(UpdateExpressionParser.make)
     replaced.enter_context(patch.object(UpdateExpressionParser, "make", parse))
+    # Keeps every notification and e-mail forever, for tests.
+    for owner, name in ((Topic, "sent_notifications"), (SESBackend, "sent_messages")):
+        replaced.enter_context(patch.object(owner, name, _latest(name), create=True))
     # Keeps every object forever, for its dashboard.
     replaced.enter_context(patch.object(BaseModel, "__new__", lambda cls, *_args, **_kwargs: object.__new__(cls)))
+
+
+def _latest(name: str) -> property:
+    """Returns an attribute that keeps the latest elements of a list."""
+
+    def keep(owner: Any, elements: Iterable[Any]) -> None:
+        vars(owner)[name] = deque(elements, maxlen=KEPT)
+
+    return property(lambda owner: vars(owner)[name], keep)
 
 
 def _import_ec2() -> None:

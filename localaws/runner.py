@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from moto.sns.exceptions import SNSNotFoundError
 from moto.sqs.exceptions import QueueDoesNotExist
 
 from localaws.api_destinations import HttpTargets, read_destinations
@@ -119,7 +120,6 @@ class Runner:
     def _start(self) -> dict[str, Any]:
         self._store.start()
         self._running.callback(self._store.stop)
-        self._topics = self._store.client("sns")
         self._store.on_mail = _MailFolder(self._state / "mail").keep
         self._store.outside = self._scheduler.clock.outside
         stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
@@ -351,11 +351,6 @@ class Runner:
         Raises:
             Undelivered: the target does not exist, or it is a function and the payload is not valid JSON.
         """
-        gone = (
-            KeyError,
-            QueueDoesNotExist,
-            self._topics.exceptions.NotFoundException,
-        )
         try:
             match service_of(arn):
                 case "lambda":
@@ -368,12 +363,12 @@ class Runner:
                 case "events":
                     self._http.call(arn, payload)
                 case "sns":
-                    self._topics.publish(TopicArn=arn, Message=payload)
+                    self._store.publish(arn, payload)
                 case _:
                     self._send(arn, payload)
         except json.JSONDecodeError as error:
             raise Undelivered("INVALID_JSON", f"a function accepts JSON only: {error}", retriable=False) from error
-        except gone as error:
+        except (KeyError, QueueDoesNotExist, SNSNotFoundError) as error:
             raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False) from error
 
     def _send(self, arn: str, body: str, attributes: Mapping[str, str] = MappingProxyType({})) -> None:
