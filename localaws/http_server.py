@@ -1,7 +1,4 @@
-"""An HTTP/1.1 server (RFC 9112) for the HTTP API, the AWS endpoint and the Lambda Runtime API.
-
-A response is sent in one piece: Nagle's algorithm and delayed acknowledgements would delay a second piece by 40 ms.
-"""
+"""An HTTP/1.1 server (RFC 9112) for the HTTP API, the AWS endpoint and the Lambda Runtime API."""
 
 import io
 import logging
@@ -18,22 +15,19 @@ from urllib.parse import unquote_to_bytes
 Answer = tuple[str, list[tuple[str, str]], bytes]
 """A response: a text that starts with the status code, the headers without Content-Length, and the body."""
 
-HEAD_LIMIT = 64 * 1024
-"""Maximum bytes of the request line and the headers, where AWS has no lower limit."""
-LINGER_SECONDS = 2.0
-"""How long a client may go on sending after its request was rejected. A reset would discard the response."""
+HEAD_LIMIT = 64 * 1024  # bytes of the request line and the headers, where AWS has no lower limit
+LINGER_SECONDS = 2.0  # for the rest of a rejected request: to close at once would discard the response
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) (HTTP/1\.[01])")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) (HTTP/1\.[01])")
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;.*)?")
 _PHRASES = {int(status): status.phrase for status in HTTPStatus}
-_WITHOUT_BODY = (204, 304)
 
 log = logging.getLogger(__name__)
 
 
 class Headers(dict[str, str]):
-    """The header fields of a request by lowercase name. `get`, `[]` and `in` ignore the case of a name."""
+    """The header fields of a request by lowercase name. Reading ignores the case of a name."""
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns the value of a header, or the default."""
@@ -43,7 +37,7 @@ class Headers(dict[str, str]):
         return super().__getitem__(name.lower())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
+        return super().__contains__(str(name).lower())
 
 
 @dataclass(slots=True)
@@ -54,7 +48,7 @@ class Request:
     target: str
     protocol: str
     headers: Headers
-    client: str = ""
+    client: str
     body: bytes = b""
 
     @property
@@ -64,25 +58,23 @@ class Request:
 
     def wsgi_environment(self) -> dict[str, Any]:
         """Returns the request as a WSGI environment (PEP 3333), for werkzeug and moto."""
-        path, _, query = self.target.partition("?")
         host, _, port = self.headers.get("host", "localhost").partition(":")
-        environment = {
+        headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in self.headers.items()}
+        return headers | {
             "REQUEST_METHOD": self.method,
             "SCRIPT_NAME": "",
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": query,
+            "PATH_INFO": unquote_to_bytes(self.path).decode("latin-1"),
+            "QUERY_STRING": self.target.partition("?")[2],
             "RAW_URI": self.target,
             "REMOTE_ADDR": self.client,
             "SERVER_NAME": host,
             "SERVER_PORT": port or "80",
             "SERVER_PROTOCOL": self.protocol,
+            "CONTENT_TYPE": self.headers.get("content-type", ""),
+            "CONTENT_LENGTH": str(len(self.body)),
             "wsgi.url_scheme": "http",
             "wsgi.input": io.BytesIO(self.body),
         }
-        for name, value in self.headers.items():
-            key = name.upper().replace("-", "_")
-            environment[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
-        return environment | {"CONTENT_LENGTH": str(len(self.body))}
 
 
 class BadRequest(Exception):
@@ -90,16 +82,16 @@ class BadRequest(Exception):
 
     Args:
         status: HTTP status for the client.
-        request: the request without its body; None if its head cannot be read.
     """
 
-    def __init__(self, status: int, request: Request | None = None) -> None:
+    def __init__(self, status: int) -> None:
         super().__init__(status)
-        self.status, self.request = status, request
+        self.status = status
+        self.request: Request | None = None  # without its body; None if its head cannot be read
 
 
 class Connection:
-    """The server's side of one connection.
+    """Reads the requests of one connection.
 
     Args:
         connection: the socket. The caller closes it.
@@ -111,143 +103,103 @@ class Connection:
     def __init__(self, connection: socket.socket, max_body: int, max_head: int = HEAD_LIMIT, client: str = "") -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
-        self._max_body, self._max_head = max_body, max_head
-        self._client = client
-        self._buffer = b""
+        self._max_body, self._max_head, self._client = max_body, max_head, client
+        self.received = b""
+        """The beginning of the next request, if it was sent with the last one."""
 
-    def read(self) -> Request | None:
-        """Waits for the next request. Returns None if the client closes the connection before it.
+    def read(self) -> Request:
+        """Waits for the next request.
 
         Raises:
             BadRequest: the rest of the connection cannot be read.
-            OSError: the connection is broken, or a timeout of the socket.
+            OSError: the client has closed the connection, or a timeout of the socket.
         """
-        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > self._max_head:
-                raise BadRequest(431)
-            if not self._receive():
-                if self._buffer.strip():
-                    raise BadRequest(400)
-                return None
-        if end > self._max_head:
-            raise BadRequest(431)
-        head, self._buffer = self._buffer[:end].lstrip(b"\r\n"), self._buffer[end + 4 :]
-        request = _read_head(head, self._client)
-        request.body = self._read_body(request)
+        self.received = self.received.lstrip(b"\r\n")
+        first, *lines = self._read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        match, fields = _REQUEST_LINE.fullmatch(first), [_FIELD.fullmatch(line) for line in lines]
+        headers = Headers()
+        for field in fields:
+            if field is not None:
+                name, value = field[1].lower(), field[2]
+                separator = "; " if name == "cookie" else ","
+                headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
+        if match is None or None in fields:
+            raise BadRequest(400)
+        request = Request(match[1], match[2], match[3], headers, self._client)
+        try:
+            request.body = self._read_body(headers)
+        except BadRequest as error:
+            error.request = request
+            raise
         return request
 
-    @property
-    def has_received(self) -> bool:
-        """Whether a part of the next request was received with the last one."""
-        return bool(self._buffer)
-
-    def send(self, request: Request, answer: Answer, *, close: bool = False) -> None:
-        """Sends the response to a request, with the header `Connection: close` if `close` is true."""
-        self._socket.sendall(encode(request, answer, close=close))
-
-    def linger(self) -> None:
-        """Ends the response, and waits for the client's end of the connection."""
-        self._socket.settimeout(LINGER_SECONDS)
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            while self._socket.recv(1 << 20):
-                pass
-
-    def _receive(self) -> bool:
-        received = self._socket.recv(1 << 14)  # a larger buffer would be mapped into memory for each call
-        self._buffer += received
-        return bool(received)
-
-    def _read_body(self, request: Request) -> bytes:
-        length, coding = request.headers.get("content-length"), request.headers.get("transfer-encoding")
-        if coding is None and length is None:
-            return b""
-        invalid = coding is not None and (length is not None or coding.lower() != "chunked")
-        if invalid or (length is not None and re.fullmatch("[0-9]{1,18}", length) is None):
-            raise BadRequest(400, request)
-        if length is not None and int(length) > self._max_body:
-            raise BadRequest(413, request)
-        if request.headers.get("expect", "").lower() == "100-continue":
+    def _read_body(self, headers: Headers) -> bytes:
+        length, coding = headers.get("content-length", "0"), headers.get("transfer-encoding")
+        ambiguous = coding is not None and (coding.lower() != "chunked" or "content-length" in headers)
+        if ambiguous or not re.fullmatch("[0-9]{1,18}", length):
+            raise BadRequest(400)
+        if headers.get("expect", "").lower() == "100-continue" and int(length) <= self._max_body:
             self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return self._take(int(length), request) if length is not None else self._read_chunks(request)
-
-    def _read_chunks(self, request: Request) -> bytes:
-        chunks: list[bytes] = []
-        while True:
-            size = _CHUNK.fullmatch(self._take_line(request))
-            if size is None:
-                raise BadRequest(400, request)
-            count = int(size[1], 16)
-            if count == 0:
+        if coding is None:
+            return self._read_bytes(int(length))
+        body = bytearray()
+        while size := _CHUNK.fullmatch(self._read_until(b"\r\n")):
+            if int(size[1], 16) == 0:
+                while self._read_until(b"\r\n"):  # trailer fields
+                    pass
+                del headers["transfer-encoding"]
+                return bytes(body)
+            body += self._read_bytes(int(size[1], 16), len(body))
+            if self._read_until(b"\r\n"):
                 break
-            if sum(map(len, chunks)) + count > self._max_body:
-                raise BadRequest(413, request)
-            chunks.append(self._take(count, request))
-            if self._take_line(request):
-                raise BadRequest(400, request)
-        while self._take_line(request):  # trailer fields
-            pass
-        del request.headers["transfer-encoding"]
-        request.headers["content-length"] = str(sum(map(len, chunks)))
-        return b"".join(chunks)
+        raise BadRequest(400)
 
-    def _take_line(self, request: Request) -> bytes:
-        while b"\r\n" not in self._buffer:
-            if len(self._buffer) > HEAD_LIMIT or not self._receive():
-                raise BadRequest(400, request)
-        line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line
+    def _read_until(self, mark: bytes) -> bytes:
+        while (end := self.received.find(mark)) < 0 and len(self.received) <= self._max_head:
+            # A larger buffer would be mapped into memory at each call
+            if not (more := self._socket.recv(1 << 14)):
+                if mark == b"\r\n\r\n" and not self.received:
+                    raise ConnectionResetError
+                raise BadRequest(400)
+            self.received += more
+        if not 0 <= end <= self._max_head:
+            raise BadRequest(431)
+        found, self.received = self.received[:end], self.received[end + len(mark) :]
+        return found
 
-    def _take(self, count: int, request: Request) -> bytes:
-        parts, missing = [self._buffer[:count]], count - len(self._buffer)
-        self._buffer = self._buffer[count:]
+    def _read_bytes(self, count: int, before: int = 0) -> bytes:
+        """Reads a part of the body, `before` bytes of which were read already."""
+        if before + count > self._max_body:
+            raise BadRequest(413)
+        parts, missing = [self.received[:count]], count - len(self.received)
+        self.received = self.received[count:]
         while missing > 0:
-            received = self._socket.recv(min(missing, 1 << 20))
-            if not received:  # the client was killed: an incomplete request is not executed
-                raise BadRequest(400, request)
-            parts.append(received)
-            missing -= len(received)
+            if not (more := self._socket.recv(min(missing, 1 << 20))):
+                raise BadRequest(400)  # of a client that was killed: an incomplete request is not executed
+            parts.append(more)
+            missing -= len(more)
         return b"".join(parts)
 
 
-def _read_head(head: bytes, client: str) -> Request:
-    first, *lines = head.split(b"\r\n")
-    match = _REQUEST_LINE.fullmatch(first)
-    if match is None:
-        raise BadRequest(400)
-    headers = Headers()
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            raise BadRequest(400)
-        name, value = field[1].decode().lower(), field[2].decode("latin-1")
-        if name in headers:
-            value = f"{headers[name]}{'; ' if name == 'cookie' else ','}{value}"
-        headers[name] = value
-    method, target, protocol = match.groups()
-    return Request(method.decode(), target.decode(), protocol.decode(), headers, client)
+def encode(method: str, answer: Answer, *, close: bool = False) -> bytes:
+    """Returns a response, in one piece: Nagle's algorithm and delayed acknowledgements would delay a second by 40 ms.
 
-
-def encode(request: Request, answer: Answer, *, close: bool = False) -> bytes:
-    """Returns the response to a request, with the header `Connection: close` if `close` is true.
+    Args:
+        method: method of the request.
+        answer: the response; its headers Content-Length and Connection are replaced.
+        close: whether the server closes the connection.
 
     Raises:
         ValueError: a header contains a line break.
     """
-    status, headers, body = answer
-    code = int(status[:3])
+    code, headers, body = int(answer[0][:3]), answer[1], answer[2]
     lines = [f"HTTP/1.1 {code} {_PHRASES.get(code, '')}"]
     lines += [f"{name}: {value}" for name, value in headers if name.lower() not in ("content-length", "connection")]
-    if code not in _WITHOUT_BODY:
-        lines.append(f"Content-Length: {len(body)}")
-    if close:
-        lines.append("Connection: close")
-    if code in _WITHOUT_BODY or request.method == "HEAD":
-        body = b""
-    head = "\r\n".join([*lines, "\r\n"])
-    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+    lines += [f"Content-Length: {len(body)}"] * (code not in (204, 304)) + ["Connection: close"] * close
+    if re.search("[\r\n]", "".join(lines)):
         raise ValueError("a header of the response contains a line break")
-    return head.encode("latin-1", "replace") + body
+    content = b"" if method == "HEAD" or code in (204, 304) else body
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1", "replace") + content
 
 
 class Server:
@@ -257,7 +209,7 @@ class Server:
         host: address to listen on.
         port: port to listen on; 0 selects a free port.
         handle: returns the response, or None to close the connection without one.
-        refuse: returns the response to a malformed request, of which only the head was read.
+        refuse: returns the response to a request whose body is not valid, from the request and an HTTP status.
         max_body: maximum bytes of a request body.
         max_head: maximum bytes of the request line and the headers.
 
@@ -276,12 +228,11 @@ class Server:
         max_head: int = HEAD_LIMIT,
     ) -> None:
         self._listener = socket.create_server((host, port), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"http://{host}:{self._listener.getsockname()[1]}"
         self._handle, self._refuse, self._limits = handle, refuse, (max_body, max_head)
         self._connections: set[socket.socket] = set()
         self._stopped = False
-        self._thread = threading.Thread(target=self._accept, name=f"port {self.port}", daemon=True)
+        self._thread = threading.Thread(target=self._accept, name=self.url, daemon=True)
 
     def start(self) -> None:
         """Starts to answer requests."""
@@ -300,43 +251,40 @@ class Server:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
-        while True:
-            try:
+        while not self._stopped:
+            with suppress(OSError):  # the client has gone
                 connection, (client, *_) = self._listener.accept()
-            except OSError:  # the client has gone, or this process has too many open files
-                continue
-            if self._stopped:
-                connection.close()
-                return
-            self._connections.add(connection)
-            threading.Thread(target=self._serve, args=(connection, client), name="connection", daemon=True).start()
+                self._connections.add(connection)
+                threading.Thread(target=self._serve, args=(connection, client), name="connection", daemon=True).start()
 
     def _serve(self, connection: socket.socket, client: str) -> None:
+        requests = Connection(connection, *self._limits, client)
         try:
             with connection, suppress(OSError):  # the client has closed the connection
-                served = Connection(connection, *self._limits, client)
-                try:
-                    while self._answer(served, served.read()):
-                        pass
-                except BadRequest as bad:
-                    request = bad.request or Request("", "", "", Headers())
-                    answer = self._refuse(request, bad.status) if bad.request else (str(bad.status), [], b"")
-                    served.send(request, answer, close=True)
-                    served.linger()
+                while self._respond(connection, requests):
+                    pass
         finally:
             self._connections.discard(connection)
 
-    def _answer(self, served: Connection, request: Request | None) -> bool:
-        """Answers a request. Returns whether the connection stays open."""
-        if request is None:
-            return False
+    def _respond(self, connection: socket.socket, requests: Connection) -> bool:
+        """Waits for a request and answers it. Returns whether the connection stays open."""
         try:
-            answer = self._handle(request)
-        except Exception:  # a defect of this package; the client must not wait
-            log.exception("%s %s failed", request.method, request.path)
-            answer = ("500", [], b"")
-        if answer is None:
+            request = requests.read()
+        except BadRequest as bad:
+            answer = self._refuse(bad.request, bad.status) if bad.request else (str(bad.status), [], b"")
+            connection.sendall(encode("", answer, close=True))
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(LINGER_SECONDS)
+            while connection.recv(1 << 20):
+                pass
             return False
         close = request.headers.get("connection", "").lower() == "close" or request.protocol == "HTTP/1.0"
-        served.send(request, answer, close=close)
-        return not close
+        try:
+            found = self._handle(request)
+            response = found and encode(request.method, found, close=close)
+        except Exception:  # a defect of this package; the client must not wait
+            log.exception("%s %s failed", request.method, request.path)
+            response = encode(request.method, ("500", [], b""), close=close)
+        if response:
+            connection.sendall(response)
+        return bool(response) and not close

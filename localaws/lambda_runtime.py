@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import secrets
-import selectors
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -296,8 +295,9 @@ class _Process:
         self._ready = False
         self._next: Request | None = None  # the process asked for an invocation with it
         self._unsent = b""  # the response to its last request, if it did not wait for it
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._output_ended, self._end_output = socket.socketpair()
+        self._sockets = ExitStack()
+        self._listener = self._sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._listener.settimeout(INIT_LIMIT)
         if "AWS_ACCESS_KEY_ID" in environment:  # identifies the process in its AWS calls
             environment = {**environment, "AWS_ACCESS_KEY_ID": self.key}
         self._popen = subprocess.Popen(
@@ -323,8 +323,11 @@ class _Process:
         if self._ready:
             return
         try:
-            self._connect()
-            request = self._read()
+            with self._listener:
+                self._socket = self._sockets.enter_context(self._listener.accept()[0])
+            self._socket.settimeout(INIT_LIMIT)
+            self._requests = Connection(self._socket, max_body=MESSAGE_LIMIT)
+            request = self._requests.read()
             if request.method == "GET":
                 self._next, self._ready = request, True
                 self._socket.settimeout(self._config.timeout)
@@ -333,7 +336,7 @@ class _Process:
             reason = " ".join(f"{error['errorType']}: {error['errorMessage']}".split())
         except TimeoutError:
             reason = f"not imported after {INIT_LIMIT:.0f} s"
-        except ConnectionError:
+        except (BadRequest, OSError):
             self.join()
             reason = f"its process ended while importing it ({_status(self._popen.returncode)})"
         self.kill()
@@ -355,21 +358,22 @@ class _Process:
             "Content-Type": "application/json",  # awslambdaric fails without it
         }
         try:
-            response = encode(self._next or self._read(), ("200", [*headers.items()], payload))
-            self._socket.sendall(self._unsent + response)
-            request = self._read()
-            self._unsent = encode(request, ("202", [("Content-Type", "application/json")], b'{"status":"OK"}'))
-            self._next = self._read() if self._connection.has_received else None
+            self._next = self._next or self._requests.read()
+            self._socket.sendall(self._unsent + encode("GET", ("200", [*headers.items()], payload)))
+            request = self._requests.read()
+            self._unsent = encode("POST", ("202", [("Content-Type", "application/json")], b'{"status":"OK"}'))
+            self._next = self._requests.read() if self._requests.received else None
             if self._next is None and not crash:
                 self._socket.sendall(self._unsent)
                 self._unsent = b""
         except TimeoutError:
             self.kill()
             return _timed_out(request_id, self._config.timeout, started)
-        except ConnectionError:
+        except (BadRequest, OSError):
+            self.join()
             crash = True
         if crash:
-            self.join()
+            self.kill()
             text = f"RequestId: {request_id} Error: Runtime exited with error: {_status(self._popen.returncode)}"
             return _failed(text, "Runtime.ExitError", started)
         failed = request.path.endswith("/error")
@@ -397,40 +401,7 @@ class _Process:
             self._popen.wait()
         self._signal_group(signal.SIGKILL)  # its child processes
         self._thread.join(EXIT_GRACE)  # a daemon started by the function may keep its output open
-
-    def _connect(self) -> None:
-        """Waits for the connection of the process.
-
-        Raises:
-            ConnectionError: the process has ended.
-            TimeoutError: it does not connect.
-        """
-        with self._listener, self._output_ended, selectors.DefaultSelector() as waiting:
-            for each in (self._listener, self._output_ended):
-                waiting.register(each, selectors.EVENT_READ)
-            ready = [key.fileobj for key, _ in waiting.select(INIT_LIMIT)]
-            if not ready:
-                raise TimeoutError
-            if self._listener not in ready:
-                raise ConnectionResetError
-            self._socket, _ = self._listener.accept()
-        self._socket.settimeout(INIT_LIMIT)
-        self._connection = Connection(self._socket, max_body=MESSAGE_LIMIT)
-
-    def _read(self) -> Request:
-        """Waits for a request of the process.
-
-        Raises:
-            ConnectionError: the process has ended, or its request is not valid.
-            TimeoutError: no request comes.
-        """
-        try:
-            request = self._connection.read()
-        except BadRequest as error:
-            raise ConnectionResetError from error
-        if request is None:
-            raise ConnectionResetError
-        return request
+        self._sockets.close()
 
     def _read_log(self) -> None:
         with self._popen as process:  # at the end of the output, closes the pipes and waits for the process
@@ -439,7 +410,8 @@ class _Process:
                     self._on_log(self._config.name, line.rstrip("\n"))
                 except Exception:  # without a reader, the function would block when the pipe is full
                     logger.exception("The callback for a log line of %s failed", self._config.name)
-        self._end_output.close()  # wakes `_connect`
+        with suppress(OSError):  # wakes a thread that waits for the connection of this process
+            socket.create_connection(self._listener.getsockname()).close()
 
     def _signal_group(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):  # the group has ended; macOS reports EPERM
