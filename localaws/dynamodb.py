@@ -41,7 +41,7 @@ from moto.dynamodbstreams.models import DynamoDBStreamsBackend
 from moto.dynamodbstreams.responses import DynamoDBStreamsHandler
 
 from localaws.aws import ACCOUNT_ID, REGION, SHARD_ID
-from localaws.faults import Answer
+from localaws.http_server import Answer
 from localaws.moto_patch import replace_method
 
 if TYPE_CHECKING:

@@ -503,4 +503,6 @@ runtime.invoke("f", b'{{"directory": "{tmp_path}"}}')
 def children() -> list[str]:
     """Returns the running bootstrap processes of this process."""
     listed = subprocess.run(["ps", "-axo", "ppid=,stat=,command="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "lambda_bootstrap.py" in line]
+    return [
+        line for line in listed.splitlines() if line.split()[0] == str(os.getpid()) and "lambda_bootstrap.py" in line
+    ]
