@@ -96,7 +96,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _run_until(stop: threading.Event, options: argparse.Namespace, begun: float) -> int:
     """Run the stack until `stop` is set. `begun` is the start of the command on the monotonic clock."""
-    # Imported here because the import takes two seconds and `invoke` does not need it
+    # Imported here because the import takes a second and `invoke` does not need it
+    import localaws.moto_speed  # noqa: F401 - first, because it imports parts of moto without their slow data
     from localaws.console import Console, LogLines
     from localaws.runner import Runner, StartError
 

@@ -25,7 +25,7 @@ from localaws.aws import ACCOUNT_ID, REGION, ServiceError
 from localaws.dynamodb_expressions import Expressions, select, tree_of
 from localaws.dynamodb_streams import Streams
 from localaws.dynamodb_values import Item, checked_item, comparable, invalid, item_size
-from localaws.faults import Answer
+from localaws.http_server import Answer
 from localaws.moto_patch import replace_method
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -21,6 +20,8 @@ from urllib.parse import parse_qs
 import botocore.session
 from botocore.exceptions import UnknownServiceError
 from botocore.model import ServiceModel
+
+from localaws.http_server import Answer, Request
 
 KINDS = {
     "function": ("throttle", "error", "time-out", "crash"),
@@ -40,8 +41,8 @@ before its last write, if that write is at most `seconds` old; a new item is mis
 index are always eventually consistent, so they are affected too, unless the entry names another call.
 """
 
-Answer = tuple[str, list[tuple[str, str]], bytes]
-"""A response of an AWS API: status, headers and body."""
+OnCall = Callable[[Request, Callable[[Request], Answer]], Answer | None]
+"""Answers a call of an AWS API: gets the request and a function that executes one. None closes the connection."""
 
 
 class InvalidFaults(Exception):
@@ -309,32 +310,31 @@ class FaultyCalls:
         self._outside = outside
         self._stale_reads = stale_reads
 
-    def answer(self, request: BaseHTTPRequestHandler, body: bytes, answer: Callable[[bytes], Answer]) -> Answer | None:
+    def answer(self, request: Request, execute: Callable[[Request], Answer]) -> Answer | None:
         """Answers a call, with or without an injected fault.
 
         Args:
-            request: method, path and headers of the call.
-            body: body of the call.
-            answer: executes the call.
+            request: the call.
+            execute: executes a call.
 
         Returns:
             The response, or None to close the connection without a response.
         """
-        process, call = caller_and_call(request, body, self._caller)
+        process, call = caller_and_call(request, self._caller)
         if process is None or call is None:
-            return answer(body)
+            return execute(request)
         by, call_id = process.function, request.headers.get("amz-sdk-invocation-id", "")
-        what = {"call_id": call_id, **_about(call, body)}
+        what = {"call_id": call_id, **_about(call, request.body)}
         if call == PUT_EVENTS:
-            answer = functools.partial(self._put_events, by, call_id, answer)
+            execute = functools.partial(self._put_events, by, call_id, execute)
         elif fault := self._faults.draw("call", call, (*BEFORE, *["conflict"][: call in WRITES]), by, call_id):
             self._faults.note(fault, call, by, **what, effect=False)
-            return _refusal(call, fault.kind, body)
-        kinds = (*AFTER, "stale") if _may_be_stale(call, body) else AFTER
+            return _refusal(call, fault.kind, request.body)
+        kinds = (*AFTER, "stale") if _may_be_stale(call, request.body) else AFTER
         fault = self._faults.draw("call", call, kinds, by, call_id)
         kind, seconds = (fault.kind, self._outside(fault.seconds)) if fault else (None, 0.0)
         with self._stale_reads(seconds) if kind == "stale" else nullcontext():
-            status, headers, text = answer(body)
+            status, headers, text = execute(request)
         effect = status.startswith("2")
         if fault is None:
             if effect and (earlier := self._faults.recovered(call_id)):
@@ -349,10 +349,10 @@ class FaultyCalls:
             time.sleep(seconds)
         return status, headers, text
 
-    def _put_events(self, by: str, call_id: str, answer: Callable[[bytes], Answer], body: bytes) -> Answer:
+    def _put_events(self, by: str, call_id: str, execute: Callable[[Request], Answer], request: Request) -> Answer:
         """Rejects single entries, as EventBridge does."""
-        request = json.loads(body)
-        entries = request["Entries"]
+        body = json.loads(request.body)
+        entries = body["Entries"]
         struck = [
             self._faults.strikes(
                 "call",
@@ -366,11 +366,11 @@ class FaultyCalls:
             for entry in entries
         ]
         if not any(struck):
-            return answer(body)
+            return execute(request)
         taken = [entry for entry, fault in zip(entries, struck, strict=True) if not fault]
         status, headers, text = "200", [("Content-Type", "application/x-amz-json-1.1")], b'{"Entries": []}'
         if taken:
-            status, headers, text = answer(json.dumps(request | {"Entries": taken}).encode())
+            status, headers, text = execute(replace(request, body=json.dumps(body | {"Entries": taken}).encode()))
         if status[:3] != "200":
             return status, headers, text
         rest = iter(json.loads(text)["Entries"])
@@ -379,9 +379,7 @@ class FaultyCalls:
         return status, headers, json.dumps({"FailedEntryCount": failed, "Entries": results}).encode()
 
 
-def caller_and_call(
-    request: BaseHTTPRequestHandler, body: bytes, caller: Callable[[str], Caller | None]
-) -> tuple[Caller | None, str | None]:
+def caller_and_call(request: Request, caller: Callable[[str], Caller | None]) -> tuple[Caller | None, str | None]:
     """Returns the function's process that sent a request, or None, and the called operation with boto3's names.
 
     Args:
@@ -389,7 +387,7 @@ def caller_and_call(
     """
     signature = re.search(r"Credential=([^/]+)/[^/]+/[^/]+/([^/]+)/", request.headers.get("Authorization", ""))
     process = caller(signature[1]) if signature else None
-    return process, _call(signature[2], request, body) if signature and process else None
+    return process, _call(signature[2], request) if signature and process else None
 
 
 @functools.cache
@@ -406,7 +404,7 @@ def _operations(service: str) -> list[str]:
     return [f"{service}.{operation}" for operation in model.operation_names] if known else []
 
 
-def _call(signed_for: str, request: BaseHTTPRequestHandler, body: bytes) -> str | None:
+def _call(signed_for: str, request: Request) -> str | None:
     """Returns the operation of a request with boto3's names, like `service.Operation`; None if it is unknown."""
     prefix, _, operation = request.headers.get("X-Amz-Target", "").partition(".")
     for service in filter(_operations, SERVICES.get(signed_for, (signed_for,))):
@@ -415,14 +413,13 @@ def _call(signed_for: str, request: BaseHTTPRequestHandler, body: bytes) -> str 
             if model.metadata.get("targetPrefix") == prefix:
                 return f"{service}.{operation}"
         elif model.protocol == "query":
-            for action in parse_qs(body.decode(errors="replace")).get("Action", []):
+            for action in parse_qs(request.body.decode(errors="replace")).get("Action", []):
                 return f"{service}.{action}"
         else:
-            path = request.path.partition("?")[0]
             for name in model.operation_names:
                 http = model.operation_model(name).http
                 form = re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(http["requestUri"].partition("?")[0]))
-                if http["method"] == request.command and re.fullmatch(form, path):
+                if http["method"] == request.method and re.fullmatch(form, request.path):
                     return f"{service}.{name}"
     return None
 

@@ -10,13 +10,10 @@ Sources, in the API Gateway developer guide:
 import base64
 import json
 import re
-import socket
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,17 +21,18 @@ from typing import Any
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
-from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
+from localaws import http_server
 from localaws.lambda_runtime import InvocationResult, RequestTooLarge, RuntimeStopped, Throttled
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
 MAX_BODY = 10 * 1024 * 1024  # bytes
+MAX_HEAD = 10_240  # bytes of the request line and the headers
 MAX_INTEGRATION_TIME = 30.0  # s
 MAX_CALLS = 100  # concurrent calls; no AWS quota, but more than the functions of one machine can serve
 
+_REFUSALS = {400: "Bad Request", 413: "Request Entity Too Large"}
 _ANY = "x-amazon-apigateway-any-method"
 _TEXT_TYPES = re.compile(r"text/.*|application/(json|xml|javascript|x-www-form-urlencoded|.*\+json|.*\+xml)")
 
@@ -82,38 +80,29 @@ class Gateway:
         self._api_id = api_id
         self._on_request = on_request
         self._calls = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="gateway")
-        with socket.create_server((host, port)) as listener:  # werkzeug would exit if the port is in use
-            self._server = make_server(
-                host, port, self._serve, threaded=True, request_handler=_Handler, fd=listener.fileno()
-            )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="gateway", daemon=True)
-        self.url = f"http://{host}:{self._server.port}"
+        self._server = http_server.Server(host, port, self._serve, self._serve, max_body=MAX_BODY, max_head=MAX_HEAD)
+        self.url = self._server.url
 
     def start(self) -> None:
         """Starts to answer requests."""
-        self._thread.start()
+        self._server.start()
 
     def stop(self) -> None:
         """Stops the server. Requests that wait for a function get no response. May be called twice."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+        self._server.stop()
         self._calls.shutdown(wait=False, cancel_futures=True)
 
-    def _serve(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _serve(self, received: http_server.Request, refused: int | None = None) -> http_server.Answer:
+        """Answers a request. `refused` is the HTTP status for a request whose body is not valid."""
         started = time.monotonic()
-        request = Request(environ)
-        request.max_content_length = MAX_BODY
-        response = self._answer(request)
+        request = Request(received.wsgi_environment())
+        response = self._answer(request) if refused is None else _message(refused, _REFUSALS[refused])
         if self._cors is not None:
             _set_cors_headers(response, request, self._cors)
         self._on_request(RequestLine(request.method, request.path, response.status_code, time.monotonic() - started))
-        return response(environ, start_response)
+        return str(response.status_code), list(response.headers), response.get_data()
 
     def _answer(self, request: Request) -> Response:
-        if not request.environ.get("CONTENT_LENGTH", "0").isdecimal():
-            return _message(400, "Bad Request")
         found = _find_route(self._routes, request.method, request.path)
         if found is None:
             if request.method == "OPTIONS" and self._cors is not None:
@@ -129,10 +118,6 @@ class Gateway:
             return response
         except _Forbidden:
             return _message(403, "Forbidden")
-        except RequestEntityTooLarge:
-            return _message(413, "Request Entity Too Large")
-        except (OSError, BadRequest):  # a malformed chunk, or the client has closed the connection
-            return _message(400, "Bad Request")
         return self._integrate(route, event)
 
     def _integrate(self, route: "_Route", event: dict[str, Any]) -> Response:
@@ -140,7 +125,7 @@ class Gateway:
         try:
             result = call.result(timeout=route.timeout)
         except RequestTooLarge:
-            return _message(413, "Request Entity Too Large")
+            return _message(413, _REFUSALS[413])
         except (Throttled, RuntimeStopped, TimeoutError):
             return _message(503, "Service Unavailable")
         if result.function_error is not None:
@@ -153,10 +138,7 @@ class Gateway:
     def _event(
         self, request: Request, route: "_Route", path_parameters: dict[str, str], caller: dict[str, Any] | None
     ) -> dict[str, Any]:
-        """Returns the request in payload format 2.0.
-
-        Raises RequestEntityTooLarge, BadRequest or OSError if the body is not valid.
-        """
+        """Returns the request in payload format 2.0."""
         now = time.time()
         domain = f"{self._api_id}.execute-api.localhost"
         context = {
@@ -195,19 +177,6 @@ class Gateway:
         }
         optional = ("cookies", "queryStringParameters", "pathParameters", "body")
         return {name: value for name, value in event.items() if value or name not in optional}
-
-
-class _Handler(WSGIRequestHandler):
-    """Logs nothing: the runner prints one line per request, and a URL may contain sensitive data."""
-
-    wbufsize = -1  # send headers and body together
-
-    def finish(self) -> None:
-        with suppress(ConnectionError):  # the client has closed the connection before the end of the response
-            super().finish()
-
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - named by the base class
-        pass
 
 
 # Routes

@@ -3,12 +3,12 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from localaws.faults import Answer, Caller, caller_and_call
+from localaws.faults import Caller, OnCall, caller_and_call
+from localaws.http_server import Answer, Request
 from localaws.lambda_runtime import function_name
 
 RESOURCES = {"lambda": "FunctionName", "sesv2": "ConfigurationSetName", "sns": "TopicArn", "sqs": "QueueUrl"}
@@ -47,18 +47,14 @@ class Calls:
                     with self._file.open("a") as lines:
                         lines.write(json.dumps(use) + "\n")
 
-    def noting(
-        self,
-        caller: Callable[[str], Caller | None],
-        answer: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None],
-    ) -> Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None]:
+    def noting(self, caller: Callable[[str], Caller | None], answer: OnCall) -> OnCall:
         """Wraps a function for Store.on_call: records the functions' requests, then calls `answer`."""
 
-        def noted(request: BaseHTTPRequestHandler, body: bytes, usual: Callable[[bytes], Answer]) -> Answer | None:
-            process, call = caller_and_call(request, body, caller)
+        def noted(request: Request, execute: Callable[[Request], Answer]) -> Answer | None:
+            process, call = caller_and_call(request, caller)
             if process and call:
-                self.note(process.function, call, _parameters(call, request.path, body))
-            return answer(request, body, usual)
+                self.note(process.function, call, _parameters(call, request.path, request.body))
+            return answer(request, execute)
 
         return noted
 

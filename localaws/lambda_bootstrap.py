@@ -5,10 +5,11 @@ only its own code and its layers.
 """
 
 import decimal
-import http.client
+import gc
 import importlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -19,6 +20,45 @@ from typing import Any
 
 API = "/2018-06-01/runtime"
 Handler = Callable[[Any, "Context"], Any]
+
+
+def _request(method: str, path: str, body: bytes = b"") -> bytes:
+    return f"{method} {API}{path} HTTP/1.1\r\nHost: runtime\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+NEXT = _request("GET", "/invocation/next")
+
+
+class RuntimeApi:
+    """A connection to the Lambda Runtime API. `http.client` would take longer than many handlers.
+
+    Args:
+        address: host and port.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile("rb")
+
+    def send(self, *requests: bytes) -> None:
+        """Sends requests in one packet."""
+        self._socket.sendall(b"".join(requests))
+
+    def receive(self) -> tuple[dict[str, str], bytes]:
+        """Waits for the response to the oldest request. Returns its headers, by lowercase name, and its body.
+
+        Raises:
+            ConnectionError: the runtime has closed the connection.
+        """
+        if not self._file.readline():
+            raise ConnectionResetError
+        headers = {}
+        while line := self._file.readline().decode("latin-1").strip():
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return headers, self._file.read(int(headers["content-length"]))
 
 
 class Context:
@@ -46,18 +86,22 @@ class Context:
 def main() -> None:
     """Loads the handler and serves invocations until the runtime closes the connection."""
     _end_with_the_runner()
-    connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
-    connection.connect()  # before the import: the connection shows the runtime that this process is alive
+    api = RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])  # before the import: shows that this process is alive
+    gc.disable()  # what an import makes lives until the end, so it is never worth a search for garbage
     try:
         os.chdir(os.environ["LAMBDA_TASK_ROOT"])
         handler = load_handler(os.environ["_HANDLER"])
     except Exception as error:  # importing a function may raise any exception
-        _call(connection, "POST", "/init/error", _dump(_describe(error)))
+        api.send(_request("POST", "/init/error", _dump(_describe(error))))
+        api.receive()
         sys.exit(1)
+    gc.freeze()
+    gc.enable()
+    api.send(NEXT)
     try:
         while True:
-            serve_one(connection, handler)
-    except (ConnectionError, http.client.HTTPException):
+            serve_one(api, handler)
+    except ConnectionError:
         sys.exit(0)  # the runtime has closed the connection
 
 
@@ -71,19 +115,20 @@ def load_handler(name: str) -> Handler:
     return handler
 
 
-def serve_one(connection: http.client.HTTPConnection, handler: Handler) -> None:
+def serve_one(api: RuntimeApi, handler: Handler) -> None:
     """Waits for one invocation, runs it and reports its response or its error."""
-    headers, payload = _call(connection, "GET", "/invocation/next")
-    request_id = headers["Lambda-Runtime-Aws-Request-Id"]
-    os.environ["_X_AMZN_TRACE_ID"] = headers["Lambda-Runtime-Trace-Id"]
+    headers, payload = api.receive()
+    request_id = headers["lambda-runtime-aws-request-id"]
+    os.environ["_X_AMZN_TRACE_ID"] = headers["lambda-runtime-trace-id"]
     context = Context(
         request_id,
-        headers["Lambda-Runtime-Invoked-Function-Arn"],
-        int(headers["Lambda-Runtime-Deadline-Ms"]),
-        json.loads(headers.get("Lambda-Runtime-Client-Context", "null")),
+        headers["lambda-runtime-invoked-function-arn"],
+        int(headers["lambda-runtime-deadline-ms"]),
+        json.loads(headers.get("lambda-runtime-client-context", "null")),
     )
     outcome, body = run(handler, payload, context)
-    _call(connection, "POST", f"/invocation/{request_id}/{outcome}", body)
+    api.send(_request("POST", f"/invocation/{request_id}/{outcome}", body), NEXT)
+    api.receive()
 
 
 def run(handler: Handler, payload: bytes, context: Context) -> tuple[str, bytes]:
@@ -120,14 +165,6 @@ def _number(value: object) -> float:
     if isinstance(value, decimal.Decimal):
         return float(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-def _call(
-    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None
-) -> tuple[http.client.HTTPMessage, bytes]:
-    connection.request(method, API + path, body, {"Content-Type": "application/json"} if body else {})
-    response = connection.getresponse()
-    return response.headers, response.read()
 
 
 def _end_with_the_runner() -> None:

@@ -6,11 +6,9 @@ Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html (version 
 import json
 import logging
 import os
-import queue
 import secrets
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import threading
@@ -19,23 +17,24 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 from localaws.aws import ACCOUNT_ID, REGION
 from localaws.faults import NO_FAULTS, Caller, Faults
+from localaws.http_server import BadRequest, Connection, Request, encode
 
 BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 INIT_LIMIT = 10.0  # s for importing a function: Lambda's limit of the init phase
 STARTS = (os.cpu_count() or 1) + 1  # functions imported concurrently; one more than cores, for waits on the disk
+START_SECONDS = 0.3  # about as long as a start; until then, an invocation waits for a running process to become idle
 EXIT_GRACE = 2.0  # s between SIGTERM and SIGKILL
 REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
 EVENT_LIMIT = 1024**2  # bytes of an asynchronous invocation's payload (Lambda quotas, since January 2026)
+MESSAGE_LIMIT = 100_000_000  # bytes of a request of the Runtime API
 RESPONSE_LIMIT = 6_291_556  # bytes, from Lambda's error message: 100 more than in a request
 
 logger = logging.getLogger(__name__)
@@ -98,15 +97,6 @@ class _Invocation:
     arn: str
     trace_id: str
     client_context: str
-    deadline_ms: int = 0
-
-
-@dataclass(frozen=True)
-class _Message:
-    """A message of a process: "next", "response", "error", "init/error", or "exit" after it has ended."""
-
-    kind: str
-    body: bytes = b""
 
 
 class Runtime:
@@ -242,6 +232,7 @@ class _Pool:
         self._changed = threading.Condition()
         self._processes: set[_Process] = set()
         self._idle: list[_Process] = []
+        self._given_back = 0
         self._calls = 0
         self._closed = False
 
@@ -290,7 +281,11 @@ class _Pool:
 
     def _take(self) -> "_Process":
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._idle or len(self._processes) < self._max_processes)
+            while self._processes and not self._closed and not self._idle:
+                before = self._given_back
+                self._changed.wait(START_SECONDS if len(self._processes) < self._max_processes else None)
+                if self._given_back == before and len(self._processes) < self._max_processes:
+                    break
             if self._closed:
                 raise RuntimeStopped(self.config.name)
             while self._idle:
@@ -304,15 +299,13 @@ class _Pool:
 
     def _give_back(self, process: "_Process") -> None:
         with self._changed:
-            if process.alive:
-                self._idle.append(process)
-            else:
-                self._processes.discard(process)
+            self._given_back += 1
+            self._idle.append(process)  # even if it has ended: `_take` drops it
             self._changed.notify()
 
 
 class _Process:
-    """One process of a function. Two threads serve its Runtime API and read its output.
+    """One process of a function. The thread that invokes it serves its Runtime API; another one reads its output.
 
     Each process has its own API address, because the protocol does not identify the calling process.
     """
@@ -324,17 +317,19 @@ class _Process:
         self.key = f"LOCAL{secrets.token_hex(8).upper()}"
         self._config = config
         self._on_log = on_log
-        self._inbox: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._timeout = config.timeout / config.time_scale  # in real time
         self._output: deque[str] = deque(maxlen=100)
         self._ready = False
-        self._server = socketserver.TCPServer(("127.0.0.1", 0), partial(_RuntimeApi, self._inbox, self._outbox))
-        self._server.timeout = INIT_LIMIT
+        self._next: Request | None = None  # the process asked for an invocation with it
+        self._unsent = b""  # the response to its last request, if it did not wait for it
+        self._sockets = ExitStack()
+        self._listener = self._sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._listener.settimeout(INIT_LIMIT)
         if "AWS_ACCESS_KEY_ID" in environment:  # identifies the process in its AWS calls
             environment = {**environment, "AWS_ACCESS_KEY_ID": self.key}
         self._popen = subprocess.Popen(
             [sys.executable, "-u", "-P", BOOTSTRAP],  # -P: hide this package's modules from the function
-            env=_process_environment(config, environment, f"127.0.0.1:{self._server.server_address[1]}"),
+            env=_process_environment(config, environment, f"127.0.0.1:{self._listener.getsockname()[1]}"),
             stdin=subprocess.PIPE,  # the process ends when the runner closes this pipe
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -342,12 +337,8 @@ class _Process:
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches the runner only, which then stops the functions
         )
-        self._threads = [
-            threading.Thread(target=target, name=f"{target.__name__} of {config.name}", daemon=True)
-            for target in (self._serve, self._read_log)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._read_log, name=f"log of {config.name}", daemon=True)
+        self._thread.start()
 
     @property
     def alive(self) -> bool:
@@ -359,14 +350,24 @@ class _Process:
         if self._ready:
             return
         try:
-            message = self._outbox.get(timeout=INIT_LIMIT)
-        except queue.Empty:
-            message = _Message("timeout")
-        if message.kind != "next":
-            self.kill()
-            reason = _init_failure(message, self._popen.returncode)
-            raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
-        self._ready = True
+            with self._listener:
+                self._socket = self._sockets.enter_context(self._listener.accept()[0])
+            self._socket.settimeout(INIT_LIMIT)
+            self._requests = Connection(self._socket, max_body=MESSAGE_LIMIT)
+            request = self._requests.read()
+            if request.method == "GET":
+                self._next, self._ready = request, True
+                self._socket.settimeout(self._timeout)
+                return
+            error = json.loads(request.body)
+            reason = " ".join(f"{error['errorType']}: {error['errorMessage']}".split())
+        except TimeoutError:
+            reason = f"not imported after {INIT_LIMIT:.0f} s"
+        except (BadRequest, OSError):
+            self.join()
+            reason = f"its process ended while importing it ({_status(self._popen.returncode)})"
+        self.kill()
+        raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
 
     def invoke(self, invocation: _Invocation, *, crash: bool) -> InvocationResult:
         """Runs one invocation. Kills the process on a timeout, or at the end of the invocation if `crash` is true."""
@@ -377,27 +378,43 @@ class _Process:
             return _failed(str(error), "Runtime.ImportModuleError", started)
         started = time.monotonic()
         self._output.clear()
-        timeout = self._config.timeout / self._config.time_scale
-        self._inbox.put(replace(invocation, deadline_ms=int((time.time() + timeout) * 1000)))
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + self._timeout) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": invocation.arn,
+            "Lambda-Runtime-Trace-Id": invocation.trace_id,
+            "Content-Type": "application/json",  # awslambdaric fails without it
+        }
+        if invocation.client_context:
+            headers["Lambda-Runtime-Client-Context"] = invocation.client_context
         try:
-            message = self._outbox.get(timeout=timeout)
-        except queue.Empty:
+            self._next = self._next or self._requests.read()
+            self._socket.sendall(self._unsent + encode("GET", ("200", [*headers.items()], invocation.payload)))
+            request = self._requests.read()
+            self._unsent = encode("POST", ("202", [("Content-Type", "application/json")], b'{"status":"OK"}'))
+            self._next = self._requests.read() if self._requests.received else None
+            if self._next is None and not crash:
+                self._socket.sendall(self._unsent)
+                self._unsent = b""
+        except TimeoutError:
             self.kill()
             return _timed_out(invocation.request_id, self._config.timeout, started)
+        except (BadRequest, OSError):
+            self.join()
+            crash = True
         if crash:
             self.kill()
-        if crash or message.kind == "exit":
             code = self._popen.returncode
             how = f"with error: {_status(code)}" if code else "without providing a reason"
             text = f"RequestId: {invocation.request_id} Error: Runtime exited {how}"
             return _failed(text, "Runtime.ExitError", started)
-        if len(message.body) > RESPONSE_LIMIT and message.kind == "response":
+        failed = request.path.endswith("/error")
+        if len(request.body) > RESPONSE_LIMIT and not failed:
             text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_LIMIT} bytes)."
             return _failed(text, "Function.ResponseSizeTooLarge", started)
-        error_kind = "Unhandled" if message.kind == "error" else None
         duration = time.monotonic() - started
         log = _log(invocation.request_id, list(self._output), duration, self._config.memory)
-        return InvocationResult(message.body, error_kind, duration, log)
+        return InvocationResult(request.body, "Unhandled" if failed else None, duration, log)
 
     def signal(self, number: int) -> None:
         """Sends a signal to the process and its child processes, if it is alive."""
@@ -410,24 +427,15 @@ class _Process:
         self.join()
 
     def join(self) -> None:
-        """Waits until the process and its threads have ended. Kills a process that does not end in time."""
+        """Waits until the process and its log have ended. Kills a process that does not end in time."""
         try:
             self._popen.wait(EXIT_GRACE)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
-        for thread in self._threads:
-            thread.join(EXIT_GRACE)  # a daemon started by the function may keep its output open
-
-    def _serve(self) -> None:
-        with self._server:
-            self._server.handle_request()  # the only connection, open until the process ends
-        try:
-            self._popen.wait(EXIT_GRACE)
-        except subprocess.TimeoutExpired:  # it never connected, or closed the connection without ending
-            self.signal(signal.SIGKILL)
             self._popen.wait()
         self._signal_group(signal.SIGKILL)  # its child processes
-        self._outbox.put(_Message("exit"))
+        self._thread.join(EXIT_GRACE)  # a daemon started by the function may keep its output open
+        self._sockets.close()
 
     def _read_log(self) -> None:
         with self._popen as process:  # at the end of the output, closes the pipes and waits for the process
@@ -437,68 +445,12 @@ class _Process:
                     self._on_log(self._config.name, line.rstrip("\n"))
                 except Exception:  # without a reader, the function would block when the pipe is full
                     logger.exception("The callback for a log line of %s failed", self._config.name)
-        # The process has ended. Wake the other thread, which waits for an invocation or for a connection.
-        self._inbox.put(None)
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", self._server.server_address[1])).close()
+        with suppress(OSError):  # wakes a thread that waits for the connection of this process
+            socket.create_connection(self._listener.getsockname()).close()
 
     def _signal_group(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):  # the group has ended; macOS reports EPERM
             os.killpg(self._popen.pid, number)
-
-
-class _RuntimeApi(BaseHTTPRequestHandler):
-    """Answers the Lambda Runtime API calls of one process."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # send headers and body together; else each call waits 40 ms for a TCP acknowledgement
-
-    def __init__(
-        self, inbox: "queue.SimpleQueue[_Invocation | None]", outbox: "queue.SimpleQueue[_Message]", *connection: Any
-    ) -> None:
-        self._inbox = inbox
-        self._outbox = outbox
-        self._asked_before = False
-        super().__init__(*connection)
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the process has ended; `_serve` reports it
-            super().handle()
-
-    def do_GET(self) -> None:  # name required by the base class
-        """GET /runtime/invocation/next: waits for an invocation."""
-        if not self._asked_before:
-            self._asked_before = True
-            self._outbox.put(_Message("next"))
-        invocation = self._inbox.get()
-        if invocation is None:
-            self.close_connection = True
-            return
-        headers = {
-            "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
-            "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
-            "Lambda-Runtime-Invoked-Function-Arn": invocation.arn,
-            "Lambda-Runtime-Trace-Id": invocation.trace_id,
-            **({"Lambda-Runtime-Client-Context": invocation.client_context} if invocation.client_context else {}),
-        }
-        self._answer(200, invocation.payload, headers)
-
-    def do_POST(self) -> None:
-        """POST /runtime/init/error, /runtime/invocation/{id}/response and /runtime/invocation/{id}/error."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(202, b'{"status":"OK"}', {})
-        kind = "init/error" if self.path.endswith("/init/error") else self.path.rpartition("/")[2]
-        self._outbox.put(_Message(kind, body))
-
-    def _answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response_only(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")  # awslambdaric fails without it
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 def check_request(payload: bytes, invocation_type: str) -> None:
@@ -563,16 +515,6 @@ def timestamp(moment: float | None = None, precision: str = "milliseconds") -> s
     """
     when = datetime.now(UTC) if moment is None else datetime.fromtimestamp(moment, UTC)
     return when.isoformat(timespec=precision).replace("+00:00", "Z")
-
-
-def _init_failure(message: _Message, exit_code: int) -> str:
-    """Returns the reason why a process did not start, in one line."""
-    if message.kind == "init/error":
-        error = json.loads(message.body)
-        return " ".join(f"{error['errorType']}: {error['errorMessage']}".split())
-    if message.kind == "exit":
-        return f"its process ended while importing it ({_status(exit_code)})"
-    return f"not imported after {INIT_LIMIT:.0f} s"
 
 
 def _status(exit_code: int) -> str:

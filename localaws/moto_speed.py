@@ -2,12 +2,12 @@
 
 import functools
 import importlib
-import logging
 import secrets
-import sys
+from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import patch
 
 import boto3
 import moto
@@ -17,10 +17,13 @@ import moto.sqs.models
 import moto.utilities.utils
 from moto.core.common_models import BaseModel
 from moto.core.utils import camelcase_to_underscores, method_names_from_class
+from moto.ses.models import SESBackend
+from moto.sns.models import Topic
 
 from localaws.aws import REGION
 
-log = logging.getLogger(__name__)
+KEPT = 100
+"""Number of sent notifications and e-mails that moto keeps."""
 
 
 def save_time(replaced: ExitStack) -> None:
@@ -38,15 +41,26 @@ def save_time(replaced: ExitStack) -> None:
         patch.object(moto.sqs.models, "camelcase_to_underscores", functools.cache(camelcase_to_underscores))
     )
     replaced.enter_context(patch.object(moto.sqs.models, "generate_receipt_handle", lambda: secrets.token_urlsafe(138)))
+    # Keeps every notification and e-mail forever, for tests.
+    for owner, name in ((Topic, "sent_notifications"), (SESBackend, "sent_messages")):
+        replaced.enter_context(patch.object(owner, name, _latest(name), create=True))
     # Keeps every object forever, for its dashboard.
     replaced.enter_context(patch.object(BaseModel, "__new__", lambda cls, *_args, **_kwargs: object.__new__(cls)))
 
 
-def _import_unused_services() -> None:
-    """Imports services that moto's CloudFormation needs but does not use here, without their slow data.
+def _latest(name: str) -> property:
+    """Returns an attribute that keeps the latest elements of a list."""
 
-    This saves two seconds: EC2 reads the instance types and regions of all partitions, and API Gateway imports a
-    validator of OpenAPI documents.
+    def keep(owner: Any, elements: Iterable[Any]) -> None:
+        vars(owner)[name] = deque(elements, maxlen=KEPT)
+
+    return property(lambda owner: vars(owner)[name], keep)
+
+
+def _import_ec2() -> None:
+    """Imports EC2, which moto's CloudFormation needs, without its data: the instance types and the regions.
+
+    This saves 0.7 s and 150 MB.
     """
     load = moto.utilities.utils.load_resource
 
@@ -58,13 +72,6 @@ def _import_unused_services() -> None:
         patch.object(moto.utilities.utils, "load_resource", load_other),
     ):
         importlib.import_module("moto.ec2.models")
-    validator = "openapi_spec_validator"
-    modules = (validator, f"{validator}.validation", f"{validator}.validation.exceptions")
-    if validator not in sys.modules:
-        sys.modules.update(dict.fromkeys(modules, Mock()))
-        importlib.import_module("moto.apigateway.models")
-        for name in modules:
-            del sys.modules[name]
 
 
-_import_unused_services()
+_import_ec2()

@@ -1,12 +1,12 @@
 """Runs one stack: the store with the template's resources, the functions, event buses, streams, queues and APIs."""
 
-import email
 import email.policy
 import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import Any
 
@@ -399,7 +399,7 @@ class _MailFolder:
 
     def keep(self, message: bytes) -> None:
         """Write the file of an e-mail. It appears complete, because it is renamed at the end."""
-        subject = email.message_from_bytes(message, policy=email.policy.default)["Subject"]
+        subject = BytesHeaderParser(policy=email.policy.default).parsebytes(message)["Subject"]
         slug = re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")[:80]
         draft = self._folder / f"{next(self._numbers):05}-{slug}.part"
         draft.write_bytes(message)

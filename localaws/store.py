@@ -5,40 +5,40 @@ this file replaces a part of moto; the docstrings describe the behavior of moto 
 internals of moto, so its version is checked, and each correction has a test in localaws/tests.
 """
 
-import io
 import json
 import logging
-import re
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import boto3
 import joserfc.jwk
 import moto
-import moto.backends
-import moto.core.responses
-import moto.sqs.models
-import moto.utilities.utils
 from botocore.config import Config
+from moto.events.responses import EventsHandler
 from moto.logs.models import logs_backends
+from moto.logs.responses import LogsResponse
 from moto.moto_api._internal.models import moto_api_backend
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import BackendRequest, DomainDispatcherApplication, create_backend_app
+from moto.sesv2.responses import SESV2Response
+from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
+from moto.sqs.responses import SQSResponse
 from moto.utilities.utils import load_resource
 from werkzeug.exceptions import NotFound
 
 from localaws.aws import ACCOUNT_ID, REGION, ServiceError
 from localaws.dynamodb import call_table, correct_tables
-from localaws.faults import Answer
+from localaws.faults import OnCall
+from localaws.http_server import Answer, Request, Server
 from localaws.moto_speed import save_time
 from localaws.other_services import correct_services
 from localaws.sqs import Received, correct_queues
 
 MOTO_VERSION = "5.2.5"
+MAX_BODY = 100_000_000  # bytes of a request
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,8 @@ class Store:
             each entry. It may raise ServiceError.
         on_replay: called with DescribeArchive, StartReplay, DescribeReplay, ListReplays or CancelReplay and the request
             (times in seconds since the epoch). Returns the response. It may raise ServiceError.
-        on_call: called with each request, its body, and a function that answers a body. Returns the response, or None
-            to close the connection.
+        on_call: called with each request and a function that executes a request. Returns the response, or None to
+            close the connection.
         on_invoke: called with a function's name or ARN, the qualifier or None, the headers and the body of an Invoke
             request. Returns the response.
         on_concurrency: called with a function's name and its new reserved concurrency; None for no reservation.
@@ -98,12 +98,10 @@ class Store:
         self.on_invoke: Callable[[str, str | None, Mapping[str, str], bytes], InvokeAnswer] = _no_runtime
         self.on_concurrency: Callable[[str, int | None], None] = lambda _name, _reserved: None
         self.on_mail: Callable[[bytes], None] = lambda _message: None
-        self.on_call: Callable[[BaseHTTPRequestHandler, bytes, Callable[[bytes], Answer]], Answer | None] = (
-            lambda _request, body, answer: answer(body)
-        )
+        self.on_call: OnCall = lambda request, execute: execute(request)
         self.keeps_previous_images = False
         self._address = (host, port)
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._replaced = ExitStack()
         self._session = boto3.Session(region_name=self.region)
 
@@ -116,16 +114,16 @@ class Store:
         require_moto(moto.__version__)
         if Store._running:
             raise RuntimeError("another store runs in this process; stop it first")
-        self._server = _Server(self._address, self)
+        moto_ = _Moto()
+        self._server = Server(*self._address, lambda request: self.on_call(request, moto_.answer), max_body=MAX_BODY)
         Store._running = True
         moto_api_backend.reset()
         self._tables = correct_tables(self._replaced, self)
         self._queues = correct_queues(self._replaced, self)
         correct_services(self._replaced, self)
         save_time(self._replaced)
-        self.endpoint = f"http://{self._address[0]}:{self._server.server_port}"
-        # The poll interval is the longest wait of stop().
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="store", daemon=True).start()
+        self.endpoint = self._server.url
+        self._server.start()
 
     def stop(self) -> None:
         """Closes all connections and removes the corrections from moto."""
@@ -155,6 +153,26 @@ class Store:
         if stream not in logs.groups[group].streams:
             logs.create_log_stream(group, stream)
         logs.put_log_events(group, stream, [{"timestamp": int(time.time() * 1000), "message": message}])
+
+    def send_message(self, queue: str, body: str, attributes: Mapping[str, Any]) -> None:
+        """Sends a message to a queue, given by its ARN, without an HTTP call. The attributes have SQS's format.
+
+        Raises:
+            QueueDoesNotExist: there is no such queue.
+            ServiceException: the message is not valid.
+        """
+        queues = sqs_backends[self.account_id][self.region]
+        queues.send_message(queue.rpartition(":")[2], body, message_attributes=dict(attributes))
+
+    def publish(self, topic: str, message: str, attributes: Mapping[str, Any]) -> None:
+        """Publishes a message to a topic, given by its ARN, without an HTTP call. The attributes have SNS's format.
+
+        Raises:
+            SNSNotFoundError: there is no such topic.
+            ServiceException: the message is not valid.
+        """
+        typed = {name: {"Type": each["DataType"], "Value": each["StringValue"]} for name, each in attributes.items()}
+        sns_backends[self.account_id][self.region].publish(message, arn=topic, message_attributes=typed)
 
     def receive(self, queue: str, count: int) -> list[Received]:
         """Receives up to `count` visible messages of a queue, given by its ARN, without waiting."""
@@ -215,113 +233,40 @@ def _create_app(service: Any) -> Any:
     return NotFound() if service == "moto_api" else create_backend_app(service)
 
 
-class _Server(ThreadingHTTPServer):
-    """Serves moto's application with one thread per connection, and closes the connections when it stops."""
+class _Moto:
+    """Calls moto, without its web framework for some services. The framework takes half the time of a call."""
 
-    daemon_threads = True
-    request_queue_size = 128
+    handlers = MappingProxyType(
+        {
+            "AWSEvents": EventsHandler,
+            "AmazonSQS": SQSResponse,
+            "Logs_20140328": LogsResponse,
+            "/v2/email/outbound-emails": SESV2Response,
+        }
+    )
+    """By the prefix of the header X-Amz-Target, or by path."""
 
-    def __init__(self, address: tuple[str, int], store: Store) -> None:
-        self.store = store
-        self.application = DomainDispatcherApplication(_create_app)
-        self.connections: set[socket.socket] = set()
-        super().__init__(address, _Handler)
+    def __init__(self) -> None:
+        self._application = DomainDispatcherApplication(_create_app)
 
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        for connection in list(self.connections):
-            with suppress(OSError):  # the caller has already closed it
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Logs an error. The base class would print unescaped data of the request."""
-        log.exception("A request to the store failed")
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One keep-alive connection. Moto's own server closes it, so that each call needs a new connection and thread.
-
-    The response is buffered and sent in one piece: Nagle's algorithm and delayed acknowledgements would delay a second
-    piece by 40 ms.
-    """
-
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.add(self.connection)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self.connection)
-        with suppress(ConnectionError):  # the caller has closed the connection before the end of the response
-            super().finish()
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # the caller was killed
-            super().handle()
-
-    def handle_call(self) -> None:
-        length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not re.fullmatch("[0-9]{1,8}", length):
-            self.send_error(400, explain="Content-Length is required, with at most 99999999 bytes.")
-            return
-        body = self.rfile.read(int(length))
-        # An incomplete request, of a caller that was killed, is not executed, as in AWS
-        answer = self.server.store.on_call(self, body, self._answer) if len(body) == int(length) else None
-        if answer is None:
-            self.close_connection = True
-            return
-        status, headers, content = answer
-        self.send_response(int(status.split()[0]))
-        for name, value in headers:
-            if name.lower() != "content-length":
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_DELETE = do_GET = do_POST = do_PUT = handle_call  # noqa: N815 - names required by http.server
-
-    def _answer(self, body: bytes) -> Answer:
+    def answer(self, request: Request) -> Answer:
+        """Executes a request. An exception of moto becomes an InternalFailure."""
         status, headers = "500", [("Content-Type", "application/json")]
 
         def start_response(new_status: str, new_headers: list[tuple[str, str]], _error: Any = None) -> None:
             nonlocal status, headers
             status, headers = new_status, new_headers
 
+        request.target = f"/{request.target.lstrip('/')}"  # the framework takes `//moto-api` for a bucket
+        service = request.headers.get("x-amz-target", request.path).partition(".")[0]
         try:
-            if self.headers.get("X-Amz-Target", "").startswith("DynamoDB_20120810."):
-                status, headers, answer = call_table(self.headers, body)
-            else:
-                answer = b"".join(self.server.application(self._environment(body), start_response))
+            if service == "DynamoDB_20120810":
+                return call_table(request.headers, request.body)
+            if service in self.handlers:
+                code, found, text = self.handlers[service].dispatch(BackendRequest(request.wsgi_environment()))
+                return str(code), [(name, str(value)) for name, value in found.items()], str(text).encode()
+            answer = b"".join(self._application(request.wsgi_environment(), start_response))
         except Exception as error:  # return errors of moto to the caller
             log.exception("moto failed")
             answer = json.dumps({"__type": "InternalFailure", "message": f"moto: {error!r}"}).encode()
         return status, headers, answer
-
-    def _environment(self, body: bytes) -> dict[str, Any]:
-        """Returns the request as a WSGI environment (PEP 3333)."""
-        path, _, query = self.path.partition("?")
-        environment = {
-            "REQUEST_METHOD": self.command,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "RAW_URI": self.path,
-            "SERVER_NAME": self.server.server_name,
-            "SERVER_PORT": str(self.server.server_port),
-            "SERVER_PROTOCOL": self.request_version,
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(body),
-        }
-        for name, value in self.headers.items():
-            key = name.upper().replace("-", "_")
-            environment[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
-        return environment | {"CONTENT_LENGTH": str(len(body))}
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Logs nothing: one line per call would hide the application's log."""

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from moto.sns.exceptions import SNSNotFoundError
+from moto.sqs.exceptions import QueueDoesNotExist
+
 from localaws.delivery import Undelivered
 from localaws.lambda_runtime import UnknownFunction
 
@@ -49,9 +52,6 @@ class Targets:
     def __init__(self, store: "Store", http: "HttpTargets") -> None:
         self.http = http
         self._store = store
-        self._queues, self._topics = store.client("sqs"), store.client("sns")
-        no_queue, no_topic = self._queues.exceptions.QueueDoesNotExist, self._topics.exceptions.NotFoundException
-        self._gone = (UnknownFunction, KeyError, no_queue, no_topic)
 
     def deliver(self, arn: str, payload: str, trace_header: str | None = None) -> None:
         """Deliver the payload of an event to the target of a rule, pipe or schedule.
@@ -65,7 +65,7 @@ class Targets:
             self.send(arn, payload, trace_header=trace_header)
         except json.JSONDecodeError as error:
             raise Undelivered("INVALID_JSON", f"a function accepts JSON only: {error}", retriable=False) from error
-        except self._gone as error:
+        except (UnknownFunction, KeyError, QueueDoesNotExist, SNSNotFoundError) as error:
             raise Undelivered("NO_RESOURCE", f"{arn} does not exist", retriable=False) from error
 
     def send(
@@ -85,10 +85,9 @@ class Targets:
             case "logs":
                 self._store.log(arn.partition(":log-group:")[2].removesuffix(":*"), LOG_STREAM, body)
             case "sns":
-                self._topics.publish(TopicArn=arn, Message=body, MessageAttributes=typed)
+                self._store.publish(arn, body, typed)
             case "sqs":
-                url = f"{self._store.endpoint}/{self._store.account_id}/{arn.rpartition(':')[2]}"
-                self._queues.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed)
+                self._store.send_message(arn, body, typed)
             case "events" if is_http(arn):
                 self.http.call(arn, body)
             case "events" if is_bus(arn):

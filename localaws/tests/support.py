@@ -103,8 +103,8 @@ def hang_up(url: str, request: bytes, gone: threading.Event) -> None:
 
 
 def _requests_in_work() -> list[threading.Thread]:
-    """Returns the threads of open connections of all socketserver servers, including werkzeug's."""
-    return [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+    """Returns the threads of open connections of all servers."""
+    return [thread for thread in threading.enumerate() if thread.name == "connection"]
 
 
 def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:

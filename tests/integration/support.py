@@ -55,8 +55,8 @@ class Aws:
         """Execute the calls of a path, but close the connection without a response."""
         before = self.store.on_call
 
-        def hang_up(request: Any, body: bytes, answer: Any) -> Any:
-            found = answer(body)
+        def hang_up(request: Any, execute: Any) -> Any:
+            found = execute(request)
             return None if request.path.startswith(path) else found
 
         self.store.on_call = hang_up
