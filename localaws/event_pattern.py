@@ -10,6 +10,7 @@ conditions that must all be true, each on one path of the event. An event is fla
 
 import ipaddress
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ Membership = tuple[tuple[int, int], ...]
 # The conditions that must all be true, by path. The names of a path are joined by dots, as EventBridge does.
 Alternative = dict[str, "Condition"]
 
-# Numbers from -5e9 to 5e9 are compared with six decimal places (README of aws/event-ruler, "Numeric matching").
-NUMBER_LIMIT = 5 * 10**9
-NUMBER_SCALE = 10**6
 # Maximum combinations of the `$or` branches of a pattern (user guide on `$or`; more is a LimitExceededException).
 MOST_ALTERNATIVES = 1000
+# Maximum number of prefixes of a field's wildcards that match one text. The user guide calls more "too complex" without
+# a number; 10 is the example in the README of aws/event-ruler, and agrees with patterns that EventBridge refused.
+MOST_PREFIXES = 10
 
 
 class InvalidEventPattern(ValueError):
@@ -48,8 +49,6 @@ class EventPattern:
 
         Raises:
             InvalidEventPattern: EventBridge would reject it.
-
-        Unlike EventBridge, this accepts wildcards that are "too complex", because the limit is not documented.
         """
         alternatives = _compile_object(pattern, prefix="", where="$", inside_or=False)
         self._alternatives = [_in_order(alternative) for alternative in alternatives]
@@ -161,11 +160,20 @@ def _identity(value: object) -> object:
     return value if number is None else ("number", number)
 
 
-def _comparable(value: object) -> int | None:
-    """Returns a number in millionths, as EventBridge compares it, or None if it does not compare it as a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -NUMBER_LIMIT <= value <= NUMBER_LIMIT:
+def _comparable(value: object) -> float | None:
+    """Returns a number as EventBridge compares it, or None if it does not compare it as a number.
+
+    The range and precision are those of a double (README of aws/event-ruler, "Numeric matching"). The user guide still
+    has the limit of an earlier version, 5e9. An integer with more digits than a double has only equals itself.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value * NUMBER_SCALE if isinstance(value, int) else int(Decimal(repr(value)) * NUMBER_SCALE)
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    exact = abs(number) < 2**53 or (math.isfinite(number) and (number is value or Decimal(repr(number)) == value))
+    return number if exact else None
 
 
 # Compiling: from the pattern to alternatives of conditions.
@@ -212,16 +220,20 @@ def _compile_or(branches: object, prefix: str, where: str) -> list[Alternative]:
 def _compile_leaf(path: str, values: list[Any], where: str) -> Condition:
     if not values:
         raise InvalidEventPattern(where, "must not be an empty array")
-    exact, matchers = set(), []
+    exact, matchers, wildcards = set(), [], []
     for index, value in enumerate(values):
         here = f"{where}[{index}]"
         if isinstance(value, dict):
             name, argument = _only_operator(value, OPERATORS, here)
             matchers.append(OPERATORS[name](argument, f"{here}.{name}"))
+            wildcards += _wildcards(value, f"{here}.{name}")
         elif value is None or isinstance(value, str | bool | int | float):
             exact.add(_identity(value))
         else:
             raise InvalidEventPattern(here, "must be a string, a number, true, false, null or an operator")
+    if _too_complex(wildcards):
+        reason = "rule is too complex: use fewer wildcard characters, or fewer repeating characters after a wildcard"
+        raise InvalidEventPattern(where, reason)
     return Condition(path, frozenset(exact), tuple(matchers))
 
 
@@ -283,32 +295,65 @@ def _split_wildcard(text: str, where: str) -> list[str]:
     return parts
 
 
+def _wildcards(value: dict[str, Any], where: str) -> list[list[str]]:
+    """Returns the literal parts of each wildcard in an operator that compiled: `wildcard`, or `anything-but` of it."""
+    argument = value.get("anything-but", value)
+    texts = argument.get("wildcard", []) if isinstance(argument, dict) else []
+    return [_split_wildcard(text, where) for text in (texts if isinstance(texts, list) else [texts])]
+
+
+def _too_complex(wildcards: list[list[str]]) -> bool:
+    """Returns whether a text exists that matches more than MOST_PREFIXES prefixes of the wildcards of one field.
+
+    For example, any text that starts with a and ends with b matches two prefixes of a*bc: a* and a*b. This is the
+    measure of MachineComplexityEvaluator in aws/event-ruler, which sees a text with its quotes.
+    """
+    # One element per letter; "" is a wildcard character, and among the letters any letter that is in no pattern.
+    patterns = [['"', *[each for part in parts for each in ("", *part)][1:], '"'] for parts in wildcards]
+    letters = {letter for pattern in patterns for letter in pattern}
+    waiting: list[frozenset[tuple[int, int]]] = [frozenset((number, 0) for number in range(len(patterns)))]
+    known = set(waiting)
+    while waiting:
+        prefixes = [(number, length, patterns[number]) for number, length in waiting.pop()]
+        for letter in letters:
+            reached = {(n, length) for n, length, pattern in prefixes if length and pattern[length - 1] == ""}
+            reached |= {(n, length + 1) for n, length, pattern in prefixes if pattern[length : length + 1] == [letter]}
+            reached |= {(n, length + 1) for n, length in reached if patterns[n][length : length + 1] == [""]}
+            if len(reached) > MOST_PREFIXES:
+                return True
+            if (found := frozenset(reached)) not in known:
+                known.add(found)
+                waiting.append(found)
+    return False
+
+
 def _compile_numeric(argument: object, where: str) -> Matcher:
     match argument:
         case ["=", number]:
             wanted = _number(number, where)
             return lambda value: _comparable(value) == wanted
-        case [(">" | ">=") as above, bottom]:
-            return _range(above, bottom, "<=", NUMBER_LIMIT, where)
-        case [("<" | "<=") as below, top]:
-            return _range(">=", -NUMBER_LIMIT, below, top, where)
+        case [(">" | ">=" | "<" | "<=") as sign, number]:
+            return _comparison(sign, _number(number, where))
         case [(">" | ">=") as above, bottom, ("<" | "<=") as below, top]:
-            return _range(above, bottom, below, top, where)
+            low, high = _number(bottom, where), _number(top, where)
+            if low >= high:
+                raise InvalidEventPattern(where, "the bottom of the range must be less than its top")
+            over, under = _comparison(above, low), _comparison(below, high)
+            return lambda value: over(value) and under(value)
     raise InvalidEventPattern(where, "must be [operator, number], or a range from > or >= to < or <=")
 
 
-def _range(above: str, bottom: object, below: str, top: object, where: str) -> Matcher:
-    low, high = _number(bottom, where), _number(top, where)
-    if low >= high:
-        raise InvalidEventPattern(where, "the bottom of the range must be less than its top")
-    over = operator.gt if above == ">" else operator.ge
-    under = operator.lt if below == "<" else operator.le
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
 
-    def match(value: object) -> bool:
-        number = _comparable(value)
-        return number is not None and over(number, low) and under(number, high)
 
-    return match
+def _comparison(sign: str, limit: float) -> Matcher:
+    compare = _COMPARE[sign]
+    return lambda value: (number := _comparable(value)) is not None and compare(number, limit)
 
 
 def _compile_cidr(argument: object, where: str) -> Matcher:
@@ -398,8 +443,8 @@ def _string(argument: object, where: str) -> str:
     return argument
 
 
-def _number(argument: object, where: str) -> int:
+def _number(argument: object, where: str) -> float:
     number = _comparable(argument)
     if number is None:
-        raise InvalidEventPattern(where, f"must be a number from -{NUMBER_LIMIT} to {NUMBER_LIMIT}")
+        raise InvalidEventPattern(where, "must be a number that a double holds without loss")
     return number
