@@ -15,7 +15,8 @@ from localaws.aws import ServiceError
 from localaws.delivery import Action, GivenUp, RetryPolicy, Scheduler, Undelivered, deliver, put_aside, run_at_once
 from localaws.event_pattern import EventPattern, InvalidEventPattern
 from localaws.faults import NO_FAULTS, Faults
-from localaws.input_transformer import Input, InvalidInput, Match, read_input, whole_event
+from localaws.input_transformer import Input, Match, read_input, whole_event
+from localaws.schedule_expressions import Times, read_rule_times, run_at
 
 MAX_ENTRIES = 10
 MAX_BYTES = 1024 * 1024
@@ -40,12 +41,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Rule:
-    """An enabled rule with an event pattern."""
+    """An enabled rule with an event pattern, a schedule, or both."""
 
     name: str
     bus: str
-    pattern: EventPattern
+    pattern: EventPattern | None
     targets: tuple[Target, ...]
+    times: Times | None = None
 
 
 @dataclass(frozen=True)
@@ -65,34 +67,36 @@ class UnsupportedTarget(Exception):
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -> list[Rule]:
-    """Returns the enabled rules that have an event pattern.
+    """Returns the enabled rules.
 
     Args:
-        rules: resolved properties of `AWS::Events::Rule` resources. Schedules and disabled rules are left out.
+        rules: resolved properties of `AWS::Events::Rule` resources. Disabled rules are left out.
         delivers_to: supported services of a target, as in its ARN.
 
     Raises:
         InvalidEventPattern: EventBridge would reject the pattern. The message names the rule.
-        UnsupportedTarget: the target or its input is not supported. The message names the rule.
+        UnsupportedTarget: the target or its input is not supported, or EventBridge would reject the schedule. The
+            message names the rule.
     """
     known = frozenset(delivers_to)
-    return [
-        _read_rule(rule, known) for rule in rules if "EventPattern" in rule and rule.get("State", "ENABLED") in ENABLED
-    ]
+    return [_read_rule(rule, known) for rule in rules if rule.get("State", "ENABLED") in ENABLED]
 
 
 def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
     name = rule.get("Name", "(unnamed)")
+    bus = rule.get("EventBusName", "default").rpartition("event-bus/")[2]  # may be an ARN
     try:
         targets = tuple(_read_target(target, known) for target in rule.get("Targets", []))
-    except (InvalidInput, UnsupportedTarget) as error:
+        times = read_rule_times(rule["ScheduleExpression"]) if rule.get("ScheduleExpression") else None
+        if times and bus != "default":
+            raise UnsupportedTarget("ScheduleExpression is supported only on the default event bus")
+    except (ValueError, UnsupportedTarget) as error:
         raise UnsupportedTarget(f"rule {name}: {error}") from error
     try:
-        pattern = EventPattern(rule["EventPattern"])
+        pattern = EventPattern(rule["EventPattern"]) if "EventPattern" in rule else None
     except InvalidEventPattern as error:
         raise InvalidEventPattern(f"rule {name}", str(error)) from error
-    bus = rule.get("EventBusName", "default").rpartition("event-bus/")[2]  # may be an ARN
-    return Rule(name, bus, pattern, targets)
+    return Rule(name, bus, pattern, targets, times)
 
 
 def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
@@ -140,6 +144,7 @@ class Bus:
         archives: archives of the buses.
         run_http: runs each attempt to deliver to an API destination; an endpoint may be slow.
         faults: injected faults.
+        now: returns the current time, for scheduled rules.
     """
 
     def __init__(
@@ -157,6 +162,7 @@ class Bus:
         archives: Iterable[Archive] = (),
         run_http: Callable[[Action], None] = run_at_once,
         faults: Faults = NO_FAULTS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._names = {"default", *names}
         self._rules = list(rules)
@@ -170,12 +176,16 @@ class Bus:
         self._account_id = account_id
         self._archives = list(archives)
         self._faults = faults
+        self._now = now
         self._queue: SimpleQueue[Accepted | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
 
     def start(self) -> None:
-        """Start the deliveries."""
+        """Start the deliveries and the schedules."""
         self._thread.start()
+        for rule in self._rules:
+            if rule.times:
+                run_at(rule.times, partial(self._run_scheduled, rule), self._scheduler, self._now)
 
     def stop(self) -> None:
         """Deliver the accepted events, then stop."""
@@ -197,6 +207,14 @@ class Bus:
         bus = arn.removeprefix(self._arn("event-bus/"))
         self._queue.put(self._accept(bus, event, None, forwarded=False, only=rules))
 
+    def _run_scheduled(self, rule: Rule, due: datetime) -> None:
+        """Sends a scheduled event to the targets of its rule, and to no other rule."""
+        about = {"DetailType": "Scheduled Event", "Source": "aws.events", "Time": due.timestamp(), "Detail": "{}"}
+        event = self._envelope({**about, "Resources": [self._rule_arn(rule)]})
+        accepted = Accepted(rule.bus, event, (rule,), None, _seconds(datetime.now(UTC)), forwarded=False)
+        self._on_event(accepted)
+        self._queue.put(accepted)
+
     def _take(self, entry: dict[str, Any]) -> dict[str, Any]:
         refusal = self._refusal(entry)
         if refusal:
@@ -209,7 +227,7 @@ class Bus:
         self, bus: str, event: dict[str, Any], trace_header: str | None, *, forwarded: bool, only: Collection[str] = ()
     ) -> Accepted:
         asked = (rule for rule in self._rules if rule.bus == bus and (not only or self._rule_arn(rule) in only))
-        matched = tuple(rule for rule in asked if rule.pattern.matches(event))
+        matched = tuple(rule for rule in asked if rule.pattern and rule.pattern.matches(event))
         accepted = Accepted(bus, event, matched, trace_header, _seconds(datetime.now(UTC)), forwarded)
         for archive in self._archives:
             archive.keep(bus, event)

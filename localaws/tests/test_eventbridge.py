@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
 class World:
     """Two buses with targets that accept events, or fail as the test configures."""
 
-    def __init__(self, *rules: dict[str, Any]) -> None:
+    def __init__(self, *rules: dict[str, Any], clock: list[datetime] | None = None) -> None:
         self.taken: list[tuple[str, dict[str, Any]]] = []
         self.buried: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
         self.failures: list[str] = []
@@ -39,6 +40,7 @@ class World:
         self.error: Exception | None = None
         self.dlq_is_gone = False
         self.http: list[Action] = []
+        times = clock or [datetime.now(UTC)]
         self.scheduler = Scheduler(Clock(1000), self.failures.append)
         self.bus = Bus(
             names=["shop-bus", "other-bus"],
@@ -50,6 +52,7 @@ class World:
             on_failure=self.failures.append,
             region="us-east-1",
             account_id="123456789012",
+            now=lambda: times.pop(0) if times[1:] else times[0],
             run_http=self.http.append,
         )
         self.scheduler.start()
@@ -77,8 +80,8 @@ Make = Callable[..., World]
 def world() -> Iterator[Make]:
     made: list[World] = []
 
-    def make(*rules: dict[str, Any]) -> World:
-        made.append(World(*rules))
+    def make(*rules: dict[str, Any], clock: list[datetime] | None = None) -> World:
+        made.append(World(*rules, clock=clock))
         return made[-1]
 
     yield make
@@ -320,11 +323,68 @@ def test_a_slow_endpoint_does_not_delay_other_targets(world: Make) -> None:
     assert shop.taken[1:] == [(WEBHOOK, {"n": 1})]
 
 
-def test_disabled_rules_and_schedules_match_nothing() -> None:
-    schedule = {"Name": "daily", "ScheduleExpression": "rate(1 day)", "Targets": []}
+def test_disabled_rules_are_left_out() -> None:
     management = rule("management", State="ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS")
-    read = read_rules([rule(State="DISABLED"), schedule, management], ("lambda",))
+    read = read_rules([rule(State="DISABLED"), scheduled(State="DISABLED"), management], ("lambda",))
     assert [each.name for each in read] == ["management"]
+
+
+def scheduled(**changes: Any) -> dict[str, Any]:
+    properties = {"Name": "each-hour", "ScheduleExpression": "rate(1 hour)", "Targets": [{"Id": "1", "Arn": FUNCTION}]}
+    return properties | changes
+
+
+# The start, the look at 19:36, when the rule is due, and times at which it waits for 20:36
+EVENING = [datetime(2026, 11, 21, 18, 36, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, 1.1, 1.2, 1.3)]
+
+
+def test_a_scheduled_rule_sends_an_event_to_its_own_targets_when_it_is_due(world: Make) -> None:
+    any_schedule = rule("schedules", EventBusName="default", EventPattern={"source": ["aws.events"]})
+    daily = world(scheduled(), any_schedule, clock=EVENING.copy())
+    wait_until(lambda: daily.taken)
+    ((arn, event),) = daily.taken
+    assert (arn, len(event.pop("id"))) == (FUNCTION, 36)
+    assert event == {
+        "version": "0",
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "123456789012",
+        "time": "2026-11-21T19:36:00Z",
+        "region": "us-east-1",
+        "resources": ["arn:aws:events:us-east-1:123456789012:rule/each-hour"],
+        "detail": {},
+    }
+    assert [accepted.event["detail-type"] for accepted in daily.seen] == ["Scheduled Event"]
+
+
+def test_a_scheduled_event_has_the_targets_input_retry_policy_and_dlq(world: Make) -> None:
+    target = {"Id": "1", "Arn": FUNCTION, "DeadLetterConfig": {"Arn": DLQ}, "RetryPolicy": {"MaximumRetryAttempts": 0}}
+    transformer = {"InputTransformer": {"InputTemplate": '{"by": <aws.events.rule-name>}', "InputPathsMap": {}}}
+    daily = world(scheduled(Targets=[target | transformer, target | {"Arn": BUS + "gone"}]), clock=EVENING.copy())
+    wait_until(lambda: daily.taken and daily.buried)
+    assert daily.taken == [(FUNCTION, {"by": "each-hour"})]
+    assert [(body["detail-type"], about["ERROR_CODE"]) for _, body, about in daily.buried] == [
+        ("Scheduled Event", "NO_RESOURCE")
+    ]
+
+
+def test_a_rule_may_have_a_schedule_and_a_pattern(world: Make) -> None:
+    both = world(scheduled(EventPattern={"source": ["shop"]}), clock=EVENING.copy())
+    both.bus.put_events([entry(EventBusName="default")])
+    wait_until(lambda: len(both.taken) == 2)
+    assert {event["detail-type"] for _, event in both.taken} == {"Sold", "Scheduled Event"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ScheduleExpression": "rate(1 hours)"}, r"rule each-hour: rate\(1 hours\) must be"),
+        ({"EventBusName": "shop-bus"}, "rule each-hour: ScheduleExpression is supported only on the default event bus"),
+    ],
+)
+def test_the_error_for_an_invalid_schedule_names_the_rule(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedTarget, match=reason):
+        read_rules([scheduled(**changes)], ("lambda",))
 
 
 def test_the_error_for_an_invalid_pattern_names_the_rule() -> None:
