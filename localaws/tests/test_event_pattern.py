@@ -1,14 +1,17 @@
 """Event patterns: matching events, other events, and invalid patterns."""
 
+import json
 import operator
 import re
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from localaws.event_pattern import EventPattern, InvalidEventPattern
+from localaws.store import Store
 
 Json = Any
 
@@ -523,3 +526,44 @@ def test_any_json_is_a_pattern_or_an_invalid_pattern(pattern: Json) -> None:
     compiled = compiled_or_none(pattern)
 
     assert compiled is None or compiled.matches({"a": 1}) in (True, False)
+
+
+# TestEventPattern
+
+EVENT = {
+    "id": "1",
+    "account": "123456789012",
+    "source": "shop",
+    "time": "2026-11-21T18:36:00Z",
+    "region": "us-east-1",
+    "resources": [],
+    "detail-type": "Sold",
+}
+
+
+@pytest.mark.parametrize(("source", "result"), [("shop", True), ("other", False)])
+def test_the_events_api_tests_a_pattern(store: Store, source: str, result: bool) -> None:
+    answer = store.client("events").test_event_pattern(
+        EventPattern=json.dumps({"source": [source]}), Event=json.dumps(EVENT)
+    )
+
+    assert answer["Result"] is result
+
+
+@pytest.mark.parametrize(
+    ("pattern", "event", "error", "reason"),
+    [
+        ('{"source": "shop"}', json.dumps(EVENT), "InvalidEventPatternException", r"\$\.source: must be an object"),
+        ("no JSON", json.dumps(EVENT), "InvalidEventPatternException", "Expecting value"),
+        ('{"source": ["shop"]}', "no JSON", "ValidationException", "not an object"),
+        ('{"source": ["shop"]}', "[]", "ValidationException", "not an object"),
+        ('{"source": ["shop"]}', '{"source": "shop"}', "ValidationException", "it has no account, detail-type, id, "),
+    ],
+)
+def test_the_events_api_refuses_an_invalid_pattern_or_event(
+    store: Store, pattern: str, event: str, error: str, reason: str
+) -> None:
+    with pytest.raises(ClientError, match=reason) as refusal:
+        store.client("events").test_event_pattern(EventPattern=pattern, Event=event)
+
+    assert refusal.value.response["Error"]["Code"] == error
