@@ -10,8 +10,8 @@ conditions that must all be true, each on one path of the event. An event is fla
 
 import ipaddress
 import itertools
-import math
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -42,16 +42,15 @@ class EventPattern:
     """A compiled event pattern. Thread-safe."""
 
     def __init__(self, pattern: dict[str, Any]) -> None:
-        """Compile a pattern.
-
-        Args:
-            pattern: the pattern, parsed from JSON.
+        """Compile a pattern, parsed from JSON.
 
         Raises:
             InvalidEventPattern: EventBridge would reject it.
         """
         alternatives = _compile_object(pattern, prefix="", where="$", inside_or=False)
-        self._alternatives = [_in_order(alternative) for alternative in alternatives]
+        # Ruler sorts the fields by name. This matters in arrays of objects: an `exists: false` that comes first applies
+        # to all objects; after another field it applies to the object in which that field matched.
+        self._alternatives = [tuple(each for _, each in sorted(alternative.items())) for alternative in alternatives]
         self._wanted = frozenset(step for alternative in alternatives for path in alternative for step in _steps(path))
 
     def matches(self, event: dict[str, Any]) -> bool:
@@ -91,12 +90,7 @@ class _Leaves:
         self._add_fields(event, "", ())
 
     def consistent(self, path: str, entered: dict[int, int]) -> list[tuple[object, Membership]]:
-        """Returns the values at a path, except those in other elements of the arrays in `entered`.
-
-        Args:
-            path: path of the values.
-            entered: by array, the index of the element in which the previous fields matched.
-        """
+        """Returns the values at a path, except those in other elements of arrays that previous fields `entered`."""
         return [leaf for leaf in self._by_path.get(path, ()) if _fits(leaf[1], entered)]
 
     def _add_fields(self, fields: dict[str, Any], prefix: str, membership: Membership) -> None:
@@ -140,12 +134,6 @@ def _fits(membership: Membership, entered: dict[int, int]) -> bool:
     return True
 
 
-def _in_order(alternative: Alternative) -> tuple[Condition, ...]:
-    # Ruler sorts the fields by name. This matters in arrays of objects: an `exists: false` that comes first applies to
-    # all objects; after another field it applies to the object in which that field matched.
-    return tuple(alternative[path] for path in sorted(alternative))
-
-
 def _steps(path: str) -> list[str]:
     """Returns a path and its parents: a, a.b and a.b.c for a.b.c."""
     return [path[:end] for end, character in enumerate(path) if character == "."] + [path]
@@ -168,12 +156,10 @@ def _comparable(value: object) -> float | None:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        number = float(value)
-    except OverflowError:
+    if not abs(value) <= sys.float_info.max:  # also infinity and NaN
         return None
-    exact = abs(number) < 2**53 or (math.isfinite(number) and (number is value or Decimal(repr(number)) == value))
-    return number if exact else None
+    number = float(value)
+    return number if isinstance(value, float) or Decimal(repr(number)) == value else None
 
 
 # Compiling: from the pattern to alternatives of conditions.
@@ -226,14 +212,13 @@ def _compile_leaf(path: str, values: list[Any], where: str) -> Condition:
         if isinstance(value, dict):
             name, argument = _only_operator(value, OPERATORS, here)
             matchers.append(OPERATORS[name](argument, f"{here}.{name}"))
-            wildcards += _wildcards(value, f"{here}.{name}")
+            wildcards += _wildcards(value)
         elif value is None or isinstance(value, str | bool | int | float):
             exact.add(_identity(value))
         else:
             raise InvalidEventPattern(here, "must be a string, a number, true, false, null or an operator")
     if _too_complex(wildcards):
-        reason = "rule is too complex: use fewer wildcard characters, or fewer repeating characters after a wildcard"
-        raise InvalidEventPattern(where, reason)
+        raise InvalidEventPattern(where, "the rule is too complex: too many or too similar wildcards")
     return Condition(path, frozenset(exact), tuple(matchers))
 
 
@@ -295,11 +280,11 @@ def _split_wildcard(text: str, where: str) -> list[str]:
     return parts
 
 
-def _wildcards(value: dict[str, Any], where: str) -> list[list[str]]:
-    """Returns the literal parts of each wildcard in an operator that compiled: `wildcard`, or `anything-but` of it."""
-    argument = value.get("anything-but", value)
+def _wildcards(matcher: dict[str, Any]) -> list[list[str]]:
+    """Returns the literal parts of each wildcard in a valid operator: `wildcard`, or `anything-but` of it."""
+    argument = matcher.get("anything-but", matcher)
     texts = argument.get("wildcard", []) if isinstance(argument, dict) else []
-    return [_split_wildcard(text, where) for text in (texts if isinstance(texts, list) else [texts])]
+    return [_split_wildcard(text, "") for text in (texts if isinstance(texts, list) else [texts])]
 
 
 def _too_complex(wildcards: list[list[str]]) -> bool:
@@ -329,10 +314,7 @@ def _too_complex(wildcards: list[list[str]]) -> bool:
 
 def _compile_numeric(argument: object, where: str) -> Matcher:
     match argument:
-        case ["=", number]:
-            wanted = _number(number, where)
-            return lambda value: _comparable(value) == wanted
-        case [(">" | ">=" | "<" | "<=") as sign, number]:
+        case [("=" | ">" | ">=" | "<" | "<=") as sign, number]:
             return _comparison(sign, _number(number, where))
         case [(">" | ">=") as above, bottom, ("<" | "<=") as below, top]:
             low, high = _number(bottom, where), _number(top, where)
@@ -343,17 +325,13 @@ def _compile_numeric(argument: object, where: str) -> Matcher:
     raise InvalidEventPattern(where, "must be [operator, number], or a range from > or >= to < or <=")
 
 
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
+_SIGNS = ("=", ">", ">=", "<", "<=")
+_COMPARE = dict(zip(_SIGNS, (operator.eq, operator.gt, operator.ge, operator.lt, operator.le), strict=True))
 
 
 def _comparison(sign: str, limit: float) -> Matcher:
     compare = _COMPARE[sign]
-    return lambda value: (number := _comparable(value)) is not None and compare(number, limit)
+    return lambda value: (number := _comparable(value)) is not None and bool(compare(number, limit))
 
 
 def _compile_cidr(argument: object, where: str) -> Matcher:

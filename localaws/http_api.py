@@ -46,10 +46,7 @@ _TEXT_TYPES = re.compile(r"text/.*|application/(json|xml|javascript|x-www-form-u
 
 @dataclass(frozen=True)
 class RequestLine:
-    """An answered request, for the runner's output; `duration` in seconds.
-
-    `reason` says why a token was refused, or why the runner cannot serve the route.
-    """
+    """An answered request, for the runner's output: `duration` in seconds, `reason` of a 401, 403 or 501."""
 
     method: str
     path: str
@@ -148,13 +145,13 @@ class Gateway:
         try:
             caller = _authorize(request, route, self._keys)
             event = self._event(request, route, stage, path_parameters, caller)
-        except _Unauthorized as error:
+        except _Refused as error:
+            if error.status == 403:
+                return _message(403, "Forbidden", reason=str(error))
             response = _message(401, "Unauthorized", reason=str(error))
             details = f' scope="{" ".join(sorted(route.scopes))}" error="invalid_token" error_description="{error}"'
-            response.headers["WWW-Authenticate"] = "Bearer" + ("" if isinstance(error, _NoToken) else details)
+            response.headers["WWW-Authenticate"] = "Bearer" + ("" if str(error) == _MISSING else details)
             return response
-        except _Forbidden as error:
-            return _message(403, "Forbidden", reason=str(error))
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
         except (OSError, BadRequest):  # a malformed chunk, or the client has closed the connection
@@ -230,10 +227,7 @@ class Gateway:
 
 
 def _headers(request: Request, body: bytes, now: float) -> dict[str, str]:
-    """Returns the headers of the event: those of the client, and those that API Gateway adds.
-
-    Port and protocol are those of the runner, not 443 and https, because functions make links of them.
-    """
+    """Returns the client's headers with those that API Gateway adds. The port and protocol are the runner's own."""
     headers = {name.lower(): value for name, value in request.headers if name not in ("Cookie", "Connection")}
     forwarded_for = [headers["x-forwarded-for"]] if "x-forwarded-for" in headers else []
     return headers | {
@@ -343,10 +337,11 @@ def _read_security(
                 continue
             authorizer = schemes[name]["x-amazon-apigateway-authorizer"]
             configuration = authorizer["jwtConfiguration"]
-            if not (header := re.fullmatch(r"\$request\.header\.(.+)", authorizer["identitySource"])):
-                raise KeyError(authorizer["identitySource"])
+            source, _, header = authorizer["identitySource"].rpartition(".")
+            if source != "$request.header":
+                raise KeyError(source)
             audience = frozenset(configuration["audience"])
-            return _JwtAuthorizer(header[1], configuration["issuer"], audience), frozenset(scopes)
+            return _JwtAuthorizer(header, configuration["issuer"], audience), frozenset(scopes)
     return None, frozenset()
 
 
@@ -375,19 +370,16 @@ def _find_route(routes: list[_Route], method: str, path: str) -> tuple[_Route, d
 # Tokens
 
 
-class _Unauthorized(Exception):
-    """The token is not valid, for the reason in the message."""
+class _Refused(Exception):
+    """A request without a valid token (status 401) or without one of the required scopes (403), with the reason."""
 
-
-class _NoToken(_Unauthorized):
-    """The request has no token."""
-
-
-class _Forbidden(Exception):
-    """The token has none of the scopes that the route requires."""
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 # Reasons for errors of the JWT library, and for its claim errors. API Gateway has them in the header WWW-Authenticate.
+_MISSING = "no token"
 _ERRORS = {
     errors.ExpiredTokenError: "has expired",
     errors.BadSignatureError: "does not have a valid signature",
@@ -395,25 +387,20 @@ _ERRORS = {
     errors.UnsupportedAlgorithmError: "is not signed with RS256",
     errors.ConflictAlgorithmError: "is not signed with RS256",
 }
-_CLAIMS = {
-    "iss": "does not have a valid issuer",
-    "exp": "does not have a valid expiration time",
-    "nbf": "is not valid yet",
-    "iat": "is not valid yet",
-}
+_CLAIMS = {"iss": "does not have a valid issuer", "nbf": "is not valid yet", "iat": "is not valid yet"}
 
 
 def _authorize(request: Request, route: _Route, keys: Callable[[str], KeySet]) -> dict[str, Any] | None:
-    """Returns the authorizer context of the event, or None for a public route. Raises _Unauthorized or _Forbidden."""
+    """Returns the authorizer context of the event, or None for a public route. Raises _Refused."""
     if route.authorizer is None:
         return None
     token = request.headers.get(route.authorizer.header, "")
     if not token:
-        raise _NoToken("no token")
+        raise _Refused(401, _MISSING)
     claims = _valid_claims(re.sub("^bearer ", "", token, flags=re.IGNORECASE), route.authorizer, keys)
     granted = route.scopes & _scopes(claims)
     if route.scopes and not granted:
-        raise _Forbidden(f"the token has none of the scopes {', '.join(sorted(route.scopes))}")
+        raise _Refused(403, f"the token has none of the scopes {', '.join(sorted(route.scopes))}")
     texts = {name: _claim_text(value) for name, value in claims.items()}
     return {"jwt": {"claims": texts, "scopes": sorted(granted) or None}}
 
@@ -426,14 +413,14 @@ def _valid_claims(token: str, authorizer: _JwtAuthorizer, keys: Callable[[str], 
         registry.validate(decoded.claims)
     except errors.JoseError as error:
         of_claim = _CLAIMS.get(getattr(error, "claim", ""), "is not a valid JSON Web Token")
-        raise _Unauthorized(f"the token {_ERRORS.get(type(error), of_claim)}") from error
+        raise _Refused(401, f"the token {_ERRORS.get(type(error), of_claim)}") from error
     # client_id is used only if the token has no aud, such as Cognito's access tokens.
     audience = decoded.claims.get("aud", decoded.claims.get("client_id"))
     audiences = set(audience if isinstance(audience, list) else [audience])
     if "kid" not in decoded.header:
-        raise _Unauthorized("the token does not name its key")
+        raise _Refused(401, "the token does not name its key")
     if not authorizer.audience & audiences:
-        raise _Unauthorized("the token does not have a valid audience")
+        raise _Refused(401, "the token does not have a valid audience")
     return decoded.claims
 
 

@@ -15,8 +15,6 @@ from localaws.delivery import Scheduler
 
 LOOK_SECONDS = 60.0
 """A waiting schedule reads the clock at least this often: its maximum delay after the machine slept."""
-YEARS = range(1970, 2200)
-"""The years of a cron expression."""
 
 _EXPRESSION = re.compile(r"(cron|rate|at)\((.+)\)")
 _RATE = re.compile(r"([1-9]\d*) (minute|hour|day)(s?)")
@@ -62,13 +60,12 @@ def read_rule_times(expression: str) -> Times:
 
 
 def _cron(text: str, zone: tzinfo) -> Times:
-    match text.split():
-        # CronSim has five fields: no year, and Sunday is 0.
-        case [minutes, hours, day, month, weekday, year] if (day == "?") != (weekday == "?"):
-            days = re.sub(r"(?<![#/\d])\d", lambda number: _DAYS[int(number[0])], weekday)
-            fields = " ".join((minutes, hours, day, month, days)).replace("?", "*")
-        case _:
-            raise ValueError(f"cron({text}): must have six fields, with ? for one of the days")
+    *start, day, month, weekday, year = text.split() if len(text.split()) == 6 else [""] * 6
+    if (day == "?") == (weekday == "?"):
+        raise ValueError(f"cron({text}): must have six fields, with ? for one of the days")
+    # CronSim has five fields: no year, and Sunday is 0.
+    weekday = re.sub(r"(?<![#/\d])\d", lambda number: _DAYS[int(number[0])], weekday)
+    fields = " ".join((*start, day, month, weekday)).replace("?", "*")
     years = sorted({number for item in year.split(",") for number in _read_years(item)})
     try:
         CronSim(fields, datetime.now(zone))
@@ -93,10 +90,9 @@ def _read_years(item: str) -> range:
     if match is None:
         raise ValueError(f"{item} must be *, a year or a range of years")
     first, last, step = match.groups()
-    bottom = int(first or YEARS[0])
-    top = int(last or (first if first and not step else YEARS[-1]))
-    if bottom not in YEARS or top not in YEARS or bottom > top:
-        raise ValueError(f"{item} must be within the years {YEARS[0]} to {YEARS[-1]}")
+    bottom, top = int(first or 1970), int(last or (first if first and not step else 2199))
+    if not 1970 <= bottom <= top <= 2199:
+        raise ValueError(f"{item} must be within the years 1970 to 2199")
     return range(bottom, top + 1, int(step or 1))
 
 
