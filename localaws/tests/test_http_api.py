@@ -433,7 +433,11 @@ def operation(**changes: Any) -> dict[str, Any]:
 def test_a_route_that_cannot_be_served_answers_501_and_the_others_work(
     serve: Serve, functions: Functions, lines: list[RequestLine], unserved: dict[str, Any], reason: str
 ) -> None:
-    jwt_in_query = {"type": "jwt", "identitySource": "$request.querystring.token", "jwtConfiguration": {}}
+    jwt_in_query = {
+        "type": "jwt",
+        "identitySource": "$request.querystring.token",
+        "jwtConfiguration": {"issuer": ISSUER, "audience": ["client-1"]},
+    }
     schemes = {"Custom": {"type": "request", "identitySource": "$request.header.A"}, "Query": jwt_in_query}
     body = {
         "paths": {"/a": {"get": unserved, "parameters": []}, "/b": {"get": operation()}},
