@@ -11,6 +11,7 @@ conditions that must all be true, each on one path of the event. An event is fla
 import ipaddress
 import itertools
 import operator
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ class EventPattern:
         # Ruler sorts the fields by name. This matters in arrays of objects: an `exists: false` that comes first applies
         # to all objects; after another field it applies to the object in which that field matched.
         self._alternatives = [tuple(each for _, each in sorted(alternative.items())) for alternative in alternatives]
-        self._wanted = frozenset(step for alternative in alternatives for path in alternative for step in _steps(path))
+        # The paths and their parents: a, a.b and a.b.c for a.b.c
+        steps = [itertools.accumulate(path.split("."), "{}.{}".format) for each in alternatives for path in each]
+        self._wanted = frozenset(itertools.chain.from_iterable(steps))
 
     def matches(self, event: dict[str, Any]) -> bool:
         """Returns whether an event, or a record of an event source mapping, parsed from JSON, matches the pattern."""
@@ -103,16 +106,13 @@ class _Leaves:
         if isinstance(value, dict):
             self._add_fields(value, f"{path}.", membership)
         elif isinstance(value, list):
-            self._add_elements(value, path, membership)
+            array = next(self._arrays)
+            for index, element in enumerate(value):
+                # Array consistency applies to values in the same object or array, not to plain values.
+                nested = isinstance(element, dict | list)
+                self._add(element, path, (*membership, (array, index)) if nested else membership)
         else:
             self._by_path.setdefault(path, []).append((value, membership))
-
-    def _add_elements(self, elements: list[Any], path: str, membership: Membership) -> None:
-        array = next(self._arrays)
-        for index, element in enumerate(elements):
-            # Array consistency applies to values in the same object or array, not to plain values.
-            nested = isinstance(element, dict | list)
-            self._add(element, path, (*membership, (array, index)) if nested else membership)
 
 
 def _hold(conditions: tuple[Condition, ...], leaves: _Leaves, entered: dict[int, int]) -> bool:
@@ -132,11 +132,6 @@ def _fits(membership: Membership, entered: dict[int, int]) -> bool:
         if entered.get(array, index) != index:
             return False
     return True
-
-
-def _steps(path: str) -> list[str]:
-    """Returns a path and its parents: a, a.b and a.b.c for a.b.c."""
-    return [path[:end] for end, character in enumerate(path) if character == "."] + [path]
 
 
 def _identity(value: object) -> object:
@@ -245,38 +240,25 @@ def _compile_wildcard(argument: object, where: str) -> Matcher:
     if not others:
         return lambda value: value == first
     *middle, last = others
-
-    def match(value: object) -> bool:
-        if not isinstance(value, str) or not value.startswith(first) or not value.endswith(last):
-            return False
-        start, end = len(first), len(value) - len(last)
-        for part in middle:
-            # The leftmost occurrence leaves the most text for the next parts, so no backtracking is needed.
-            found = value.find(part, start)
-            if found < 0:
-                return False
-            start = found + len(part)
-        return start <= end
-
-    return match
+    # The leftmost occurrence of a part leaves the most text for the next parts, so no backtracking is needed.
+    found = "".join(f"(?>.*?{re.escape(part)})" for part in middle)
+    pattern = re.compile(f"{re.escape(first)}{found}.*{re.escape(last)}", re.DOTALL)
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _split_wildcard(text: str, where: str) -> list[str]:
     r"""Returns the literal parts between the asterisks. `\*` and `\\` are an escaped asterisk and backslash."""
+    pieces = re.findall(r"\\[*\\]|[*\\]|[^*\\]+", text)
+    if "\\" in pieces:
+        raise InvalidEventPattern(where, r"a backslash must come before * or \ ")
+    if ("*", "*") in itertools.pairwise(pieces):
+        raise InvalidEventPattern(where, "consecutive wildcard characters")
     parts = [""]
-    characters = iter(text)
-    for character in characters:
-        if character == "\\":
-            escaped = next(characters, None)
-            if escaped not in ("*", "\\"):
-                raise InvalidEventPattern(where, r"a backslash must come before * or \ ")
-            parts[-1] += escaped
-        elif character != "*":
-            parts[-1] += character
-        elif len(parts) > 1 and not parts[-1]:
-            raise InvalidEventPattern(where, "consecutive wildcard characters")
-        else:
+    for piece in pieces:
+        if piece == "*":
             parts.append("")
+        else:
+            parts[-1] += piece.removeprefix("\\")
     return parts
 
 

@@ -32,6 +32,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from localaws.aws import ServiceError
 from localaws.lambda_runtime import InvocationResult, RequestTooLarge, RuntimeStopped, Throttled
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html
@@ -145,12 +146,12 @@ class Gateway:
         try:
             caller = _authorize(request, route, self._keys)
             event = self._event(request, route, stage, path_parameters, caller)
-        except _Refused as error:
-            if error.status == 403:
-                return _message(403, "Forbidden", reason=str(error))
-            response = _message(401, "Unauthorized", reason=str(error))
-            details = f' scope="{" ".join(sorted(route.scopes))}" error="invalid_token" error_description="{error}"'
-            response.headers["WWW-Authenticate"] = "Bearer" + ("" if str(error) == _MISSING else details)
+        except ServiceError as error:
+            response = _message(error.status, error.code, reason=error.message)
+            if error.status == 401:
+                details = f'scope="{" ".join(sorted(route.scopes))}" error="invalid_token"'
+                details = "" if error.message == _MISSING else f' {details} error_description="{error.message}"'
+                response.headers["WWW-Authenticate"] = f"Bearer{details}"
             return response
         except RequestEntityTooLarge:
             return _message(413, "Request Entity Too Large")
@@ -226,19 +227,6 @@ class Gateway:
         return {name: value for name, value in event.items() if value or name not in optional}
 
 
-def _headers(request: Request, body: bytes, now: float) -> dict[str, str]:
-    """Returns the client's headers with those that API Gateway adds. The port and protocol are the runner's own."""
-    headers = {name.lower(): value for name, value in request.headers if name not in ("Cookie", "Connection")}
-    forwarded_for = [headers["x-forwarded-for"]] if "x-forwarded-for" in headers else []
-    return headers | {
-        "content-length": str(len(body)),
-        "x-amzn-trace-id": headers.get("x-amzn-trace-id", f"Root=1-{int(now):08x}-{secrets.token_hex(12)}"),
-        "x-forwarded-for": ", ".join([*forwarded_for, request.remote_addr or ""]),
-        "x-forwarded-port": request.environ["SERVER_PORT"],
-        "x-forwarded-proto": "http",
-    }
-
-
 class _Handler(WSGIRequestHandler):
     """Logs nothing: the runner prints one line per request, and a URL may contain sensitive data."""
 
@@ -252,13 +240,7 @@ class _Handler(WSGIRequestHandler):
         pass
 
 
-# Stages and routes
-
-
-def read_stages(api_id: str, stages: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
-    """Returns the variables of an API's stages by name, from the properties of `AWS::ApiGatewayV2::Stage` resources."""
-    own = (stage for stage in stages if stage["ApiId"] == api_id)
-    return {stage["StageName"]: stage.get("StageVariables", {}) for stage in own} or {"$default": {}}
+# Routes
 
 
 @dataclass(frozen=True)
@@ -280,6 +262,12 @@ class _Route:
     authorizer: _JwtAuthorizer | None
     scopes: frozenset[str]
     not_honoured: str | None  # the reason why the runner cannot serve the route
+
+
+def read_stages(api_id: str, stages: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
+    """Returns the variables of an API's stages by name, from the properties of `AWS::ApiGatewayV2::Stage` resources."""
+    own = (stage for stage in stages if stage["ApiId"] == api_id)
+    return {stage["StageName"]: stage.get("StageVariables", {}) for stage in own} or {"$default": {}}
 
 
 def _read_routes(body: Mapping[str, Any]) -> list[_Route]:
@@ -367,15 +355,20 @@ def _find_route(routes: list[_Route], method: str, path: str) -> tuple[_Route, d
     return None
 
 
+def _headers(request: Request, body: bytes, now: float) -> dict[str, str]:
+    """Returns the client's headers with those that API Gateway adds. The port and protocol are the runner's own."""
+    headers = {name.lower(): value for name, value in request.headers if name not in ("Cookie", "Connection")}
+    forwarded_for = [headers["x-forwarded-for"]] if "x-forwarded-for" in headers else []
+    return headers | {
+        "content-length": str(len(body)),
+        "x-amzn-trace-id": headers.get("x-amzn-trace-id", f"Root=1-{int(now):08x}-{secrets.token_hex(12)}"),
+        "x-forwarded-for": ", ".join([*forwarded_for, request.remote_addr or ""]),
+        "x-forwarded-port": request.environ["SERVER_PORT"],
+        "x-forwarded-proto": "http",
+    }
+
+
 # Tokens
-
-
-class _Refused(Exception):
-    """A request without a valid token (status 401) or without one of the required scopes (403), with the reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 # Reasons for errors of the JWT library, and for its claim errors. API Gateway has them in the header WWW-Authenticate.
@@ -391,16 +384,16 @@ _CLAIMS = {"iss": "does not have a valid issuer", "nbf": "is not valid yet", "ia
 
 
 def _authorize(request: Request, route: _Route, keys: Callable[[str], KeySet]) -> dict[str, Any] | None:
-    """Returns the authorizer context of the event, or None for a public route. Raises _Refused."""
+    """Returns the authorizer context of the event, or None for a public route. Raises ServiceError."""
     if route.authorizer is None:
         return None
     token = request.headers.get(route.authorizer.header, "")
     if not token:
-        raise _Refused(401, _MISSING)
+        raise ServiceError("Unauthorized", _MISSING, 401)
     claims = _valid_claims(re.sub("^bearer ", "", token, flags=re.IGNORECASE), route.authorizer, keys)
     granted = route.scopes & _scopes(claims)
     if route.scopes and not granted:
-        raise _Refused(403, f"the token has none of the scopes {', '.join(sorted(route.scopes))}")
+        raise ServiceError("Forbidden", f"the token has none of the scopes {', '.join(sorted(route.scopes))}", 403)
     texts = {name: _claim_text(value) for name, value in claims.items()}
     return {"jwt": {"claims": texts, "scopes": sorted(granted) or None}}
 
@@ -413,14 +406,14 @@ def _valid_claims(token: str, authorizer: _JwtAuthorizer, keys: Callable[[str], 
         registry.validate(decoded.claims)
     except errors.JoseError as error:
         of_claim = _CLAIMS.get(getattr(error, "claim", ""), "is not a valid JSON Web Token")
-        raise _Refused(401, f"the token {_ERRORS.get(type(error), of_claim)}") from error
+        raise ServiceError("Unauthorized", f"the token {_ERRORS.get(type(error), of_claim)}", 401) from error
     # client_id is used only if the token has no aud, such as Cognito's access tokens.
     audience = decoded.claims.get("aud", decoded.claims.get("client_id"))
     audiences = set(audience if isinstance(audience, list) else [audience])
     if "kid" not in decoded.header:
-        raise _Refused(401, "the token does not name its key")
+        raise ServiceError("Unauthorized", "the token does not name its key", 401)
     if not authorizer.audience & audiences:
-        raise _Refused(401, "the token does not have a valid audience")
+        raise ServiceError("Unauthorized", "the token does not have a valid audience", 401)
     return decoded.claims
 
 
