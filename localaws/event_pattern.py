@@ -11,6 +11,8 @@ conditions that must all be true, each on one path of the event. An event is fla
 import ipaddress
 import itertools
 import operator
+import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,11 +25,11 @@ Membership = tuple[tuple[int, int], ...]
 # The conditions that must all be true, by path. The names of a path are joined by dots, as EventBridge does.
 Alternative = dict[str, "Condition"]
 
-# Numbers from -5e9 to 5e9 are compared with six decimal places (README of aws/event-ruler, "Numeric matching").
-NUMBER_LIMIT = 5 * 10**9
-NUMBER_SCALE = 10**6
 # Maximum combinations of the `$or` branches of a pattern (user guide on `$or`; more is a LimitExceededException).
 MOST_ALTERNATIVES = 1000
+# Maximum number of prefixes of a field's wildcards that match one text. The user guide calls more "too complex" without
+# a number; 10 is the example in the README of aws/event-ruler, and agrees with patterns that EventBridge refused.
+MOST_PREFIXES = 10
 
 
 class InvalidEventPattern(ValueError):
@@ -41,19 +43,18 @@ class EventPattern:
     """A compiled event pattern. Thread-safe."""
 
     def __init__(self, pattern: dict[str, Any]) -> None:
-        """Compile a pattern.
-
-        Args:
-            pattern: the pattern, parsed from JSON.
+        """Compile a pattern, parsed from JSON.
 
         Raises:
             InvalidEventPattern: EventBridge would reject it.
-
-        Unlike EventBridge, this accepts wildcards that are "too complex", because the limit is not documented.
         """
         alternatives = _compile_object(pattern, prefix="", where="$", inside_or=False)
-        self._alternatives = [_in_order(alternative) for alternative in alternatives]
-        self._wanted = frozenset(step for alternative in alternatives for path in alternative for step in _steps(path))
+        # Ruler sorts the fields by name. This matters in arrays of objects: an `exists: false` that comes first applies
+        # to all objects; after another field it applies to the object in which that field matched.
+        self._alternatives = [tuple(each for _, each in sorted(alternative.items())) for alternative in alternatives]
+        # The paths and their parents: a, a.b and a.b.c for a.b.c
+        steps = [itertools.accumulate(path.split("."), "{}.{}".format) for each in alternatives for path in each]
+        self._wanted = frozenset(itertools.chain.from_iterable(steps))
 
     def matches(self, event: dict[str, Any]) -> bool:
         """Returns whether an event, or a record of an event source mapping, parsed from JSON, matches the pattern."""
@@ -92,12 +93,7 @@ class _Leaves:
         self._add_fields(event, "", ())
 
     def consistent(self, path: str, entered: dict[int, int]) -> list[tuple[object, Membership]]:
-        """Returns the values at a path, except those in other elements of the arrays in `entered`.
-
-        Args:
-            path: path of the values.
-            entered: by array, the index of the element in which the previous fields matched.
-        """
+        """Returns the values at a path, except those in other elements of arrays that previous fields `entered`."""
         return [leaf for leaf in self._by_path.get(path, ()) if _fits(leaf[1], entered)]
 
     def _add_fields(self, fields: dict[str, Any], prefix: str, membership: Membership) -> None:
@@ -110,16 +106,13 @@ class _Leaves:
         if isinstance(value, dict):
             self._add_fields(value, f"{path}.", membership)
         elif isinstance(value, list):
-            self._add_elements(value, path, membership)
+            array = next(self._arrays)
+            for index, element in enumerate(value):
+                # Array consistency applies to values in the same object or array, not to plain values.
+                nested = isinstance(element, dict | list)
+                self._add(element, path, (*membership, (array, index)) if nested else membership)
         else:
             self._by_path.setdefault(path, []).append((value, membership))
-
-    def _add_elements(self, elements: list[Any], path: str, membership: Membership) -> None:
-        array = next(self._arrays)
-        for index, element in enumerate(elements):
-            # Array consistency applies to values in the same object or array, not to plain values.
-            nested = isinstance(element, dict | list)
-            self._add(element, path, (*membership, (array, index)) if nested else membership)
 
 
 def _hold(conditions: tuple[Condition, ...], leaves: _Leaves, entered: dict[int, int]) -> bool:
@@ -141,17 +134,6 @@ def _fits(membership: Membership, entered: dict[int, int]) -> bool:
     return True
 
 
-def _in_order(alternative: Alternative) -> tuple[Condition, ...]:
-    # Ruler sorts the fields by name. This matters in arrays of objects: an `exists: false` that comes first applies to
-    # all objects; after another field it applies to the object in which that field matched.
-    return tuple(alternative[path] for path in sorted(alternative))
-
-
-def _steps(path: str) -> list[str]:
-    """Returns a path and its parents: a, a.b and a.b.c for a.b.c."""
-    return [path[:end] for end, character in enumerate(path) if character == "."] + [path]
-
-
 def _identity(value: object) -> object:
     """Returns a key that is the same for equal JSON values only: 1 and 1.0 are equal, 1 and true are not.
 
@@ -161,11 +143,18 @@ def _identity(value: object) -> object:
     return value if number is None else ("number", number)
 
 
-def _comparable(value: object) -> int | None:
-    """Returns a number in millionths, as EventBridge compares it, or None if it does not compare it as a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -NUMBER_LIMIT <= value <= NUMBER_LIMIT:
+def _comparable(value: object) -> float | None:
+    """Returns a number as EventBridge compares it, or None if it does not compare it as a number.
+
+    The range and precision are those of a double (README of aws/event-ruler, "Numeric matching"). The user guide still
+    has the limit of an earlier version, 5e9. An integer with more digits than a double has only equals itself.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value * NUMBER_SCALE if isinstance(value, int) else int(Decimal(repr(value)) * NUMBER_SCALE)
+    if not abs(value) <= sys.float_info.max:  # also infinity and NaN
+        return None
+    number = float(value)
+    return number if isinstance(value, float) or Decimal(repr(number)) == value else None
 
 
 # Compiling: from the pattern to alternatives of conditions.
@@ -212,16 +201,19 @@ def _compile_or(branches: object, prefix: str, where: str) -> list[Alternative]:
 def _compile_leaf(path: str, values: list[Any], where: str) -> Condition:
     if not values:
         raise InvalidEventPattern(where, "must not be an empty array")
-    exact, matchers = set(), []
+    exact, matchers, wildcards = set(), [], []
     for index, value in enumerate(values):
         here = f"{where}[{index}]"
         if isinstance(value, dict):
             name, argument = _only_operator(value, OPERATORS, here)
             matchers.append(OPERATORS[name](argument, f"{here}.{name}"))
+            wildcards += _wildcards(value)
         elif value is None or isinstance(value, str | bool | int | float):
             exact.add(_identity(value))
         else:
             raise InvalidEventPattern(here, "must be a string, a number, true, false, null or an operator")
+    if _too_complex(wildcards):
+        raise InvalidEventPattern(where, "the rule is too complex: too many or too similar wildcards")
     return Condition(path, frozenset(exact), tuple(matchers))
 
 
@@ -248,67 +240,80 @@ def _compile_wildcard(argument: object, where: str) -> Matcher:
     if not others:
         return lambda value: value == first
     *middle, last = others
-
-    def match(value: object) -> bool:
-        if not isinstance(value, str) or not value.startswith(first) or not value.endswith(last):
-            return False
-        start, end = len(first), len(value) - len(last)
-        for part in middle:
-            # The leftmost occurrence leaves the most text for the next parts, so no backtracking is needed.
-            found = value.find(part, start)
-            if found < 0:
-                return False
-            start = found + len(part)
-        return start <= end
-
-    return match
+    # The leftmost occurrence of a part leaves the most text for the next parts, so no backtracking is needed.
+    found = "".join(f"(?>.*?{re.escape(part)})" for part in middle)
+    pattern = re.compile(f"{re.escape(first)}{found}.*{re.escape(last)}", re.DOTALL)
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _split_wildcard(text: str, where: str) -> list[str]:
     r"""Returns the literal parts between the asterisks. `\*` and `\\` are an escaped asterisk and backslash."""
+    pieces = re.findall(r"\\[*\\]|[*\\]|[^*\\]+", text)
+    if "\\" in pieces:
+        raise InvalidEventPattern(where, r"a backslash must come before * or \ ")
+    if ("*", "*") in itertools.pairwise(pieces):
+        raise InvalidEventPattern(where, "consecutive wildcard characters")
     parts = [""]
-    characters = iter(text)
-    for character in characters:
-        if character == "\\":
-            escaped = next(characters, None)
-            if escaped not in ("*", "\\"):
-                raise InvalidEventPattern(where, r"a backslash must come before * or \ ")
-            parts[-1] += escaped
-        elif character != "*":
-            parts[-1] += character
-        elif len(parts) > 1 and not parts[-1]:
-            raise InvalidEventPattern(where, "consecutive wildcard characters")
-        else:
+    for piece in pieces:
+        if piece == "*":
             parts.append("")
+        else:
+            parts[-1] += piece.removeprefix("\\")
     return parts
+
+
+def _wildcards(matcher: dict[str, Any]) -> list[list[str]]:
+    """Returns the literal parts of each wildcard in a valid operator: `wildcard`, or `anything-but` of it."""
+    argument = matcher.get("anything-but", matcher)
+    texts = argument.get("wildcard", []) if isinstance(argument, dict) else []
+    return [_split_wildcard(text, "") for text in (texts if isinstance(texts, list) else [texts])]
+
+
+def _too_complex(wildcards: list[list[str]]) -> bool:
+    """Returns whether a text exists that matches more than MOST_PREFIXES prefixes of the wildcards of one field.
+
+    For example, any text that starts with a and ends with b matches two prefixes of a*bc: a* and a*b. This is the
+    measure of MachineComplexityEvaluator in aws/event-ruler, which sees a text with its quotes.
+    """
+    # One element per letter; "" is a wildcard character, and among the letters any letter that is in no pattern.
+    patterns = [['"', *[each for part in parts for each in ("", *part)][1:], '"'] for parts in wildcards]
+    letters = {letter for pattern in patterns for letter in pattern}
+    waiting: list[frozenset[tuple[int, int]]] = [frozenset((number, 0) for number in range(len(patterns)))]
+    known = set(waiting)
+    while waiting:
+        prefixes = [(number, length, patterns[number]) for number, length in waiting.pop()]
+        for letter in letters:
+            reached = {(n, length) for n, length, pattern in prefixes if length and pattern[length - 1] == ""}
+            reached |= {(n, length + 1) for n, length, pattern in prefixes if pattern[length : length + 1] == [letter]}
+            reached |= {(n, length + 1) for n, length in reached if patterns[n][length : length + 1] == [""]}
+            if len(reached) > MOST_PREFIXES:
+                return True
+            if (found := frozenset(reached)) not in known:
+                known.add(found)
+                waiting.append(found)
+    return False
 
 
 def _compile_numeric(argument: object, where: str) -> Matcher:
     match argument:
-        case ["=", number]:
-            wanted = _number(number, where)
-            return lambda value: _comparable(value) == wanted
-        case [(">" | ">=") as above, bottom]:
-            return _range(above, bottom, "<=", NUMBER_LIMIT, where)
-        case [("<" | "<=") as below, top]:
-            return _range(">=", -NUMBER_LIMIT, below, top, where)
+        case [("=" | ">" | ">=" | "<" | "<=") as sign, number]:
+            return _comparison(sign, _number(number, where))
         case [(">" | ">=") as above, bottom, ("<" | "<=") as below, top]:
-            return _range(above, bottom, below, top, where)
+            low, high = _number(bottom, where), _number(top, where)
+            if low >= high:
+                raise InvalidEventPattern(where, "the bottom of the range must be less than its top")
+            over, under = _comparison(above, low), _comparison(below, high)
+            return lambda value: over(value) and under(value)
     raise InvalidEventPattern(where, "must be [operator, number], or a range from > or >= to < or <=")
 
 
-def _range(above: str, bottom: object, below: str, top: object, where: str) -> Matcher:
-    low, high = _number(bottom, where), _number(top, where)
-    if low >= high:
-        raise InvalidEventPattern(where, "the bottom of the range must be less than its top")
-    over = operator.gt if above == ">" else operator.ge
-    under = operator.lt if below == "<" else operator.le
+_SIGNS = ("=", ">", ">=", "<", "<=")
+_COMPARE = dict(zip(_SIGNS, (operator.eq, operator.gt, operator.ge, operator.lt, operator.le), strict=True))
 
-    def match(value: object) -> bool:
-        number = _comparable(value)
-        return number is not None and over(number, low) and under(number, high)
 
-    return match
+def _comparison(sign: str, limit: float) -> Matcher:
+    compare = _COMPARE[sign]
+    return lambda value: (number := _comparable(value)) is not None and bool(compare(number, limit))
 
 
 def _compile_cidr(argument: object, where: str) -> Matcher:
@@ -398,8 +403,8 @@ def _string(argument: object, where: str) -> str:
     return argument
 
 
-def _number(argument: object, where: str) -> int:
+def _number(argument: object, where: str) -> float:
     number = _comparable(argument)
     if number is None:
-        raise InvalidEventPattern(where, f"must be a number from -{NUMBER_LIMIT} to {NUMBER_LIMIT}")
+        raise InvalidEventPattern(where, "must be a number that a double holds without loss")
     return number

@@ -15,7 +15,8 @@ from localaws.aws import ACCOUNT_ID, REGION, ServiceError
 from localaws.delivery import FailedDelivery, RetryPolicy, Scheduler, Undelivered, deliver, run_at_once
 from localaws.event_pattern import EventPattern, InvalidEventPattern
 from localaws.faults import NO_FAULTS, Faults
-from localaws.input_transformer import Input, InvalidInput, Match, read_input, whole_event
+from localaws.input_transformer import Input, Match, read_input, whole_event
+from localaws.schedule_expressions import Times, read_rule_times, run_at
 from localaws.targets import Targets, UnsupportedTarget, is_bus, is_http, service_of
 
 MAX_ENTRIES = 10
@@ -41,12 +42,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Rule:
-    """An enabled rule with an event pattern."""
+    """An enabled rule with an event pattern, a schedule, or both."""
 
     name: str
     bus: str
-    pattern: EventPattern
+    pattern: EventPattern | None
     targets: tuple[Target, ...]
+    times: Times | None = None
 
 
 @dataclass(frozen=True)
@@ -62,34 +64,36 @@ class Accepted:
 
 
 def read_rules(rules: Iterable[Mapping[str, Any]], delivers_to: Iterable[str]) -> list[Rule]:
-    """Returns the enabled rules that have an event pattern.
+    """Returns the enabled rules.
 
     Args:
-        rules: resolved properties of `AWS::Events::Rule` resources. Schedules and disabled rules are left out.
+        rules: resolved properties of `AWS::Events::Rule` resources. Disabled rules are left out.
         delivers_to: supported services of a target, as in its ARN.
 
     Raises:
         InvalidEventPattern: EventBridge would reject the pattern. The message names the rule.
-        UnsupportedTarget: the target or its input is not supported. The message names the rule.
+        UnsupportedTarget: the target or its input is not supported, or EventBridge would reject the schedule. The
+            message names the rule.
     """
     known = frozenset(delivers_to)
-    return [
-        _read_rule(rule, known) for rule in rules if "EventPattern" in rule and rule.get("State", "ENABLED") in ENABLED
-    ]
+    return [_read_rule(rule, known) for rule in rules if rule.get("State", "ENABLED") in ENABLED]
 
 
 def _read_rule(rule: Mapping[str, Any], known: frozenset[str]) -> Rule:
     name = rule.get("Name", "(unnamed)")
+    bus = rule.get("EventBusName", "default").rpartition("event-bus/")[2]  # may be an ARN
     try:
         targets = tuple(_read_target(target, known) for target in rule.get("Targets", []))
-    except (InvalidInput, UnsupportedTarget) as error:
+        times = read_rule_times(rule["ScheduleExpression"]) if rule.get("ScheduleExpression") else None
+        if times and bus != "default":
+            raise UnsupportedTarget("ScheduleExpression is supported only on the default event bus")
+    except (ValueError, UnsupportedTarget) as error:
         raise UnsupportedTarget(f"rule {name}: {error}") from error
     try:
-        pattern = EventPattern(rule["EventPattern"])
+        pattern = EventPattern(rule["EventPattern"]) if "EventPattern" in rule else None
     except InvalidEventPattern as error:
         raise InvalidEventPattern(f"rule {name}", str(error)) from error
-    bus = rule.get("EventBusName", "default").rpartition("event-bus/")[2]  # may be an ARN
-    return Rule(name, bus, pattern, targets)
+    return Rule(name, bus, pattern, targets, times)
 
 
 def _read_target(target: Mapping[str, Any], known: frozenset[str]) -> Target:
@@ -117,6 +121,7 @@ class Bus:
             endpoint may be slow.
         on_event: called with every accepted event.
         on_failure: called with one line about each failed delivery: the event, the reason and its new place.
+        now: returns the current time, for scheduled rules.
     """
 
     names: Collection[str]
@@ -127,14 +132,18 @@ class Bus:
     on_failure: Callable[[str], None]
     archives: Sequence[Archive] = ()
     faults: Faults = NO_FAULTS
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def __post_init__(self) -> None:
         self._queue: SimpleQueue[Accepted | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
 
     def start(self) -> None:
-        """Start the deliveries."""
+        """Start the deliveries and the schedules."""
         self._thread.start()
+        for rule in self.rules:
+            if rule.times:
+                run_at(rule.times, partial(self._run_scheduled, rule), self.scheduler, self.now)
 
     def stop(self) -> None:
         """Deliver the accepted events, then stop."""
@@ -156,6 +165,14 @@ class Bus:
         bus = arn.removeprefix(self._arn("event-bus/"))
         self._queue.put(self._accept(bus, event, None, forwarded=False, only=rules))
 
+    def _run_scheduled(self, rule: Rule, due: datetime) -> None:
+        """Sends a scheduled event to the targets of its rule, and to no other rule."""
+        about = {"DetailType": "Scheduled Event", "Source": "aws.events", "Time": due.timestamp(), "Detail": "{}"}
+        event = self._envelope({**about, "Resources": [self._rule_arn(rule)]})
+        accepted = Accepted(rule.bus, event, (rule,), None, _seconds(datetime.now(UTC)), forwarded=False)
+        self.on_event(accepted)
+        self._queue.put(accepted)
+
     def _take(self, entry: dict[str, Any]) -> dict[str, Any]:
         refusal = self._refusal(entry)
         if refusal:
@@ -168,7 +185,7 @@ class Bus:
         self, bus: str, event: dict[str, Any], trace_header: str | None, *, forwarded: bool, only: Collection[str] = ()
     ) -> Accepted:
         asked = (rule for rule in self.rules if rule.bus == bus and (not only or self._rule_arn(rule) in only))
-        matched = tuple(rule for rule in asked if rule.pattern.matches(event))
+        matched = tuple(rule for rule in asked if rule.pattern and rule.pattern.matches(event))
         accepted = Accepted(bus, event, matched, trace_header, _seconds(datetime.now(UTC)), forwarded)
         for archive in self.archives:
             archive.keep(bus, event)

@@ -153,13 +153,14 @@ class _Template:
     def fill(self, match: Match) -> str:
         """Returns the template filled with values of an event.
 
-        A value inside quotes is not escaped ("Common issues with transforming input" in the guide).
+        A value inside quotes is not escaped ("Common issues with transforming input" in the guide). For an object or an
+        array this makes the template invalid JSON, unless the template is a string: there its quotes are removed.
 
         Raises:
             Undelivered: an unescaped value made the object invalid JSON.
         """
         values = {name: path.find(match.event, "") for name, path in self._paths.items()} | _reserved(match)
-        text = self._join(lambda variable: _place(values[variable.name], variable.quoted))
+        text = self._join(lambda variable: self._place(values[variable.name], variable.quoted))
         if not self._is_object:
             return text
         try:
@@ -170,6 +171,12 @@ class _Template:
 
     def _join(self, place: Callable[[_Variable], str]) -> str:
         return "".join(part if isinstance(part, str) else place(part) for part in self._parts)
+
+    def _place(self, value: Any, quoted: bool) -> str:
+        text = _dump(value)
+        if not quoted:
+            return text
+        return value if isinstance(value, str) else text if self._is_object else text.replace('"', "")
 
     def _check(self, variable: _Variable) -> None:
         if variable.name not in self._paths.keys() | _RESERVED:
@@ -210,10 +217,3 @@ def _reserved(match: Match) -> dict[str, Any]:
         "aws.events.event.json": match.event,
         "aws.events.event.ingestion-time": match.ingestion_time,
     }
-
-
-def _place(value: Any, quoted: bool) -> str:
-    """Returns a value as JSON. Inside quotes it is plain text: the quotes in an object or array are removed."""
-    if not quoted:
-        return _dump(value)
-    return value if isinstance(value, str) else _dump(value).replace('"', "")

@@ -22,6 +22,7 @@ from moto.events.responses import EventsHandler
 from moto.sesv2.responses import SESV2Response
 
 from localaws.aws import ServiceError
+from localaws.event_pattern import EventPattern
 from localaws.moto_patch import replace_method
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def correct_services(replaced: ExitStack, store: "Store") -> None:
     replace_method(replaced, EventsBackend, "put_events", put_events)
     for action in ("describe_archive", "start_replay", "describe_replay", "list_replays", "cancel_replay"):
         replace_method(replaced, EventsHandler, action, replay)
+    replace_method(replaced, EventsHandler, "test_event_pattern", _test_event_pattern)
     replace_method(replaced, SESV2Response, "send_email", send_and_show)
     replace_method(replaced, LambdaResponse, "_dispatch", invoke)
     replace_method(replaced, LambdaFunction, "invoke", invoke_later)
@@ -127,3 +129,25 @@ def _user_claims(pool: CognitoIdpUserPool, client_id: str, username: str) -> dic
     for name in {"email_verified", "phone_number_verified"} & claims.keys():
         claims[name] = claims[name] == "true"
     return claims | {"event_id": str(uuid.uuid4())}
+
+
+# Mandatory fields of the event (TestEventPattern, EventBridge API reference)
+_EVENT_FIELDS = {"id", "account", "source", "time", "region", "resources", "detail-type"}
+
+
+def _test_event_pattern(handler: EventsHandler) -> tuple[str, dict[str, Any]]:
+    """Answers TestEventPattern, which moto answers with nothing."""
+    with _as_aws_error():
+        try:
+            pattern = EventPattern(json.loads(handler._get_param("EventPattern", "")))
+        except ValueError as error:  # also InvalidEventPattern
+            message = f"Event pattern is not valid. Reason: {error}"
+            raise ServiceError("InvalidEventPatternException", message) from error
+        try:
+            event = json.loads(handler._get_param("Event", ""))
+            missing = ", ".join(sorted(_EVENT_FIELDS - event.keys()))
+        except (AttributeError, ValueError) as error:
+            raise ServiceError("ValidationException", "Parameter Event is not valid. Reason: not an object") from error
+        if missing:
+            raise ServiceError("ValidationException", f"Parameter Event is not valid. Reason: it has no {missing}")
+        return json.dumps({"Result": pattern.matches(event)}), handler.response_headers

@@ -19,7 +19,7 @@ from localaws.delivery import Clock, Scheduler
 from localaws.event_pattern import InvalidEventPattern
 from localaws.eventbridge import Bus, read_rules
 from localaws.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
-from localaws.http_api import Gateway, RequestLine
+from localaws.http_api import Gateway, RequestLine, read_stages
 from localaws.iam_recorder import Calls
 from localaws.lambda_api import InvokeApi
 from localaws.lambda_runtime import (
@@ -134,7 +134,8 @@ class Runner:
         self._start_streams(stack)
         self._start_queues(stack)
         self._start_schedules(stack)
-        urls = [self._start_api(api) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
+        stages = [stage.properties for stage in stack.of_type("AWS::ApiGatewayV2::Stage")]
+        urls = [self._start_api(api, stages) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
         return {
             "apiUrl": urls[0] if urls else None,
             "awsEndpoint": self._store.endpoint,
@@ -292,7 +293,7 @@ class Runner:
         self._store.on_message = on_message
         self._start_pollers(pollers)
 
-    def _start_api(self, api: Resource) -> str:
+    def _start_api(self, api: Resource, stages: list[dict[str, Any]]) -> str:
         try:
             gateway = Gateway(
                 api.properties["Body"],
@@ -301,14 +302,15 @@ class Runner:
                 account_id=self._store.account_id,
                 api_id=api.physical_id,
                 on_request=self._on_request,
+                stages=read_stages(api.physical_id, stages),
                 port=self._port,
             )
         except OSError as error:
             raise StartError(
                 f"port {self._port} is in use; choose another one with PORT=… ({error.strerror})"
             ) from error
-        except ValueError as error:
-            raise TemplateError(f"{api.logical_id}: {error}") from error
+        for route, reason in gateway.not_honoured.items():
+            self._console.notice(f"not run here: {api.logical_id} {route}: {reason}")
         gateway.start()
         self._running.callback(gateway.stop)
         return gateway.url

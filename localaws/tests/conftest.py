@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from localaws.store import Store
+
+settings.register_profile("localaws", deadline=None, derandomize=True)  # no failures on a slow machine, nor by chance
+settings.load_profile("localaws")
 
 
 @pytest.fixture

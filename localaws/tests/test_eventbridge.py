@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -32,11 +33,12 @@ def rule(name: str = "all-shop", **changes: Any) -> dict[str, Any]:
 class RunningBus:
     """Two buses with targets that accept events, or fail as the test configures."""
 
-    def __init__(self, *rules: dict[str, Any]) -> None:
+    def __init__(self, *rules: dict[str, Any], clock: list[datetime] | None = None) -> None:
         self.failures: list[str] = []
         self.seen: list[Accepted] = []
         self.error: Exception | None = None
         self.targets = RecordingTargets(self._handle)
+        times = clock or [datetime.now(UTC)]
         self.scheduler = Scheduler(Clock(1000), self.failures.append)
         self.bus = Bus(
             names=["default", "shop-bus", "other-bus"],
@@ -45,6 +47,7 @@ class RunningBus:
             targets=self.targets,
             on_event=self.seen.append,
             on_failure=self.failures.append,
+            now=lambda: times.pop(0) if times[1:] else times[0],
         )
         self.scheduler.start()
         self.bus.start()
@@ -72,8 +75,8 @@ Make = Callable[..., RunningBus]
 def make_bus() -> Iterator[Make]:
     made: list[RunningBus] = []
 
-    def make(*rules: dict[str, Any]) -> RunningBus:
-        made.append(RunningBus(*rules))
+    def make(*rules: dict[str, Any], clock: list[datetime] | None = None) -> RunningBus:
+        made.append(RunningBus(*rules, clock=clock))
         return made[-1]
 
     yield make
@@ -330,11 +333,68 @@ def test_a_slow_endpoint_does_not_delay_other_targets(make_bus: Make) -> None:
     assert shop.delivered()[1:] == [(WEBHOOK, {"n": 1})]
 
 
-def test_disabled_rules_and_schedules_match_nothing() -> None:
-    schedule = {"Name": "daily", "ScheduleExpression": "rate(1 day)", "Targets": []}
+def test_disabled_rules_are_left_out() -> None:
     management = rule("management", State="ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS")
-    read = read_rules([rule(State="DISABLED"), schedule, management], ("lambda",))
+    read = read_rules([rule(State="DISABLED"), scheduled(State="DISABLED"), management], ("lambda",))
     assert [each.name for each in read] == ["management"]
+
+
+def scheduled(**changes: Any) -> dict[str, Any]:
+    properties = {"Name": "each-hour", "ScheduleExpression": "rate(1 hour)", "Targets": [{"Id": "1", "Arn": FUNCTION}]}
+    return properties | changes
+
+
+# The start, the look at 19:36, when the rule is due, and times at which it waits for 20:36
+EVENING = [datetime(2026, 11, 21, 18, 36, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, 1.1, 1.2, 1.3)]
+
+
+def test_a_scheduled_rule_sends_an_event_to_its_own_targets_when_it_is_due(make_bus: Make) -> None:
+    any_schedule = rule("schedules", EventBusName="default", EventPattern={"source": ["aws.events"]})
+    daily = make_bus(scheduled(), any_schedule, clock=EVENING.copy())
+    wait_until(lambda: daily.delivered())
+    ((arn, event),) = daily.delivered()
+    assert (arn, len(event.pop("id"))) == (FUNCTION, 36)
+    assert event == {
+        "version": "0",
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": "123456789012",
+        "time": "2026-11-21T19:36:00Z",
+        "region": "us-east-1",
+        "resources": ["arn:aws:events:us-east-1:123456789012:rule/each-hour"],
+        "detail": {},
+    }
+    assert [accepted.event["detail-type"] for accepted in daily.seen] == ["Scheduled Event"]
+
+
+def test_a_scheduled_event_has_the_targets_input_retry_policy_and_dlq(make_bus: Make) -> None:
+    target = {"Id": "1", "Arn": FUNCTION, "DeadLetterConfig": {"Arn": DLQ}, "RetryPolicy": {"MaximumRetryAttempts": 0}}
+    transformer = {"InputTransformer": {"InputTemplate": '{"by": <aws.events.rule-name>}', "InputPathsMap": {}}}
+    daily = make_bus(scheduled(Targets=[target | transformer, target | {"Arn": BUS + "gone"}]), clock=EVENING.copy())
+    wait_until(lambda: daily.delivered() and daily.failed())
+    assert daily.delivered() == [(FUNCTION, {"by": "each-hour"})]
+    assert [(body["detail-type"], about["ERROR_CODE"]) for _, body, about in daily.failed()] == [
+        ("Scheduled Event", "NO_RESOURCE")
+    ]
+
+
+def test_a_rule_may_have_a_schedule_and_a_pattern(make_bus: Make) -> None:
+    both = make_bus(scheduled(EventPattern={"source": ["shop"]}), clock=EVENING.copy())
+    both.bus.put_events([entry(EventBusName="default")])
+    wait_until(lambda: len(both.delivered()) == 2)
+    assert {event["detail-type"] for _, event in both.delivered()} == {"Sold", "Scheduled Event"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ScheduleExpression": "rate(1 hours)"}, r"rule each-hour: rate\(1 hours\) must be"),
+        ({"EventBusName": "shop-bus"}, "rule each-hour: ScheduleExpression is supported only on the default event bus"),
+    ],
+)
+def test_the_error_for_an_invalid_schedule_names_the_rule(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedTarget, match=reason):
+        read_rules([scheduled(**changes)], ("lambda",))
 
 
 def test_the_error_for_an_invalid_pattern_names_the_rule() -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet, OctKey, RSAKey
 from samtranslator.translator.transform import transform
 
-from localaws.http_api import Gateway, RequestLine
+from localaws.http_api import Gateway, RequestLine, read_stages
 from localaws.lambda_runtime import InvocationResult, RequestTooLarge, Throttled
 from localaws.tests.support import exchange, hang_up
 
@@ -154,14 +155,20 @@ def serve(functions: Functions, lines: list[RequestLine], monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     gateways: list[Gateway] = []
 
-    def start(*routes: str, cors: dict[str, Any] | None = None) -> str:
+    def start(
+        *routes: str,
+        cors: dict[str, Any] | None = None,
+        stages: dict[str, dict[str, str]] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> str:
         gateway = Gateway(
-            api_body(routes, json.dumps(cors)),
+            body or api_body(routes, json.dumps(cors)),
             invoke=functions.invoke,
             keys={ISSUER: PUBLIC_KEYS}.__getitem__,
             account_id="123456789012",
             api_id="api1",
             on_request=lines.append,
+            stages=stages or {"$default": {}},
         )
         gateways.append(gateway)
         gateway.start()
@@ -227,7 +234,7 @@ def test_a_request_without_a_matching_route_is_not_found(
     response = requests.request(method, url + path, timeout=10)
 
     assert response.status_code == 404
-    assert response.text in ('{"message": "Not Found"}', "")
+    assert response.text in ('{"message":"Not Found"}', "")
     assert functions.calls == []
 
 
@@ -254,6 +261,7 @@ def test_a_request_becomes_an_event_of_payload_format_2(serve: Serve, functions:
     event = functions.event
     context = event["requestContext"]
     assert len(context.pop("requestId")) == 36
+    assert re.fullmatch("Root=1-[0-9a-f]{8}-[0-9a-f]{24}", event["headers"].pop("x-amzn-trace-id"))
     assert abs(context.pop("timeEpoch") / 1000 - time.time()) < 10
     assert time.strptime(context.pop("time"), "%d/%b/%Y:%H:%M:%S +0000").tm_year >= 2026
     assert event == {
@@ -269,8 +277,10 @@ def test_a_request_becomes_an_event_of_payload_format_2(serve: Serve, functions:
             "user-agent": "test/1",
             "accept": "*/*",
             "accept-encoding": "identity",
-            "connection": "keep-alive",
             "host": url.removeprefix("http://"),
+            "x-forwarded-for": "127.0.0.1",
+            "x-forwarded-port": url.rpartition(":")[2],
+            "x-forwarded-proto": "http",
         },
         "queryStringParameters": {"a": "1,2", "b": "x y", "c": ""},
         "requestContext": {
@@ -300,6 +310,25 @@ def test_fields_without_a_value_are_absent(serve: Serve, functions: Functions) -
     assert not absent & functions.event.keys()
     assert functions.event["rawQueryString"] == ""
     assert functions.event["isBase64Encoded"] is False
+
+
+def test_a_request_without_a_body_has_the_content_length_0(serve: Serve, functions: Functions) -> None:
+    requests.get(f"{serve('NewOrder')}/orders/new", timeout=10)
+
+    assert functions.event["headers"]["content-length"] == "0"
+
+
+def test_the_headers_of_a_proxy_are_kept(serve: Serve, functions: Functions) -> None:
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
+
+    requests.get(
+        f"{serve('NewOrder')}/orders/new",
+        headers={"X-Forwarded-For": "203.0.113.7", "X-Amzn-Trace-Id": trace},
+        timeout=10,
+    )
+
+    assert functions.event["headers"]["x-forwarded-for"] == "203.0.113.7, 127.0.0.1"
+    assert functions.event["headers"]["x-amzn-trace-id"] == trace
 
 
 def test_headers_that_come_twice_are_joined(serve: Serve, functions: Functions) -> None:
@@ -342,6 +371,105 @@ def test_a_body_over_10_mb_is_too_large(serve: Serve, functions: Functions) -> N
     assert (largest.status_code, larger.status_code) == (200, 413)
     assert larger.json() == {"message": "Request Entity Too Large"}
     assert len(functions.calls) == 1
+
+
+# Stages
+
+
+def test_the_path_of_a_request_starts_with_the_stage(serve: Serve, functions: Functions) -> None:
+    url = serve("Orders", stages={"dev": {"table": "orders-dev"}})
+
+    response = requests.get(f"{url}/orders/7", timeout=10)
+
+    assert url.endswith("/dev")
+    assert response.status_code == 200
+    assert functions.event["pathParameters"] == {"orderId": "7"}
+    assert functions.event["rawPath"] == functions.event["requestContext"]["http"]["path"] == "/dev/orders/7"
+    assert functions.event["requestContext"]["stage"] == "dev"
+    assert functions.event["stageVariables"] == {"table": "orders-dev"}
+
+
+def test_a_path_without_a_stage_is_for_the_default_stage_if_there_is_one(serve: Serve, functions: Functions) -> None:
+    named = serve("Orders", stages={"dev": {}}).removesuffix("/dev")
+    both = serve("Orders", stages={"dev": {}, "$default": {"a": "1"}})
+
+    assert requests.get(f"{named}/orders/7", timeout=10).status_code == 404
+    assert requests.get(f"{both}/orders/7", timeout=10).status_code == 200
+    assert (functions.event["requestContext"]["stage"], functions.event["stageVariables"]) == ("$default", {"a": "1"})
+
+
+def test_an_api_has_the_stages_of_the_template_that_name_it() -> None:
+    stages: list[dict[str, Any]] = [
+        {"ApiId": "api1", "StageName": "dev", "StageVariables": {"a": "1"}},
+        {"ApiId": "api1", "StageName": "$default"},
+        {"ApiId": "api2", "StageName": "prod"},
+    ]
+
+    assert read_stages("api1", stages) == {"dev": {"a": "1"}, "$default": {}}
+    assert read_stages("api3", stages) == {"$default": {}}
+
+
+# Routes that cannot be served
+
+
+def operation(**changes: Any) -> dict[str, Any]:
+    uri = f"arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/{ARN}Echo/invocations"
+    integration = {"type": "aws_proxy", "payloadFormatVersion": "2.0", "uri": uri}
+    return {"x-amazon-apigateway-integration": integration | changes}
+
+
+@pytest.mark.parametrize(
+    ("unserved", "reason"),
+    [
+        (operation(type="http_proxy", uri="https://shop.example"), "only integrations with a Lambda function"),
+        (operation(integrationSubtype="EventBridge-PutEvents", uri=None), "only integrations with a Lambda function"),
+        ({"responses": {}}, "only integrations with a Lambda function"),
+        (operation(payloadFormatVersion="1.0"), "only payload format 2.0"),
+        (operation() | {"security": [{"Custom": []}]}, "only JWT authorizers that read a header"),
+        (operation() | {"security": [{"Query": []}]}, "only JWT authorizers that read a header"),
+        (operation() | {"security": [{"Unknown": []}]}, "only JWT authorizers that read a header"),
+    ],
+)
+def test_a_route_that_cannot_be_served_answers_501_and_the_others_work(
+    serve: Serve, functions: Functions, lines: list[RequestLine], unserved: dict[str, Any], reason: str
+) -> None:
+    jwt_in_query = {
+        "type": "jwt",
+        "identitySource": "$request.querystring.token",
+        "jwtConfiguration": {"issuer": ISSUER, "audience": ["client-1"]},
+    }
+    schemes = {"Custom": {"type": "request", "identitySource": "$request.header.A"}, "Query": jwt_in_query}
+    body = {
+        "paths": {"/a": {"get": unserved, "parameters": []}, "/b": {"get": operation()}},
+        "components": {
+            "securitySchemes": {name: {"x-amazon-apigateway-authorizer": each} for name, each in schemes.items()}
+        },
+    }
+    url = serve(body=body)
+
+    refused = requests.get(f"{url}/a", timeout=10)
+    served = requests.get(f"{url}/b", timeout=10)
+
+    assert (refused.status_code, served.status_code) == (501, 200)
+    assert refused.json()["message"].startswith(f"GET /a is not served here: {reason}")
+    assert (lines[0].reason or "").startswith(reason)
+    assert len(functions.calls) == 1
+
+
+def test_the_security_of_the_whole_api_applies_to_each_route(serve: Serve, functions: Functions) -> None:
+    authorizer = {
+        "type": "jwt",
+        "identitySource": "$request.header.Authorization",
+        "jwtConfiguration": {"issuer": ISSUER, "audience": ["client-1"]},
+    }
+    body = {
+        "security": [{"Jwt": []}],
+        "paths": {"/a": {"get": operation()}, "/b": {"get": operation() | {"security": []}}},
+        "components": {"securitySchemes": {"Jwt": {"x-amazon-apigateway-authorizer": authorizer}}},
+    }
+    url = serve(body=body)
+
+    assert [requests.get(f"{url}{path}", timeout=10).status_code for path in ("/a", "/b")] == [401, 200]
 
 
 # Answers
@@ -500,39 +628,67 @@ def tampered() -> str:
 
 
 @pytest.mark.parametrize(
-    "bad_token",
+    ("bad_token", "reason"),
     [
-        pytest.param(lambda: None, id="none"),
-        pytest.param(lambda: "", id="empty"),
-        pytest.param(lambda: "Bearer nonsense", id="not a token"),
-        pytest.param(lambda: "Basic " + token(), id="another scheme"),
-        pytest.param(hs256, id="HS256"),
-        pytest.param(unsigned, id="algorithm none"),
-        pytest.param(tampered, id="changed claims"),
-        pytest.param(lambda: token(OTHER_KEY), id="another key"),
-        pytest.param(lambda: token(headers={"kid": "two"}), id="unknown kid"),
-        pytest.param(lambda: jwt.encode({"alg": "RS256"}, jwt.decode(token(), KEY).claims, KEY), id="no kid"),
-        pytest.param(lambda: token(iss="https://elsewhere.example"), id="another issuer"),
-        pytest.param(lambda: token(iss=None), id="no issuer"),
-        pytest.param(lambda: token(aud="client-3"), id="another audience"),
-        pytest.param(lambda: token(aud="client-3", client_id="client-1"), id="aud goes before client_id"),
-        pytest.param(lambda: token(aud=None), id="no audience"),
-        pytest.param(lambda: token(exp=int(time.time()) - 1), id="expired"),
-        pytest.param(lambda: token(exp=None), id="without end"),
-        pytest.param(lambda: token(nbf=int(time.time()) + 30), id="not yet valid"),
-        pytest.param(lambda: token(iat=int(time.time()) + 30), id="issued in the future"),
+        pytest.param(lambda: None, "no token", id="none"),
+        pytest.param(lambda: "", "no token", id="empty"),
+        pytest.param(lambda: "Bearer nonsense", "is not a valid JSON Web Token", id="not a token"),
+        pytest.param(lambda: "Basic " + token(), "is not a valid JSON Web Token", id="another scheme"),
+        pytest.param(hs256, "is not signed with RS256", id="HS256"),
+        pytest.param(unsigned, "is not signed with RS256", id="algorithm none"),
+        pytest.param(tampered, "does not have a valid signature", id="changed claims"),
+        pytest.param(lambda: token(OTHER_KEY), "does not have a valid signature", id="another key"),
+        pytest.param(lambda: token(headers={"kid": "two"}), "is signed with an unknown key", id="unknown kid"),
+        pytest.param(
+            lambda: jwt.encode({"alg": "RS256"}, jwt.decode(token(), KEY).claims, KEY),
+            "does not name its key",
+            id="no kid",
+        ),
+        pytest.param(lambda: token(iss="https://elsewhere.example"), "does not have a valid issuer", id="issuer"),
+        pytest.param(lambda: token(iss=None), "does not have a valid issuer", id="no issuer"),
+        pytest.param(lambda: token(aud="client-3"), "does not have a valid audience", id="another audience"),
+        pytest.param(
+            lambda: token(aud="client-3", client_id="client-1"),
+            "does not have a valid audience",
+            id="aud goes before client_id",
+        ),
+        pytest.param(lambda: token(aud=None), "does not have a valid audience", id="no audience"),
+        pytest.param(lambda: token(exp=int(time.time()) - 1), "has expired", id="expired"),
+        pytest.param(lambda: token(exp=None), "is not a valid JSON Web Token", id="without end"),
+        pytest.param(lambda: token(nbf=int(time.time()) + 30), "is not valid yet", id="not yet valid"),
+        pytest.param(lambda: token(iat=int(time.time()) + 30), "is not valid yet", id="issued in the future"),
     ],
 )
-def test_a_token_is_refused(serve: Serve, functions: Functions, bad_token: Callable[[], str | None]) -> None:
+def test_a_token_is_refused_with_the_reason(
+    serve: Serve,
+    functions: Functions,
+    lines: list[RequestLine],
+    bad_token: Callable[[], str | None],
+    reason: str,
+) -> None:
     value = bad_token()
 
     response = requests.get(
         f"{serve('Private')}/private", headers={} if value is None else {"Authorization": value}, timeout=10
     )
 
-    assert (response.status_code, response.json()) == (401, {"message": "Unauthorized"})
-    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert (response.status_code, response.text) == (401, '{"message":"Unauthorized"}')
+    if reason == "no token":
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    else:
+        reason = f"the token {reason}"
+        details = f'scope="" error="invalid_token" error_description="{reason}"'
+        assert response.headers["WWW-Authenticate"] == f"Bearer {details}"
+    assert [line.reason for line in lines] == [reason]
     assert functions.calls == []
+
+
+def test_the_error_for_an_invalid_token_names_the_scopes_of_the_route(serve: Serve) -> None:
+    headers = {"Authorization": token(aud="client-3")}
+
+    response = requests.get(f"{serve('Scoped')}/scoped", headers=headers, timeout=10)
+
+    assert response.headers["WWW-Authenticate"].startswith('Bearer scope="orders/read orders/write" error=')
 
 
 @pytest.mark.parametrize(
@@ -545,7 +701,12 @@ def test_a_token_is_refused(serve: Serve, functions: Functions, bad_token: Calla
     ],
 )
 def test_a_token_needs_one_of_the_routes_scopes(
-    serve: Serve, functions: Functions, claims: dict[str, Any], status: int, scopes: list[str] | None
+    serve: Serve,
+    functions: Functions,
+    lines: list[RequestLine],
+    claims: dict[str, Any],
+    status: int,
+    scopes: list[str] | None,
 ) -> None:
     response = requests.get(f"{serve('Scoped')}/scoped", headers={"Authorization": token(**claims)}, timeout=10)
 
@@ -554,6 +715,7 @@ def test_a_token_needs_one_of_the_routes_scopes(
         assert functions.event["requestContext"]["authorizer"]["jwt"]["scopes"] == scopes
     else:
         assert response.json() == {"message": "Forbidden"}
+        assert [line.reason for line in lines] == ["the token has none of the scopes orders/read, orders/write"]
 
 
 # CORS
@@ -707,6 +869,7 @@ def test_a_port_that_is_taken_is_an_error_and_after_stop_it_is_free(functions: F
             account_id="1",
             api_id="a",
             on_request=lambda line: None,
+            stages={"$default": {}},
             port=port,
         )
 

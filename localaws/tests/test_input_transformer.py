@@ -80,12 +80,20 @@ def test_a_variable_without_quotes_keeps_its_type_and_the_result_is_one_line() -
     )
 
 
-def test_a_variable_in_quotes_gives_its_text_and_an_object_loses_its_own_quotes() -> None:
-    template = '{"text": "order \\"<order>\\": <total>, <paid>, <items>"}'
-    paths = {"order": "$.detail.orderId", "total": "$.detail.total", "paid": "$.detail.paid", "items": "$.detail.items"}
-    assert json.loads(filled(template, **paths)) == {
-        "text": 'order "ORD-1": 159.8, true, [{productId:KEY,quantity:2},{productId:MAT}]'
-    }
+def test_a_variable_in_quotes_gives_its_text() -> None:
+    template = '{"text": "order \\"<order>\\": <total>, <paid>"}'
+    paths = {"order": "$.detail.orderId", "total": "$.detail.total", "paid": "$.detail.paid"}
+    assert json.loads(filled(template, **paths)) == {"text": 'order "ORD-1": 159.8, true'}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("$.detail.items", "[{productId:KEY,quantity:2},{productId:MAT}]"), ("$.detail.items[1]", "{productId:MAT}")],
+)
+def test_an_object_or_array_in_quotes_is_delivered_by_a_string_template_only(path: str, text: str) -> None:
+    assert filled('"got <value>"', value=path) == f'"got {text}"'
+    with pytest.raises(Undelivered, match="only a variable without quotes is escaped"):
+        filled('{"text": "got <value>"}', value=path)
 
 
 def test_a_string_template_keeps_its_quotes_and_lines() -> None:
