@@ -33,7 +33,7 @@ from samtranslator.yaml_helper import intrinsics_multi_constructor
 
 from localaws.nested_stacks import NestedStackError, inline
 from localaws.not_honoured import HONOURED, PERMISSIONS, Report
-from localaws.resource_models import MAKERS, Place, Recorded, StandIn
+from localaws.resource_models import MAKERS, Place, Recorded, Resource, StandIn
 from localaws.store import Store
 
 # Hides warnings of each transform about SAM's internal metrics and feature toggles.
@@ -62,23 +62,6 @@ _ID_ATTRIBUTES = {"QueueUrl", "TopicArn"}
 
 class TemplateError(Exception):
     """A template is not valid. The message is one line: the file, the resource if there is one, and the reason."""
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A deployed resource.
-
-    Attributes:
-        physical_id: value of `!Ref`; for a layer the ARN with the version.
-        properties: resolved properties, without intrinsic functions and without the values of `AWS::NoValue`.
-        local_path: folder in CodeUri or ContentUri; None if it is not a folder on this machine.
-    """
-
-    logical_id: str
-    type: str
-    physical_id: str
-    properties: dict[str, Any]
-    local_path: Path | None
 
 
 @dataclass(frozen=True)
@@ -114,13 +97,15 @@ def deploy(path: Path, store: Store, *, stack_name: str, parameters: Mapping[str
             raise TemplateError(f"{file.name}: {error}" if file != path else str(error)) from error
 
     try:
-        template = inline(read(path), path.parent, read, lambda kind: kind in HONOURED or kind in PERMISSIONS, report)
+        template = inline(read(path), path.parent, read, (HONOURED.keys() | PERMISSIONS).__contains__, report)
         values = _parameters(template, parameters, report)
         folders = _take_files(template, path.parent, report)
         plain = _transform(template, values, store.region)
-        stack = _create(plain, folders, store, stack_name, values, report)
+        stack = _create(plain, store, stack_name, values, _Engine(folders, report))
     except (TemplateError, NestedStackError) as error:
         raise TemplateError(f"{path.name}: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a section is not what it should be
+        raise TemplateError(f"{path.name}: {type(error).__name__}: {_line(error)}") from error
     report.check(stack.resources.values())
     return stack
 
@@ -141,6 +126,7 @@ def _read(path: Path, parameters: Mapping[str, str], report: Report) -> dict[str
     template = _load(path)
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
         raise TemplateError("the template has no Resources")
+    template = {name: section for name, section in template.items() if section is not None}
     values = {name: each.get("Default", "") for name, each in template.get("Parameters", {}).items()} | dict(parameters)
     expanded: dict[str, Any] = _expand(template, path.parent, values, report)
     for reference in re.findall(r"\{\{resolve:[^}]*\}\}", json.dumps(expanded)):
@@ -148,8 +134,7 @@ def _read(path: Path, parameters: Mapping[str, str], report: Report) -> dict[str
     for logical_id, resource in expanded["Resources"].items():
         if not isinstance(resource, dict) or not isinstance(resource.get("Type"), str):
             raise TemplateError(f"{logical_id}: the resource has no Type")
-        if not isinstance(resource.get("Properties", {}), dict):
-            raise TemplateError(f"{logical_id}: Properties is not an object")
+        resource["Properties"] = resource.get("Properties") or {}
     return expanded
 
 
@@ -254,7 +239,7 @@ def _take_files(template: dict[str, Any], root: Path, report: Report) -> dict[st
     defaults = template.get("Globals", {}).get("Function", {})
     default = defaults.pop("CodeUri", ".")
     for logical_id, resource in template["Resources"].items():
-        properties, kind = resource.setdefault("Properties", {}), resource["Type"]
+        properties, kind = resource["Properties"], resource["Type"]
         if kind in _DOCUMENTS:
             location, content = _DOCUMENTS[kind]
             if isinstance(properties.get(location), str) and (root / properties[location]).is_file():
@@ -274,9 +259,9 @@ def _take_files(template: dict[str, Any], root: Path, report: Report) -> dict[st
             folders[logical_id] = (root / code).resolve()
         else:
             report(logical_id, f"{name} is not a folder on this machine: {code}")
-        location = f"s3://{CODE_BUCKET}/{logical_id}"
         is_plain = kind.startswith("AWS::Lambda::")
-        properties[name] = {"S3Bucket": CODE_BUCKET, "S3Key": logical_id} if is_plain else location
+        place = {"S3Bucket": CODE_BUCKET, "S3Key": logical_id}
+        properties[name] = place if is_plain else f"s3://{CODE_BUCKET}/{logical_id}"
     return folders
 
 
@@ -305,15 +290,7 @@ def _line(text: object) -> str:
 # --------------------------------------------------------------------------------------------------- the stack
 
 
-def _create(
-    plain: dict[str, Any],
-    folders: dict[str, Path],
-    store: Store,
-    name: str,
-    parameters: Mapping[str, str],
-    report: Report,
-) -> Stack:
-    engine = _Engine(report)
+def _create(plain: dict[str, Any], store: Store, name: str, parameters: Mapping[str, str], engine: "_Engine") -> Stack:
     with ExitStack() as replaced:
         engine.correct(replaced)
         try:
@@ -328,7 +305,7 @@ def _create(
             type=plain["Resources"][logical_id]["Type"],
             physical_id=getattr(made.resource_map[logical_id], "physical_resource_id", logical_id),
             properties=properties,
-            local_path=_folder(properties, folders),
+            local_path=engine.folders.get(_key(properties)),
         )
         for logical_id, properties in engine.resolved.items()
     }
@@ -337,9 +314,10 @@ def _create(
     return stack
 
 
-def _folder(properties: dict[str, Any], folders: dict[str, Path]) -> Path | None:
+def _key(properties: dict[str, Any]) -> str:
+    """Returns the logical ID in the placeholder of a code folder, or an empty string."""
     code = properties.get("Code") or properties.get("Content")
-    return folders.get(code["S3Key"]) if isinstance(code, dict) and code.get("S3Bucket") == CODE_BUCKET else None
+    return str(code["S3Key"]) if isinstance(code, dict) and code.get("S3Bucket") == CODE_BUCKET else ""
 
 
 def _complete_tables(stack: Stack, store: Store) -> None:
@@ -355,7 +333,8 @@ def _complete_tables(stack: Stack, store: Store) -> None:
 class _Engine:
     """Moto's engine with corrections. `resolved` has the properties of each resource by logical ID."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, folders: Mapping[str, Path], report: Report) -> None:
+        self.folders = folders
         self.resolved: dict[str, dict[str, Any]] = {}
         self._report = report
         self._in_work: list[str] = []

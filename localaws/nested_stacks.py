@@ -6,7 +6,7 @@ starts with the name of the nested stack, which is the value of `AWS::StackName`
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,19 @@ def inline(
     folder: Path,
     read: Callable[[Path], Json],
     wanted: Callable[[str], bool],
-    report: Callable[[str, str], None],
+    report: Callable[[str, str], None] = lambda _name, _reason: None,
 ) -> Json:
     """Returns a template without nested stacks.
 
-    A nested stack is kept if its TemplateURL is not a file, if none of its resource types is wanted, or if it cannot be
-    moved: then it is reported.
+    A nested stack is kept and reported if its TemplateURL is not a file, if none of its resource types is wanted, or if
+    it cannot be moved.
 
     Args:
         template: parent template.
         folder: base folder of TemplateURL.
         read: reads a template.
         wanted: returns whether a resource type is wanted.
-        report: called with the logical ID of a nested stack that cannot be moved, and the reason.
+        report: called with the logical ID of each nested stack that is kept, and the reason.
 
     Raises:
         NestedStackError: the parameters of a nested stack do not match its template, or it defines a logical ID that
@@ -47,16 +47,22 @@ def inline(
     outputs: Json = {}
     for logical_id, resource in template["Resources"].items():
         path = folder / str(resource.get("Properties", {}).get("TemplateURL", ""))
-        if resource["Type"] != STACK:
+        nested = read(path) if resource["Type"] == STACK and path.is_file() else {"Resources": {}}
+        kinds = [each["Type"] for each in nested["Resources"].values() if isinstance(each, dict)]
+        if (
+            resource["Type"] == STACK
+            and any(map(wanted, kinds))
+            and _can_move(resource, nested, kinds, path.parent == folder)
+        ):
+            nested = _replace(nested, _values(logical_id, resource, nested))
+        else:
+            if resource["Type"] == STACK:
+                counts = ", ".join(
+                    f"{count} {kind.removeprefix('AWS::')}" for kind, count in sorted(Counter(kinds).items())
+                )
+                report(logical_id, f"the nested stack is not run here: {counts or 'its template is not a file'}")
             found["Resources"][logical_id] = resource
             continue
-        nested = read(path) if path.is_file() else {"Resources": {}}
-        kinds = [each["Type"] for each in nested["Resources"].values()]
-        if reason := _obstacle(resource, nested, path.parent != folder) if any(map(wanted, kinds)) else _nothing(kinds):
-            report(logical_id, reason)
-            found["Resources"][logical_id] = resource
-            continue
-        nested = _replace(nested, _values(logical_id, resource, nested))
         for section in ("Conditions", "Mappings", "Resources"):
             for name, content in nested.get(section, {}).items():
                 if name in found[section] or name in template.get(section, {}):
@@ -66,18 +72,10 @@ def inline(
     return dict(_replace(found, outputs))
 
 
-def _nothing(kinds: Iterable[str]) -> str:
-    counts = ", ".join(f"{count} {kind.removeprefix('AWS::')}" for kind, count in sorted(Counter(kinds).items()))
-    return f"the nested stack is not run here: {counts or 'its template is not a file on this machine'}"
-
-
-def _obstacle(resource: Json, nested: Json, other_folder: bool) -> str | None:
-    """Returns why the resources of a nested stack cannot be moved into the parent template, or None."""
-    kinds = {each["Type"] for each in nested["Resources"].values()}
-    has_code = other_folder and any(kind.startswith("AWS::Serverless::") for kind in kinds)
-    if "Condition" in resource or "Globals" in nested or STACK in kinds or has_code:
-        return "a nested stack with a Condition, Globals, a nested stack or code in another folder is not run here"
-    return None
+def _can_move(resource: Json, nested: Json, kinds: Collection[str], same_folder: bool) -> bool:
+    """Returns whether the parent can have the nested resources: without a condition, Globals, stacks or other code."""
+    has_code = not same_folder and any(kind.startswith("AWS::Serverless::") for kind in kinds)
+    return not ("Condition" in resource or "Globals" in nested or STACK in kinds or has_code)
 
 
 def _values(logical_id: str, resource: Json, nested: Json) -> Json:

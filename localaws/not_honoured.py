@@ -1,12 +1,12 @@
 """The report of what a template asks for and localaws/ does not honour. It is printed at the start of a stack."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from localaws.resource_models import DELIVERED_PROTOCOLS
+from localaws.resource_models import DELIVERED_PROTOCOLS, Resource
 
-# The types that run here, with the properties that have the same effect as in AWS or none on behavior. `A.B` means
-# property B of A, or of each member of A; a name without a dot covers all its properties. All others are reported.
+# The types that run here, with the properties that have the same effect as in AWS, or none. All others are reported.
+# `A/` stands for a property whose own properties are listed too; a name without a slash covers them all.
 _TABLE = {
     "AWS::ApiGatewayV2::Api": "Body Name ProtocolType FailOnWarnings",
     "AWS::ApiGatewayV2::Stage": "ApiId StageName AutoDeploy StageVariables DeploymentId",
@@ -22,11 +22,11 @@ _TABLE = {
         DeletionProtectionEnabled TableClass""",
     "AWS::Events::ApiDestination": "Name ConnectionArn HttpMethod InvocationEndpoint InvocationRateLimitPerSecond",
     "AWS::Events::Archive": "ArchiveName SourceArn EventPattern RetentionDays",
-    "AWS::Events::Connection": "Name AuthorizationType AuthParameters.ApiKeyAuthParameters",
+    "AWS::Events::Connection": "Name AuthorizationType AuthParameters/ ApiKeyAuthParameters",
     "AWS::Events::EventBus": "Name",
     "AWS::Events::Rule": """
-        Name EventBusName EventPattern ScheduleExpression State Targets.Id Targets.Arn Targets.Input Targets.InputPath
-        Targets.InputTransformer Targets.RetryPolicy Targets.DeadLetterConfig""",
+        Name EventBusName EventPattern ScheduleExpression State Targets/ Id Arn Input InputPath InputTransformer
+        RetryPolicy DeadLetterConfig""",
     "AWS::Lambda::Alias": "Name FunctionName FunctionVersion",
     "AWS::Lambda::EventInvokeConfig": """
         FunctionName Qualifier MaximumEventAgeInSeconds MaximumRetryAttempts DestinationConfig""",
@@ -41,13 +41,9 @@ _TABLE = {
     "AWS::Lambda::Version": "FunctionName CodeSha256",
     "AWS::Logs::LogGroup": "LogGroupName LogGroupClass RetentionInDays",
     "AWS::Pipes::Pipe": """
-        Name Source Target DesiredState SourceParameters.FilterCriteria TargetParameters.InputTemplate
-        SourceParameters.DynamoDBStreamParameters.BatchSize
-        SourceParameters.DynamoDBStreamParameters.StartingPosition
-        SourceParameters.DynamoDBStreamParameters.DeadLetterConfig
-        SourceParameters.DynamoDBStreamParameters.MaximumBatchingWindowInSeconds
-        SourceParameters.DynamoDBStreamParameters.MaximumRetryAttempts
-        SourceParameters.DynamoDBStreamParameters.MaximumRecordAgeInSeconds""",
+        Name Source Target DesiredState SourceParameters/ FilterCriteria DynamoDBStreamParameters/ BatchSize
+        StartingPosition DeadLetterConfig MaximumBatchingWindowInSeconds MaximumRetryAttempts
+        MaximumRecordAgeInSeconds TargetParameters/ InputTemplate""",
     "AWS::S3::Bucket": "BucketName AccessControl OwnershipControls PublicAccessBlockConfiguration BucketEncryption",
     "AWS::SNS::Subscription": "TopicArn Protocol Endpoint RawMessageDelivery FilterPolicy FilterPolicyScope",
     "AWS::SNS::Topic": "TopicName Subscription FifoTopic",
@@ -56,11 +52,11 @@ _TABLE = {
         VisibilityTimeout RedrivePolicy FifoQueue ContentBasedDeduplication SqsManagedSseEnabled""",
     "AWS::SSM::Parameter": "Name Type Value AllowedPattern DataType Tier",
     "AWS::Scheduler::Schedule": """
-        Name ScheduleExpression ScheduleExpressionTimezone State FlexibleTimeWindow.Mode Target.Arn Target.Input
-        Target.RetryPolicy Target.DeadLetterConfig""",
+        Name ScheduleExpression ScheduleExpressionTimezone State FlexibleTimeWindow/ Mode Target/ Arn Input
+        RetryPolicy DeadLetterConfig""",
 }
 HONOURED = {kind: frozenset(names.split()) for kind, names in _TABLE.items()}
-"""The types that run here, with the paths of the honoured properties."""
+"""The types that run here, with the honoured properties."""
 
 PERMISSIONS = {
     *("AWS::IAM::InstanceProfile", "AWS::IAM::ManagedPolicy", "AWS::IAM::Policy", "AWS::IAM::Role"),
@@ -75,15 +71,6 @@ _ANYWHERE = {"Tags", "Description", "DisplayName", "Role", "RoleArn"}
 _CALLERS = {"apigateway.amazonaws.com", "events.amazonaws.com", "sns.amazonaws.com"}
 _SHOWN = 3
 """Names in a line of the summary; the others are only counted."""
-
-
-class _Resource(Protocol):
-    @property
-    def logical_id(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def properties(self) -> Mapping[str, Any]: ...
 
 
 class Report:
@@ -102,7 +89,7 @@ class Report:
         if name not in names:
             names.append(name)
 
-    def check(self, resources: Iterable[_Resource]) -> None:
+    def check(self, resources: Iterable[Resource]) -> None:
         """Adds the types and properties of a stack's resources that are not honoured."""
         named = {name for names in self._reasons.values() for name in names}
         for resource in resources:
@@ -145,26 +132,23 @@ class Report:
 
 
 def _others(properties: Mapping[str, Any], honoured: frozenset[str], prefix: str = "") -> Iterator[str]:
-    """Yields the paths of properties that are not honoured. A switch that is off and an empty value do nothing."""
+    """Yields the properties that are not honoured. A switch that is off and an empty value do nothing."""
     for name, value in properties.items():
-        path = prefix + name
-        if path in honoured or name in _ANYWHERE or value in (False, "false", None, [], {}):
+        if name in honoured or name in _ANYWHERE or value in (False, "false", None, [], {}):
             continue
         members = value if isinstance(value, list) else [value]
-        if any(known.startswith(f"{path}.") for known in honoured) and all(isinstance(each, dict) for each in members):
-            for member in members:
-                yield from _others(member, honoured, f"{path}.")
-        else:
-            yield path
+        if f"{name}/" not in honoured or not all(isinstance(member, dict) for member in members):
+            yield prefix + name
+            continue
+        for member in members:
+            yield from _others(member, honoured, f"{prefix}{name}.")
 
 
-def _protocols(resource: _Resource) -> set[str]:
+def _protocols(resource: Resource) -> set[str]:
     """Returns the protocols of a topic's subscriptions or of a subscription."""
-    subscriptions = {
-        "AWS::SNS::Subscription": [resource.properties],
-        "AWS::SNS::Topic": resource.properties.get("Subscription", []),
-    }.get(resource.type, [])
-    return {each["Protocol"] for each in subscriptions}
+    one = [resource.properties] if resource.type == "AWS::SNS::Subscription" else []
+    several = resource.properties.get("Subscription", []) if resource.type == "AWS::SNS::Topic" else []
+    return {each["Protocol"] for each in one + several}
 
 
 def _few(names: list[str]) -> str:

@@ -7,6 +7,7 @@ import string
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
@@ -17,6 +18,23 @@ DELIVERED_PROTOCOLS = {"lambda", "sqs"}
 """Protocols of SNS subscriptions that are delivered. E-mails, for example, are not sent."""
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A deployed resource.
+
+    Attributes:
+        physical_id: value of `!Ref`; for a layer the ARN with the version.
+        properties: resolved properties, without intrinsic functions and without the values of `AWS::NoValue`.
+        local_path: folder in CodeUri or ContentUri; None if it is not a folder on this machine.
+    """
+
+    logical_id: str
+    type: str
+    physical_id: str
+    properties: Json
+    local_path: Path | None
 
 
 @dataclass(frozen=True)

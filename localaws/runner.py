@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from localaws.api_destinations import HttpTargets, read_destinations
 from localaws.archives import Replays, read_archive
 from localaws.async_invocations import AsynchronousInvocations, InvokeConfig
 from localaws.aws import ServiceError
-from localaws.cloudformation import Resource, Stack, TemplateError, as_text, deploy
+from localaws.cloudformation import Stack, TemplateError, as_text, deploy
 from localaws.console import Console
 from localaws.delivery import Clock, Scheduler, Undelivered
 from localaws.event_pattern import InvalidEventPattern
@@ -36,6 +36,7 @@ from localaws.lambda_runtime import (
 )
 from localaws.not_honoured import Report
 from localaws.pipes import pipe_sources, read_pipe
+from localaws.resource_models import Resource
 from localaws.schedules import Schedules, read_schedule
 from localaws.sqs_poller import QueueSources, read_queue_mapping
 from localaws.store import Store
@@ -143,7 +144,7 @@ class Runner:
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
         for mapping in stack.of_type("AWS::Lambda::EventSourceMapping"):
             if _source(mapping) not in ("dynamodb", "sqs"):
-                source = mapping.properties.get("EventSourceArn", "a self-managed source")
+                source = mapping.properties.get("EventSourceArn", "this source")
                 self._report(mapping.logical_id, f"events of {source} are not read here")
         self._faults = self._read_faults(stack)
         connections = {each.physical_id: each.properties for each in stack.of_type("AWS::Events::Connection")}
@@ -161,7 +162,7 @@ class Runner:
         self._start_queues(stack)
         self._start_schedules(stack)
         urls = self._start_apis(stack)
-        failed = self._wait_for_functions()
+        failed = self._wait_for_functions(stack)
         for line in self._report.lines(verbose=self._verbose):
             self._console.notice(line)
         return {
@@ -212,9 +213,8 @@ class Runner:
         self._store.on_concurrency = self._on_concurrency
         self._runtime.start()
         self._running.callback(self._runtime.stop)
-        self._physical_names = {each.physical_id: each.logical_id for each in stack.resources.values()}
 
-    def _wait_for_functions(self) -> dict[str, str]:
+    def _wait_for_functions(self, stack: Stack) -> dict[str, str]:
         """Returns the reasons why functions cannot run, by logical ID, after all others have started."""
         imports = self._runtime.failed_imports()
         for name, reason in imports.items():
@@ -227,8 +227,8 @@ class Runner:
             self._store.keeps_previous_images = True
             self._store.on_call = calls.answer
         if self._call_file:
-            calls_of = Calls(self._call_file, self._physical_names)
-            self._store.on_call = calls_of.noting(self._runtime.caller, self._store.on_call)
+            names = {resource.physical_id: resource.logical_id for resource in stack.resources.values()}
+            self._store.on_call = Calls(self._call_file, names).noting(self._runtime.caller, self._store.on_call)
         return {self._name(name): reason for name, reason in (not_run | imports).items()}
 
     def _function(self, resource: Resource, layers: Mapping[str, Path | None]) -> FunctionConfig:
@@ -277,10 +277,9 @@ class Runner:
                 found.append(read(thing))
             except InvalidEventPattern as error:
                 raise TemplateError(f"{name}: {error}") from error
-            except UnsupportedTarget as error:
-                self._report(name, f"not run here: {error}")
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                self._report(name, f"not run here: {type(error).__name__}: {error}")
+            except (UnsupportedTarget, AttributeError, LookupError, TypeError, ValueError) as error:
+                kind = "" if isinstance(error, UnsupportedTarget) else f"{type(error).__name__}: "
+                self._report(name, f"not run here: {kind}{error}")
         return found
 
     def _rule(self, rule: Resource) -> list[Rule]:
@@ -327,7 +326,7 @@ class Runner:
         arn = f"arn:aws:pipes:{self._store.region}:{self._store.account_id}:pipe/"
         pipes = pipe_sources(
             self._read(
-                _by_id(stack, "AWS::Pipes::Pipe", DesiredState="STOPPED"),
+                _by_id(stack, "AWS::Pipes::Pipe", ("DesiredState", "STOPPED")),
                 lambda each: read_pipe(arn + each.physical_id, each.properties),
             ),
             clock=self._scheduler.clock,
@@ -349,7 +348,7 @@ class Runner:
         arn = f"arn:aws:scheduler:{self._store.region}:{self._store.account_id}:schedule/default/"
         Schedules(
             self._read(
-                _by_id(stack, "AWS::Scheduler::Schedule", State="DISABLED"),
+                _by_id(stack, "AWS::Scheduler::Schedule", ("State", "DISABLED")),
                 lambda each: read_schedule(arn + each.physical_id, each.properties),
             ),
             scheduler=self._scheduler,
@@ -373,14 +372,7 @@ class Runner:
     def _start_apis(self, stack: Stack) -> list[str]:
         """Returns the addresses of the HTTP APIs. Only the first API listens on the port of the command line."""
         ports = itertools.chain([self._port], itertools.repeat(0))
-        apis = _by_id(stack, "AWS::ApiGatewayV2::Api")
-        for api in apis.values():
-            if "Body" not in api.properties:
-                self._report(api.logical_id, "only HTTP APIs with their routes in Body are served here")
-        gateways = self._read(
-            {name: api for name, api in apis.items() if "Body" in api.properties},
-            lambda api: self._gateway(api, next(ports)),
-        )
+        gateways = self._read(_by_id(stack, "AWS::ApiGatewayV2::Api"), lambda api: self._gateway(api, ports))
         for gateway in gateways:
             gateway.start()
             self._running.callback(gateway.stop)
@@ -388,7 +380,10 @@ class Runner:
             self._console.notice(f"another API of the template is at {gateway.url}")
         return [gateway.url for gateway in gateways]
 
-    def _gateway(self, api: Resource, port: int) -> Gateway:
+    def _gateway(self, api: Resource, ports: Iterator[int]) -> Gateway:
+        if "Body" not in api.properties:
+            raise UnsupportedTarget("only HTTP APIs with their routes in Body are served")
+        port = next(ports)
         try:
             return Gateway(
                 api.properties["Body"],
@@ -480,21 +475,17 @@ class Runner:
         self._console.request(request.method, request.path, request.status, request.duration)
 
 
-def _by_id(stack: Stack, kind: str, **off: str) -> dict[str, Resource]:
-    """Returns the resources of a type by logical ID, without those whose property has the value that switches off."""
-    return {
-        each.logical_id: each
-        for each in stack.of_type(kind)
-        if not any(each.properties.get(name) == value for name, value in off.items())
-    }
+def _by_id(stack: Stack, kind: str, off: tuple[str, str] = ("", "")) -> dict[str, Resource]:
+    """Returns the resources of a type by logical ID, without those whose property `off[0]` is `off[1]`."""
+    return {each.logical_id: each for each in stack.of_type(kind) if each.properties.get(off[0]) != off[1]}
 
 
 def _mappings(stack: Stack, service: str) -> dict[str, Resource]:
-    """Returns the enabled event source mappings of a service by logical ID; "fifo" is SQS with FIFO queues."""
+    """Returns the enabled event source mappings of a service by logical ID."""
     return {
         name: mapping
         for name, mapping in _by_id(stack, "AWS::Lambda::EventSourceMapping").items()
-        if str(mapping.properties.get("Enabled", True)).lower() == "true" and _source(mapping) == service
+        if _source(mapping) == service and as_text(mapping.properties.get("Enabled", True)) == "true"
     }
 
 

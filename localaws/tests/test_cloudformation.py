@@ -334,7 +334,7 @@ Resources:
 def test_a_nested_stack_whose_template_is_not_a_file_is_listed_as_not_run(store: Store, folder: Path) -> None:
     lines = reported(store, folder, with_a("AWS::CloudFormation::Stack", "{TemplateURL: nested.yaml}"))
 
-    assert lines == ["A: the nested stack is not run here: its template is not a file on this machine"]
+    assert lines == ["A: the nested stack is not run here: its template is not a file"]
 
 
 NESTED = """
@@ -695,6 +695,7 @@ NEVER = "\nConditions: {Never: !Equals [a, b]}"
         ("Resources:\n  A: [", "line 3: did not find expected node content"),
         ("Description: nothing", "the template has no Resources"),
         ("Resources: {A: {Properties: {}}}", "A: the resource has no Type"),
+        ("Resources: {A: {Type: AWS::SQS::Queue}}\nParameters: [a]", "AttributeError: "),
         (
             with_a(QUEUE, "{DelaySeconds: !Ref B}", "  B: {Type: AWS::SQS::Queue, Properties: {X: !Ref A}}"),
             "A: circular dependency",

@@ -11,12 +11,13 @@ from localaws.tests.runner import RunningStack, read_stack, running
 
 TEMPLATE = """
 Transform: AWS::Serverless-2016-10-31
-Globals: {Function: {Runtime: python3.8, CodeUri: code}}
+Globals: {Function: {CodeUri: code}}
 Resources:
   Inline:
     Type: AWS::Serverless::Function
     Properties:
       Handler: index.handler
+      Runtime: python3.8
       InlineCode: !Sub |
         import os
         def handler(event, context):
@@ -26,7 +27,7 @@ Resources:
         Get: {Type: HttpApi, Properties: {ApiId: !Ref Open, Method: get, Path: /}}
   Broken:
     Type: AWS::Serverless::Function
-    Properties: {Handler: broken.handler}
+    Properties: {Handler: broken.handler, Runtime: python3.8}
   Node:
     Type: AWS::Serverless::Function
     Properties: {Handler: index.handler, Runtime: nodejs22.x}
@@ -36,7 +37,7 @@ Resources:
     Metadata: {Dockerfile: Dockerfile}
   Layered:
     Type: AWS::Serverless::Function
-    Properties: {Handler: works.handler, Layers: ["arn:aws:lambda:us-east-1:1:layer:other:1"]}
+    Properties: {Handler: works.handler, Runtime: python3.8, Layers: ["arn:aws:lambda:us-east-1:1:layer:other:1"]}
   Kafka:
     Type: AWS::Lambda::EventSourceMapping
     Properties: {FunctionName: !Ref Inline, Topics: [a], SelfManagedEventSource: {Endpoints: {}}}
@@ -81,7 +82,7 @@ def stack(folder: Path) -> RunningStack:
 
 
 def test_code_in_the_template_runs_with_texts_in_its_environment(stack: RunningStack) -> None:
-    answer = stack.client("lambda").invoke(FunctionName=stack.functions["Inline"])
+    answer = stack.client("lambda").invoke(FunctionName=stack.functions["Inline"], Payload=b"{}")
 
     assert json.loads(answer["Payload"].read()) == ["true", "us-east-1"]
 
@@ -113,8 +114,8 @@ def test_the_start_names_what_is_not_run(stack: RunningStack, output: Path) -> N
         "Image: container images are not run here",
         f"Layered: runs on {PYTHON} instead of python3.8",
         "Layered.Layers: arn:aws:lambda:us-east-1:1:layer:other:1 is not on this machine",
-        "Kafka: events of a self-managed source are not read here",
-        "Socket: only HTTP APIs with their routes in Body are served here",
+        "Kafka: events of this source are not read here",
+        "Socket: not run here: only HTTP APIs with their routes in Body are served",
     }
     assert any(line.startswith("Broken: cannot import handler broken.handler: ModuleNotFound") for line in lines)
     assert any(line.startswith("Rule.machine: not run here: ") for line in lines)
