@@ -373,23 +373,18 @@ class _Engine:
         self.resolved[logical_id] = copy.deepcopy(properties)
         name = parsing.generate_resource_name(kind, resources["AWS::StackName"], logical_id)
         place = Place(account_id, region_name, name)
-        stand_in = StandIn(logical_id, kind, place, properties)
-        made: Any
+        made: Any = None
         try:
-            made = self._made(logical_id, kind, place, properties, resources) or stand_in
-        except ServiceException as error:
-            if kind in HONOURED and kind not in _MAY_FAIL:
-                raise TemplateError(f"{logical_id}: {_line(error.message)}") from error
-            made = self._failed(logical_id, error, stand_in)
+            made = self._made(logical_id, kind, place, properties, resources)
         except Exception as error:  # the models of moto raise many kinds of exceptions
-            made = self._failed(logical_id, error, stand_in)
+            reason = getattr(error, "message", None)
+            if reason and kind in _STRICT:
+                raise TemplateError(f"{logical_id}: {_line(reason)}") from error
+            text = _line(reason or f"{type(error).__name__}: {error}")
+            self._report(logical_id, f"cannot be created here: {text}")
+        made = made or StandIn(logical_id, kind, place, properties)
         made.cf_resource_type, made.logical_resource_id = kind, logical_id
         return made
-
-    def _failed(self, logical_id: str, error: Exception, stand_in: StandIn) -> StandIn:
-        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-        self._report(logical_id, f"cannot be created here: {_line(reason)}")
-        return stand_in
 
     def _made(self, logical_id: str, kind: str, place: Place, properties: dict[str, Any], resources: Any) -> Any:
         if kind in MAKERS:
@@ -466,8 +461,8 @@ _STORED = {
     *("AWS::IAM::ManagedPolicy", "AWS::IAM::Policy", "AWS::IAM::Role"),
     *("AWS::KMS::Alias", "AWS::KMS::Key", "AWS::Kinesis::Stream", "AWS::StepFunctions::StateMachine"),
 }
-# Moto rejects the sources, functions and roles of other stacks, but AWS accepts them.
-_MAY_FAIL = {"AWS::Lambda::EventSourceMapping", "AWS::Lambda::Function", "AWS::SNS::Subscription"}
+# Types whose properties moto validates as AWS does. Others may refer to resources that are not here.
+_STRICT = {"AWS::DynamoDB::Table", "AWS::Logs::LogGroup", "AWS::S3::Bucket", "AWS::SNS::Topic", "AWS::SQS::Queue"}
 
 
 def _naming(name: str, make: Callable[..., Any], *arguments: Any) -> Any:

@@ -702,6 +702,7 @@ NEVER = "\nConditions: {Never: !Equals [a, b]}"
         ),
         (with_a(FUNCTION, "{Handler: a.b}"), r"Resource with id \[A\] is invalid"),
         (with_a(QUEUE, "{QueueName: !Ref B}"), "A: B does not exist"),
+        (with_a(QUEUE, "{QueueName: 'a b'}"), "A: Can only include alphanumeric characters"),
         (with_a(QUEUE, "{QueueName: !GetAtt B.Arn}"), "A: !GetAtt B.Arn: resource B is undefined"),
         (
             with_a(QUEUE, more="  B: {Type: AWS::SQS::QueuePolicy, Properties: {Q: !GetAtt A.Foo}}"),
