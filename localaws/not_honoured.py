@@ -11,10 +11,9 @@ _TABLE = {
     "AWS::ApiGatewayV2::Api": "Body Name ProtocolType FailOnWarnings",
     "AWS::ApiGatewayV2::Stage": "ApiId StageName AutoDeploy StageVariables DeploymentId",
     "AWS::Cognito::UserPool": """
-        UserPoolName UserPoolTier Policies UsernameAttributes AliasAttributes AutoVerifiedAttributes Schema
-        AccountRecoverySetting UsernameConfiguration MfaConfiguration EmailVerificationSubject EmailVerificationMessage
-        VerificationMessageTemplate UserPoolTags""",
-    "AWS::Cognito::UserPoolClient": "UserPoolId ClientName GenerateSecret ExplicitAuthFlows ReadAttributes",
+        UserPoolName UserPoolTier UserPoolTags Policies UsernameAttributes AutoVerifiedAttributes Schema
+        AccountRecoverySetting MfaConfiguration""",
+    "AWS::Cognito::UserPoolClient": "UserPoolId ClientName GenerateSecret ReadAttributes",
     "AWS::Cognito::UserPoolGroup": "UserPoolId GroupName Precedence",
     "AWS::DynamoDB::Table": """
         TableName AttributeDefinitions KeySchema BillingMode ProvisionedThroughput OnDemandThroughput WarmThroughput
@@ -118,7 +117,9 @@ class Report:
             shown = "" if service == "permissions" else f" ({', '.join(sorted(kinds))})"
             groups.append(f"{sum(map(len, kinds.values()))} {service}{shown}")
         for kind, paths in sorted(self._properties.items()):
-            groups.append(f"{', '.join(sorted({path.rpartition('.')[2] for path in paths}))} of {kind}")
+            groups.append(
+                f"{kind.rpartition('::')[2]} ({', '.join(sorted(path.rpartition('.')[2] for path in paths))})"
+            )
         return lines + ([f"not honoured here: {'; '.join(groups)} (details: --verbose)"] if groups else [])
 
     def _details(self) -> Iterator[str]:

@@ -470,6 +470,7 @@ def test_resources_and_properties_that_are_not_honoured_are_listed(store: Store,
 
     assert [line for line in lines if "not checked" not in line] == [
         "Alerts: messages of protocol email are not sent",
+        "Client.ExplicitAuthFlows (Cognito::UserPoolClient): not honoured",
         "Orders.TimeToLiveSpecification (DynamoDB::Table): not honoured",
     ]
     assert "DeadLettersPolicy (SQS::QueuePolicy): not checked here" in lines
