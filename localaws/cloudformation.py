@@ -370,6 +370,8 @@ class _Engine:
         # A copy, because moto's models change the properties: a rule converts its pattern to a string.
         properties = _naming(logical_id, parsing.clean_json, copy.deepcopy(resource.get("Properties", {})), resources)
         self._in_work.remove(logical_id)
+        if isinstance(pattern := properties.get("EventPattern"), str):
+            properties["EventPattern"] = _naming(logical_id, json.loads, pattern)
         self.resolved[logical_id] = copy.deepcopy(properties)
         name = parsing.generate_resource_name(kind, resources["AWS::StackName"], logical_id)
         place = Place(account_id, region_name, name)
@@ -393,6 +395,8 @@ class _Engine:
         if model is None or not (kind in HONOURED or kind in _STORED):
             return None
         own_name = properties.get(parsing.resource_name_property_from_type(kind) or "", place.name)
+        if kind in ("AWS::KMS::Key", "AWS::SSM::Parameter"):
+            properties.pop("Tags", None)  # moto expects the tags in the form of these services' APIs
         description = {"Type": kind, "Properties": properties}
         ids = {"LogicalId": logical_id, "StackId": resources.stack_id, "ResourceType": kind}
         return model.create_from_cloudformation_json(own_name, description, place.account_id, place.region, **ids)
@@ -414,7 +418,7 @@ class _Engine:
             case {"Fn::Length": values}:
                 return len(parsing.clean_json(values, resources))
             case {"Fn::Select": [index, values]}:
-                return parsing.clean_json(values, resources)[int(parsing.clean_json(index, resources))]
+                return self._selected(int(parsing.clean_json(index, resources)), parsing.clean_json(values, resources))
         value = self._clean(node, resources)
         if isinstance(node, dict) and "Ref" in node and node["Ref"] != "AWS::NoValue" and value is None:
             message = f"!Ref {node['Ref']} has no value: the resource's condition is false"
@@ -423,6 +427,12 @@ class _Engine:
             self._report(node["Ref"], "moto does not know the value of !Ref; the logical ID is its value")
             return node["Ref"]
         return value
+
+    def _selected(self, index: int, values: Any) -> Any:
+        members = values if isinstance(values, list) else [values]  # a stand-in value is a text
+        if index >= len(members):
+            self._report("Fn::Select", f"{members} has no member {index}; the last one is used")
+        return members[min(index, len(members) - 1)]
 
     def _attribute(self, name: str, attribute: str, resources: Any) -> Any:
         """Returns the value of GetAtt. A resource that moto does not honour completely gets a stand-in value."""

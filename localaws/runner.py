@@ -289,6 +289,7 @@ class Runner:
             return read_rules([{"Name": rule.physical_id, **rule.properties, "Targets": targets}], DELIVERED_TO)
 
         targets = {f"{rule.logical_id}.{each['Id']}": each for each in rule.properties.get("Targets", [])}
+        read()  # the errors of the rule itself
         return read(*self._read(targets, lambda target: [target, read(target)][0]))
 
     def _start_bus(self, stack: Stack) -> None:

@@ -525,10 +525,26 @@ def test_a_resource_of_an_unknown_type_has_stand_in_values_and_is_listed(store: 
     ]
 
 
-def test_a_date_in_yaml_is_text(store: Store, folder: Path) -> None:
-    text = "Resources: {A: {Type: AWS::SSM::Parameter, Properties: {Type: String, Value: 2012-10-17, Name: a}}}"
+def test_a_pattern_may_be_a_text_of_json(store: Store, folder: Path) -> None:
+    text = with_a("AWS::Events::Rule", """{EventPattern: !Sub '{"region": ["${AWS::Region}"]}'}""")
 
-    assert properties(deployed(store, folder, text), "A")["Value"] == "2012-10-17"
+    assert properties(deployed(store, folder, text), "A")["EventPattern"] == {"region": ["us-east-1"]}
+
+
+def test_a_member_of_a_stand_in_value_is_the_value(store: Store, folder: Path) -> None:
+    text = with_a(
+        "AWS::No::Such", more="Outputs: {A: {Value: !Select [1, !Split [':', !Select [0, !GetAtt A.Names]]]}}"
+    )
+
+    assert deployed(store, folder, text).outputs == {"A": "A.Names"}
+
+
+def test_a_date_in_yaml_is_text(store: Store, folder: Path) -> None:
+    text = "Resources: {A: {Type: AWS::SSM::Parameter, Properties: {Type: String, Value: 2012-10-17, Tags: {a: b}}}}"
+
+    name = deployed(store, folder, text).resources["A"].physical_id
+
+    assert store.client("ssm").get_parameter(Name=name)["Parameter"]["Value"] == "2012-10-17"
 
 
 def test_a_template_may_be_json(store: Store, folder: Path) -> None:
