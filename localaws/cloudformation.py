@@ -397,6 +397,7 @@ class _Engine:
         own_name = properties.get(parsing.resource_name_property_from_type(kind) or "", place.name)
         if kind in ("AWS::KMS::Key", "AWS::SSM::Parameter"):
             properties.pop("Tags", None)  # moto expects the tags in the form of these services' APIs
+            properties["Name"] = own_name  # moto does not name a parameter
         description = {"Type": kind, "Properties": properties}
         ids = {"LogicalId": logical_id, "StackId": resources.stack_id, "ResourceType": kind}
         return model.create_from_cloudformation_json(own_name, description, place.account_id, place.region, **ids)
