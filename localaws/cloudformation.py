@@ -104,7 +104,7 @@ def deploy(path: Path, store: Store, *, stack_name: str, parameters: Mapping[str
         stack = _create(plain, store, stack_name, values, _Engine(folders, report))
     except (TemplateError, NestedStackError) as error:
         raise TemplateError(f"{path.name}: {error}") from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # a section is not what it should be
+    except Exception as error:  # a section is not what it should be, or moto rejects a setting of a table
         raise TemplateError(f"{path.name}: {type(error).__name__}: {_line(error)}") from error
     report.check(stack.resources.values())
     return stack

@@ -1,6 +1,7 @@
 """A template with much that cannot run here starts: what can run runs, and the rest is named."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,14 +66,22 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(output: Path) -> Iterator[Path]:
+def port() -> int:
+    """A free port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def folder(output: Path, port: int) -> Iterator[Path]:
     """The folder of the running template."""
     folder = output.parent
     (folder / "code").mkdir()
     (folder / "code" / "works.py").write_text("def handler(event, context):\n    return event\n")
     (folder / "code" / "broken.py").write_text("import a_package_that_is_not_installed\n")
     (folder / "template.yaml").write_text(TEMPLATE)
-    with output.open("w") as lines, running(folder / "template.yaml", "--verbose", output=lines):
+    more = ("--verbose", "--port", str(port))
+    with output.open("w") as lines, running(folder / "template.yaml", *more, output=lines):
         yield folder
 
 
@@ -130,3 +139,7 @@ def test_the_other_targets_of_a_rule_get_its_events(stack: RunningStack) -> None
 
     [message] = queues.receive_message(QueueUrl=url, WaitTimeSeconds=10)["Messages"]
     assert json.loads(message["Body"])["detail-type"] == "Sold"
+
+
+def test_the_first_api_has_the_port_of_the_command_line(stack: RunningStack, port: int) -> None:
+    assert stack.api_url == f"http://127.0.0.1:{port}"
