@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--store-host", default="127.0.0.1", help="address that the AWS endpoint listens on")
     run.add_argument("--state", type=Path, default=Path(".local"), help="folder for logs and stack.json")
+    run.add_argument("--verbose", action="store_true", help="name each resource and property that is not honoured")
     run.add_argument("--quiet", action="store_true", help="print notices and failures only")
     run.add_argument("--prepare", metavar="COMMAND", help="command to run after the start; the stack is ready after it")
     run.add_argument(
@@ -118,6 +119,7 @@ def _run_until(stop: threading.Event, options: argparse.Namespace, begun: float)
         console=console,
         faults=options.fault,
         calls=options.calls,
+        verbose=options.verbose,
     )
     try:
         stack = runner.start()

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,6 +45,7 @@ class FunctionConfig:
     """A function of the template. `timeout` is in seconds, `memory` in MB, paths are absolute.
 
     In real time, the timeout is `time_scale` times as short. `dead_letters` is the ARN of a queue or topic.
+    `not_run` is the reason why the function cannot run here, or None. Each invocation of such a function fails with it.
     """
 
     name: str
@@ -58,6 +59,7 @@ class FunctionConfig:
     reserved_concurrency: int | None = None
     time_scale: float = 1.0
     dead_letters: str | None = None
+    not_run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,17 +119,19 @@ class Runtime:
             config.name: _Pool(config, partial(_Process, config, environment, on_log), max_processes)
             for config in functions
         }
+        self._starter = ThreadPoolExecutor(STARTS, thread_name_prefix="start of functions")
+        self._starts: dict[str, Future[None]] = {}
 
     def start(self) -> None:
-        """Starts one process of each function. Only a few start at a time, so that each has about one CPU core.
+        """Begins to start one process of each function. A few start at a time, so that each has about one CPU core."""
+        with_code = [pool for pool in self._pools.values() if pool.config.not_run is None]
+        self._starts = {pool.config.name: self._starter.submit(pool.warm) for pool in with_code}
 
-        Raises HandlerImportError after stopping all processes.
-        """
-        with ThreadPoolExecutor(STARTS) as executor:
-            starts = [executor.submit(pool.warm) for pool in self._pools.values()]
-        for error in filter(None, (start.exception() for start in starts)):
-            self.stop()
-            raise error
+    def failed_imports(self) -> dict[str, str]:
+        """Waits for the processes of `start`. Returns the reasons by the names of the functions that cannot start."""
+        self._starter.shutdown()
+        errors = {name: start.exception() for name, start in self._starts.items()}
+        return {name: str(error) for name, error in errors.items() if error is not None}
 
     def config(self, function: str) -> FunctionConfig:
         """Returns the configuration of a function, given by its name or ARN. Raises UnknownFunction."""
@@ -144,6 +148,8 @@ class Runtime:
         pool = self._pool(function)
         arn = function if function.startswith("arn:") else pool.config.arn
         request_id, started = request_id or str(uuid.uuid4()), time.monotonic()
+        if pool.config.not_run is not None:
+            return _failed(f"{pool.config.name}: {pool.config.not_run}", "Runtime.NotRunHere", started)
         fault = self._faults.strikes("function", pool.config.name, request=request_id)
         match fault and fault.kind:
             case "throttle":
@@ -193,6 +199,7 @@ class Runtime:
             process.join()
         for pool in self._pools.values():
             pool.workers.shutdown(cancel_futures=True)
+        self._starter.shutdown(cancel_futures=True)
 
     def _pool(self, function: str) -> "_Pool":
         name = function_name(function)

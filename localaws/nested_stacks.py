@@ -5,7 +5,8 @@ starts with the name of the nested stack, which is the value of `AWS::StackName`
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,51 @@ class NestedStackError(Exception):
     """A nested stack cannot be moved into its parent template. The message names the stack."""
 
 
-def inline(template: Json, folder: Path, read: Callable[[Path], Json], wanted: Callable[[str], bool]) -> Json:
+def inline(
+    template: Json,
+    folder: Path,
+    read: Callable[[Path], Json],
+    wanted: Callable[[str], bool],
+    report: Callable[[str, str], None] = lambda _name, _reason: None,
+) -> Json:
     """Returns a template without nested stacks.
 
-    A nested stack is kept if its TemplateURL is not a file, or if none of its resource types is wanted.
+    A nested stack is kept and reported if its TemplateURL is not a file, if none of its resource types is wanted, or if
+    it cannot be moved.
 
     Args:
-        template: template whose nested templates have no Mappings and no nested stacks.
+        template: parent template.
         folder: base folder of TemplateURL.
         read: reads a template.
         wanted: returns whether a resource type is wanted.
+        report: called with the logical ID of each nested stack that is kept, and the reason.
 
     Raises:
-        NestedStackError: a nested stack has a condition, its parameters do not match its template, or it defines a
-            logical ID that exists already.
+        NestedStackError: the parameters of a nested stack do not match its template, or it defines a logical ID that
+            exists already.
     """
-    found = {**template, "Resources": {}, "Conditions": dict(template.get("Conditions", {}))}
+    found = {**template, "Resources": {}}
+    found |= {section: dict(template.get(section, {})) for section in ("Conditions", "Mappings")}
     outputs: Json = {}
     for logical_id, resource in template["Resources"].items():
         path = folder / str(resource.get("Properties", {}).get("TemplateURL", ""))
-        nested = read(path) if resource.get("Type") == STACK and path.is_file() else {"Resources": {}}
-        if not any(wanted(each["Type"]) for each in nested["Resources"].values() if isinstance(each, dict)):
+        nested = read(path) if resource["Type"] == STACK and path.is_file() else {"Resources": {}}
+        kinds = [each["Type"] for each in nested["Resources"].values() if isinstance(each, dict)]
+        if (
+            resource["Type"] == STACK
+            and any(map(wanted, kinds))
+            and _can_move(resource, nested, kinds, path.parent == folder)
+        ):
+            nested = _replace(nested, _values(logical_id, resource, nested))
+        else:
+            if resource["Type"] == STACK:
+                counts = ", ".join(
+                    f"{count} {kind.removeprefix('AWS::')}" for kind, count in sorted(Counter(kinds).items())
+                )
+                report(logical_id, f"the nested stack is not run here: {counts or 'its template is not a file'}")
             found["Resources"][logical_id] = resource
             continue
-        nested = _replace(nested, _values(logical_id, resource, nested))
-        for section in ("Conditions", "Resources"):
+        for section in ("Conditions", "Mappings", "Resources"):
             for name, content in nested.get(section, {}).items():
                 if name in found[section] or name in template.get(section, {}):
                     raise NestedStackError(f"{logical_id}: {path.name} defines {name}, which exists already")
@@ -51,12 +72,16 @@ def inline(template: Json, folder: Path, read: Callable[[Path], Json], wanted: C
     return dict(_replace(found, outputs))
 
 
+def _can_move(resource: Json, nested: Json, kinds: Collection[str], same_folder: bool) -> bool:
+    """Returns whether the parent can have the nested resources: without a condition, Globals, stacks or other code."""
+    has_code = not same_folder and any(kind.startswith("AWS::Serverless::") for kind in kinds)
+    return not ("Condition" in resource or "Globals" in nested or STACK in kinds or has_code)
+
+
 def _values(logical_id: str, resource: Json, nested: Json) -> Json:
     """Returns the values of a nested template's parameters, by name."""
     declared, given = nested.get("Parameters", {}), resource["Properties"].get("Parameters", {})
     missing = {name for name, parameter in declared.items() if "Default" not in parameter} - given.keys()
-    if "Condition" in resource:
-        raise NestedStackError(f"{logical_id}: a nested stack with a condition is not supported")
     if missing or given.keys() - declared.keys():
         names = ", ".join(sorted(missing | given.keys() - declared.keys()))
         raise NestedStackError(f"{logical_id}: the stack and its template differ in the parameters {names}")

@@ -4,37 +4,46 @@ import email.policy
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from email.parser import BytesHeaderParser
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from localaws.api_destinations import HttpTargets, read_destinations
 from localaws.archives import Replays, read_archive
 from localaws.async_invocations import AsynchronousInvocations, InvokeConfig
-from localaws.cloudformation import Resource, Stack, TemplateError, deploy, not_run
+from localaws.cloudformation import Stack, TemplateError, as_text, deploy
 from localaws.console import Console
 from localaws.delivery import Clock, Scheduler
 from localaws.event_pattern import InvalidEventPattern
-from localaws.eventbridge import Bus, read_rules
+from localaws.eventbridge import Bus, Rule, read_rules
 from localaws.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
 from localaws.http_api import Gateway, RequestLine, read_stages
 from localaws.iam_recorder import Calls
 from localaws.lambda_api import InvokeApi
 from localaws.lambda_runtime import (
     FunctionConfig,
-    HandlerImportError,
     InvocationResult,
     Runtime,
     function_name,
 )
+from localaws.not_honoured import Report
 from localaws.pipes import pipe_poller, read_pipe
+from localaws.resource_models import Resource
 from localaws.schedules import Schedules, read_schedule
 from localaws.sqs_poller import QueuePoller, read_queue_mapping
 from localaws.store import Store
 from localaws.stream_poller import StreamPoller, read_mapping
 from localaws.targets import DELIVERED_TO, Targets, UnsupportedTarget, service_of
+
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+"""The runtime of all functions here."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class StartError(Exception):
@@ -55,6 +64,7 @@ class Runner:
         console: prints the readable lines.
         faults: fault file, or None.
         calls: file to record the functions' IAM actions in, or None.
+        verbose: print each resource and property of the template that is not honoured, instead of a summary.
     """
 
     def __init__(
@@ -70,6 +80,7 @@ class Runner:
         console: Console,
         faults: Path | None = None,
         calls: Path | None = None,
+        verbose: bool = False,
     ) -> None:
         self._template = template
         self._parameters = parameters
@@ -79,6 +90,8 @@ class Runner:
         self._console = console
         self._fault_file = faults
         self._call_file = calls
+        self._verbose = verbose
+        self._report = Report()
         self._store = Store(host)
         self._scheduler = Scheduler(Clock(time_scale), console.failure)
         self._running = ExitStack()
@@ -87,7 +100,8 @@ class Runner:
         """Start the stack.
 
         Returns:
-            The stack's description: apiUrl, awsEndpoint, region, outputs, functions (physical names by logical ID).
+            The stack's description: apiUrl, awsEndpoint, region, outputs, functions (physical names by logical ID),
+            failed (the reasons why functions cannot run, by logical ID).
 
         Raises:
             StartError: the stack cannot start. Everything is stopped again.
@@ -96,8 +110,8 @@ class Runner:
             return self._start()
         except (TemplateError, InvalidEventPattern, UnsupportedTarget) as error:
             self.stop()
-            raise StartError(f"{self._template}: {error}") from error
-        except (HandlerImportError, InvalidFaults) as error:
+            raise StartError(f"{self._template}: {str(error).removeprefix(f'{self._template.name}: ')}") from error
+        except InvalidFaults as error:
             self.stop()
             raise StartError(str(error)) from error
         except BaseException:
@@ -113,18 +127,25 @@ class Runner:
         self._running.callback(self._store.stop)
         self._store.on_mail = _MailFolder(self._state / "mail").keep
         self._store.real_seconds = self._scheduler.clock.real_seconds
-        stack = deploy(self._template, self._store, stack_name=self._stack_name, parameters=self._parameters)
-        for line in (*not_run(stack), *_mappings_not_run(stack)):
-            self._console.notice(f"not run here: {line}")
-        self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
-        self._faults = self._read_faults(stack)
-        http = HttpTargets(
-            read_destinations(
-                {each.physical_id: each.properties for each in stack.of_type("AWS::Events::ApiDestination")},
-                {each.physical_id: each.properties for each in stack.of_type("AWS::Events::Connection")},
-            ),
-            self._scheduler.clock,
+        stack = deploy(
+            self._template,
+            self._store,
+            stack_name=self._stack_name,
+            parameters=self._parameters,
+            report=self._report,
         )
+        self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
+        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping"):
+            if _source(mapping) not in ("dynamodb", "sqs"):
+                source = mapping.properties.get("EventSourceArn", "this source")
+                self._report(mapping.logical_id, f"events of {source} are not read here")
+        self._faults = self._read_faults(stack)
+        connections = {each.physical_id: each.properties for each in stack.of_type("AWS::Events::Connection")}
+        destinations = self._read(
+            _by_id(stack, "AWS::Events::ApiDestination"),
+            lambda each: read_destinations({each.physical_id: each.properties}, connections),
+        )
+        http = HttpTargets(dict(ChainMap(*destinations)), self._scheduler.clock)
         self._running.callback(http.stop)
         self._targets = Targets(self._store, http)
         self._scheduler.start()
@@ -134,14 +155,17 @@ class Runner:
         self._start_streams(stack)
         self._start_queues(stack)
         self._start_schedules(stack)
-        stages = [stage.properties for stage in stack.of_type("AWS::ApiGatewayV2::Stage")]
-        urls = [self._start_api(api, stages) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
+        urls = self._start_apis(stack)
+        failed = self._wait_for_functions(stack)
+        for line in self._report.lines(verbose=self._verbose):
+            self._console.notice(line)
         return {
             "apiUrl": urls[0] if urls else None,
             "awsEndpoint": self._store.endpoint,
             "region": self._store.region,
             "outputs": stack.outputs,
             "functions": {logical: physical for physical, logical in self._names.items()},
+            "failed": failed,
         }
 
     def _read_faults(self, stack: Stack) -> Faults:
@@ -187,6 +211,14 @@ class Runner:
         self._store.on_concurrency = self._runtime.reserve
         self._runtime.start()
         self._running.callback(self._runtime.stop)
+
+    def _wait_for_functions(self, stack: Stack) -> dict[str, str]:
+        """Returns the reasons why functions cannot run, by logical ID, after all others have started."""
+        imports = self._runtime.failed_imports()
+        for name, reason in imports.items():
+            self._report(self._name(name), reason.removeprefix(f"{name}: "))
+        configs = [self._runtime.config(name) for name in self._names]
+        not_run = {config.name: config.not_run for config in configs if config.not_run is not None}
         if self._faults is not NO_FAULTS:  # after the start, because an error while a function is imported stops it
             calls = FaultyCalls(
                 self._faults, self._runtime.caller, self._scheduler.clock.real_seconds, self._store.stale_reads
@@ -196,39 +228,84 @@ class Runner:
         if self._call_file:
             names = {resource.physical_id: resource.logical_id for resource in stack.resources.values()}
             self._store.on_call = Calls(self._call_file, names).noting(self._runtime.caller, self._store.on_call)
+        return {self._name(name): reason for name, reason in (not_run | imports).items()}
 
     def _function(self, resource: Resource, layers: Mapping[str, Path | None]) -> FunctionConfig:
-        properties = resource.properties
-        if resource.local_path is None:
-            raise TemplateError(f"{resource.logical_id}: CodeUri is not a folder on this machine")
+        properties, name = resource.properties, resource.logical_id
+        code, runtime = self._code(resource), str(properties.get("Runtime", ""))
+        not_run = None if code else "its code is not on this machine"
+        if properties.get("PackageType") == "Image":
+            not_run = "container images are not run here"
+        elif not runtime.startswith("python"):
+            not_run = f"runtime {runtime} is not run here"
+        if not_run or runtime != PYTHON:
+            self._report(name, not_run or f"runs on {PYTHON} instead of {runtime}")
+        for arn in properties.get("Layers", []):
+            if layers.get(arn) is None and not not_run:
+                self._report(f"{name}.Layers", f"{arn} is not on this machine")
+        variables = properties.get("Environment", {}).get("Variables", {})
         reserved = properties.get("ReservedConcurrentExecutions")
         return FunctionConfig(
             name=resource.physical_id,
             arn=f"arn:aws:lambda:{self._store.region}:{self._store.account_id}:function:{resource.physical_id}",
-            handler=properties["Handler"],
+            handler=properties.get("Handler", ""),
             timeout=float(properties.get("Timeout", 3)),
             time_scale=self._scheduler.clock.scale,
             memory=int(properties.get("MemorySize", 128)),
-            code=resource.local_path,
+            code=code or self._state,
             layers=tuple(path for arn in properties.get("Layers", []) if (path := layers.get(arn)) is not None),
-            environment=properties.get("Environment", {}).get("Variables", {}),
+            environment={key: as_text(value) for key, value in variables.items()},
             reserved_concurrency=None if reserved is None else int(reserved),
             dead_letters=properties.get("DeadLetterConfig", {}).get("TargetArn"),
+            not_run=not_run,
         )
+
+    def _code(self, resource: Resource) -> Path | None:
+        """Returns the folder of a function's code. Code in the template becomes a file, as in Lambda."""
+        text = resource.properties.get("Code", {}).get("ZipFile")
+        if not isinstance(text, str):
+            return resource.local_path
+        folder = self._state.resolve() / "code" / resource.logical_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.py").write_text(text)
+        return folder
+
+    def _read(self, things: Mapping[str, T], read: Callable[[T], R]) -> list[R]:
+        """Returns what was read of each thing. Those that cannot run here are reported by name."""
+        found = []
+        for name, thing in things.items():
+            try:
+                found.append(read(thing))
+            except InvalidEventPattern as error:
+                raise TemplateError(f"{name}: {error}") from error
+            except (UnsupportedTarget, AttributeError, LookupError, TypeError, ValueError) as error:
+                kind = "" if isinstance(error, UnsupportedTarget) else f"{type(error).__name__}: "
+                self._report(name, f"not run here: {kind}{error}")
+        return found
+
+    def _rule(self, rule: Resource) -> list[Rule]:
+        """Returns a rule, without its targets that cannot run here."""
+
+        def read(*targets: Any) -> list[Rule]:
+            return read_rules([{"Name": rule.physical_id, **rule.properties, "Targets": targets}], DELIVERED_TO)
+
+        def checked(target: Any) -> Any:
+            read(target)
+            return target
+
+        targets = {f"{rule.logical_id}.{each['Id']}": each for each in rule.properties.get("Targets", [])}
+        read()  # the errors of the rule itself
+        return read(*self._read(targets, checked))
 
     def _start_bus(self, stack: Stack) -> None:
         arn = f"arn:aws:events:{self._store.region}:{self._store.account_id}:archive/"
-        archives = [
-            read_archive(arn + archive.physical_id, archive.properties)
-            for archive in stack.of_type("AWS::Events::Archive")
-        ]
+        archives = self._read(
+            _by_id(stack, "AWS::Events::Archive"), lambda each: read_archive(arn + each.physical_id, each.properties)
+        )
         buses = ["default", *(bus.properties["Name"] for bus in stack.of_type("AWS::Events::EventBus"))]
         bus = Bus(
             names=buses,
-            rules=read_rules(
-                ({"Name": rule.physical_id} | rule.properties for rule in stack.of_type("AWS::Events::Rule")),
-                DELIVERED_TO,
-            ),
+            rules=list(itertools.chain.from_iterable(self._read(_by_id(stack, "AWS::Events::Rule"), self._rule))),
             scheduler=self._scheduler,
             targets=self._targets,
             on_event=self._console.event,
@@ -244,15 +321,14 @@ class Runner:
     def _start_streams(self, stack: Stack) -> None:
         clock, targets = self._scheduler.clock, self._targets
         invoke = repeating(self._faults, "stream", self._invoke)
-        pollers = [
-            StreamPoller(read_mapping(properties), clock, invoke, targets, self._show_failure)
-            for properties in _mappings(stack, "dynamodb")
-        ]
+        mappings = self._read(_mappings(stack, "dynamodb"), lambda each: read_mapping(each.properties))
+        pollers = [StreamPoller(mapping, clock, invoke, targets, self._show_failure) for mapping in mappings]
         arn = f"arn:aws:pipes:{self._store.region}:{self._store.account_id}:pipe/"
-        for pipe in stack.of_type("AWS::Pipes::Pipe"):
-            if pipe.properties.get("DesiredState") != "STOPPED":
-                read = read_pipe(arn + pipe.physical_id, pipe.properties)
-                pollers.append(pipe_poller(read, clock=clock, targets=targets, on_failure=self._show_failure))
+        pipes = self._read(
+            _by_id(stack, "AWS::Pipes::Pipe", ("DesiredState", "STOPPED")),
+            lambda each: read_pipe(arn + each.physical_id, each.properties),
+        )
+        pollers += [pipe_poller(pipe, clock=clock, targets=targets, on_failure=self._show_failure) for pipe in pipes]
 
         def on_record(stream: str, record: dict[str, Any]) -> None:
             for poller in pollers:
@@ -269,11 +345,10 @@ class Runner:
     def _start_schedules(self, stack: Stack) -> None:
         arn = f"arn:aws:scheduler:{self._store.region}:{self._store.account_id}:schedule/default/"
         Schedules(
-            [
-                read_schedule(arn + schedule.physical_id, schedule.properties)
-                for schedule in stack.of_type("AWS::Scheduler::Schedule")
-                if schedule.properties.get("State") != "DISABLED"
-            ],
+            self._read(
+                _by_id(stack, "AWS::Scheduler::Schedule", ("State", "DISABLED")),
+                lambda each: read_schedule(arn + each.physical_id, each.properties),
+            ),
             scheduler=self._scheduler,
             targets=self._targets,
             on_failure=self._console.failure,
@@ -281,9 +356,9 @@ class Runner:
 
     def _start_queues(self, stack: Stack) -> None:
         invoke = repeating(self._faults, "queue", self._invoke)
+        mappings = self._read(_mappings(stack, "sqs"), lambda each: read_queue_mapping(each.properties))
         pollers = [
-            QueuePoller(read_queue_mapping(properties), self._store, self._scheduler.clock, invoke, self._show_failure)
-            for properties in _mappings(stack, "sqs")
+            QueuePoller(mapping, self._store, self._scheduler.clock, invoke, self._show_failure) for mapping in mappings
         ]
 
         def on_message(queue: str) -> None:
@@ -293,7 +368,22 @@ class Runner:
         self._store.on_message = on_message
         self._start_pollers(pollers)
 
-    def _start_api(self, api: Resource, stages: list[dict[str, Any]]) -> str:
+    def _start_apis(self, stack: Stack) -> list[str]:
+        """Returns the addresses of the HTTP APIs. Only the first API listens on the port of the command line."""
+        ports = itertools.chain([self._port], itertools.repeat(0))
+        stages = [stage.properties for stage in stack.of_type("AWS::ApiGatewayV2::Stage")]
+        gateways = self._read(_by_id(stack, "AWS::ApiGatewayV2::Api"), lambda api: self._gateway(api, stages, ports))
+        for gateway in gateways:
+            gateway.start()
+            self._running.callback(gateway.stop)
+        for gateway in gateways[1:]:
+            self._console.notice(f"another API of the template is at {gateway.url}")
+        return [gateway.url for gateway in gateways]
+
+    def _gateway(self, api: Resource, stages: Sequence[Mapping[str, Any]], ports: Iterator[int]) -> Gateway:
+        if "Body" not in api.properties:
+            raise UnsupportedTarget("only HTTP APIs with their routes in Body are served")
+        port = next(ports)
         try:
             gateway = Gateway(
                 api.properties["Body"],
@@ -303,17 +393,13 @@ class Runner:
                 api_id=api.physical_id,
                 on_request=self._on_request,
                 stages=read_stages(api.physical_id, stages),
-                port=self._port,
+                port=port,
             )
         except OSError as error:
-            raise StartError(
-                f"port {self._port} is in use; choose another one with PORT=… ({error.strerror})"
-            ) from error
+            raise StartError(f"port {port} is in use; choose another one with PORT=… ({error.strerror})") from error
         for route, reason in gateway.not_honoured.items():
-            self._console.notice(f"not run here: {api.logical_id} {route}: {reason}")
-        gateway.start()
-        self._running.callback(gateway.stop)
-        return gateway.url
+            self._report(f"{api.logical_id} {route}", f"answers 501: {reason}")
+        return gateway
 
     def _invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
         result = self._runtime.invoke(function, payload, trace_id)
@@ -338,27 +424,24 @@ class Runner:
         self._console.request(request.method, request.path, request.status, request.duration)
 
 
-def _mappings(stack: Stack, service: str) -> list[dict[str, Any]]:
-    """Returns the properties of the enabled event source mappings of a service."""
-    return [
-        mapping.properties
-        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
-        if _source(mapping) == service and str(mapping.properties.get("Enabled", True)).lower() == "true"
-    ]
+def _by_id(stack: Stack, kind: str, off: tuple[str, str] = ("", "")) -> dict[str, Resource]:
+    """Returns the resources of a type by logical ID, without those whose property `off[0]` is `off[1]`."""
+    return {each.logical_id: each for each in stack.of_type(kind) if each.properties.get(off[0]) != off[1]}
 
 
-def _mappings_not_run(stack: Stack) -> list[str]:
-    return [
-        f"{mapping.logical_id} ({mapping.type} of {mapping.properties['EventSourceArn']})"
-        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping")
-        if _source(mapping) not in ("dynamodb", "sqs")
-    ]
+def _mappings(stack: Stack, service: str) -> dict[str, Resource]:
+    """Returns the enabled event source mappings of a service by logical ID."""
+    return {
+        name: mapping
+        for name, mapping in _by_id(stack, "AWS::Lambda::EventSourceMapping").items()
+        if _source(mapping) == service and as_text(mapping.properties.get("Enabled", True)) == "true"
+    }
 
 
 def _source(mapping: Resource) -> str:
-    """Returns the service of a mapping's source, or "fifo" for FIFO queues."""
-    arn: str = mapping.properties["EventSourceArn"]
-    return "fifo" if arn.endswith(".fifo") else service_of(arn)
+    """Returns the service of a mapping's source, "fifo" for FIFO queues, and "" for a source without an ARN."""
+    arn = str(mapping.properties.get("EventSourceArn"))
+    return "fifo" if arn.endswith(".fifo") else service_of(arn) if arn.startswith("arn:") else ""
 
 
 def _first_line(payload: bytes) -> str:

@@ -223,19 +223,11 @@ def test_the_error_for_a_state_folder_that_cannot_be_created_names_it(template: 
     assert line.startswith(f"error: --state {template}: ")
 
 
-def test_the_error_for_a_handler_that_cannot_be_imported_names_it(template: Path) -> None:
-    template.write_text(FUNCTION.format(code="code/", handler="missing.handler"))
-    line = refusal(template, "--port", "0")
-    assert "EchoFunction" in line
-    assert "missing" in line
-
-
 @pytest.mark.parametrize(
     ("text", "named"),
     [
         ("Resources: [", "template.yaml"),
-        ("Resources:\n  Thing:\n    Type: AWS::No::Such\n", "AWS::No::Such"),
-        (FUNCTION.format(code="nowhere/", handler="echo.handler"), "nowhere"),
+        ("Resources:\n  Thing:\n    Type: [AWS::No::Such]\n", "Thing"),
         ("Resources:\n  Q:\n    Type: AWS::SQS::Queue\n    Properties: {QueueName: !Ref Missing}\n", "Missing"),
         (BAD_RULE, "bad-rule"),
     ],

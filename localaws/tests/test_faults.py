@@ -233,6 +233,7 @@ class Functions:
         )
         self.runtime = Runtime([config], environment=environment, on_log=lambda *_: None, faults=faults)
         self.runtime.start()
+        assert self.runtime.failed_imports() == {}
 
     def invoke(self, event: Any = None) -> InvocationResult:
         return self.runtime.invoke("shop-taker-1X", json.dumps(event).encode())

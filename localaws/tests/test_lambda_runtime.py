@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -14,7 +15,6 @@ import pytest
 
 from localaws.lambda_runtime import (
     FunctionConfig,
-    HandlerImportError,
     InvocationResult,
     RequestTooLarge,
     Runtime,
@@ -67,10 +67,11 @@ def make_runtime(logs: list[tuple[str, str]]) -> Iterator[MakeRuntime]:
     """Starts runtimes and stops them after the test."""
     runtimes: list[Runtime] = []
 
-    def make(*functions: FunctionConfig, **options: Any) -> Runtime:
+    def make(*functions: FunctionConfig, failed: Iterable[str] = (), **options: Any) -> Runtime:
         settings: dict[str, Any] = {"environment": {}, "on_log": lambda name, line: logs.append((name, line))}
         runtimes.append(Runtime(functions, **settings | options))
         runtimes[-1].start()
+        assert runtimes[-1].failed_imports().keys() == set(failed)
         return runtimes[-1]
 
     yield make
@@ -419,20 +420,28 @@ def test_everything_a_function_prints_arrives_line_by_line_even_more_than_a_pipe
     assert ("talk", "on stderr") in logs
 
 
-def test_a_handler_that_cannot_be_imported_is_named_at_start_and_no_process_is_left() -> None:
-    runtime = Runtime(
-        [function("plain.echo"), function("broken.handler")], environment={}, on_log=lambda name, line: None
-    )
+def test_a_handler_that_cannot_be_imported_is_named_and_the_other_functions_run(
+    make_runtime: MakeRuntime,
+) -> None:
+    runtime = make_runtime(function("plain.echo"), function("broken.handler"), failed={"handler"})
 
-    with pytest.raises(HandlerImportError) as raised:
-        runtime.start()
+    assert runtime.failed_imports() == {
+        "handler": (
+            "handler: cannot import handler broken.handler: ModuleNotFoundError: No module named 'nowhere_to_be_found'"
+        )
+    }
+    assert error(runtime.invoke("handler", b"{}"))["errorType"] == "Runtime.ImportModuleError"
+    assert answer(runtime.invoke("echo", b"1")) == 1
 
-    assert str(raised.value) == (
-        "handler: cannot import handler broken.handler: ModuleNotFoundError: No module named 'nowhere_to_be_found'"
-    )
+
+def test_a_function_that_is_not_run_here_starts_no_process_and_fails_with_the_reason(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(function("plain.echo", not_run="runtime nodejs22.x is not run here"))
+
     assert children() == []
-    with pytest.raises(RuntimeStopped):
-        runtime.invoke("echo", b"{}")
+    assert error(runtime.invoke("echo", b"{}")) == {
+        "errorType": "Runtime.NotRunHere",
+        "errorMessage": "echo: runtime nodejs22.x is not run here",
+    }
 
 
 @pytest.mark.parametrize(
@@ -444,16 +453,16 @@ def test_a_handler_that_cannot_be_imported_is_named_at_start_and_no_process_is_l
     ],
 )
 def test_the_error_has_the_reason_why_a_function_cannot_start(
-    handler: str, changes: dict[str, Any], reason: str, tmp_path: Path
+    handler: str, changes: dict[str, Any], reason: str, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
     (tmp_path / "leaves.py").write_text("raise SystemExit(5)\n")
-    settings = changes or {"layers": (tmp_path,)}
-    runtime = Runtime([function(handler, **settings)], environment={}, on_log=lambda name, line: None)
+    config = function(handler, **(changes or {"layers": (tmp_path,)}))
 
-    with pytest.raises(HandlerImportError, match="cannot import handler") as raised:
-        runtime.start()
+    runtime = make_runtime(config, failed={config.name})
 
-    assert reason in str(raised.value)
+    assert re.match(
+        f"{config.name}: cannot import handler .*{re.escape(reason)}", runtime.failed_imports()[config.name]
+    )
 
 
 def test_stop_leaves_no_process_and_no_thread_and_may_be_repeated(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from botocore.client import BaseClient
 
 from localaws.cloudformation import deploy
 from localaws.iam_recorder import Calls
+from localaws.not_honoured import Report
 from localaws.store import Store
 from tests.customer import PERSONAL
 from tests.integration.support import Api, Aws, module
@@ -31,7 +32,7 @@ def deployed(calls: Path) -> Iterator[Aws]:
     with pytest.MonkeyPatch.context() as environment:
         for name, value in store.function_environment().items():
             environment.setenv(name, value)
-        stack = deploy(ROOT / "template.yaml", store, stack_name="test", parameters={})
+        stack = deploy(ROOT / "template.yaml", store, stack_name="test", parameters={}, report=Report())
         for function in stack.of_type("AWS::Lambda::Function"):
             for name, value in function.properties["Environment"]["Variables"].items():
                 environment.setenv(name, value)
