@@ -63,7 +63,7 @@ class AsynchronousInvocations:
         configs: by function name; a missing function has Lambda's defaults.
         invoke: `Runtime.invoke_async`.
         send: sends a message to a destination, given by its ARN; it may raise.
-        on_result: called with the function and the result of each invocation.
+        on_result: called with the function, the payload and the result of each invocation.
         on_failure: called with the function and one line about a failed event and its next step.
     """
 
@@ -74,7 +74,7 @@ class AsynchronousInvocations:
         configs: Mapping[str, InvokeConfig],
         invoke: Callable[[str, bytes, Callable[[InvocationResult | Throttled], None], str | None], None],
         send: Callable[[str, str], None],
-        on_result: Callable[[str, InvocationResult], None],
+        on_result: Callable[[str, bytes, InvocationResult], None],
         on_failure: Callable[[str, str], None],
     ) -> None:
         self._scheduler = scheduler
@@ -101,7 +101,7 @@ class AsynchronousInvocations:
             pause = min(2.0 ** (event.throttles - 1), LONGEST_THROTTLE_PAUSE)
             self._again(event, pause, "throttled", None)
             return
-        self._on_result(event.function.name, result)
+        self._on_result(event.function.name, event.payload, result)
         event.invocations += 1
         if result.function_error is None:
             return
@@ -114,7 +114,9 @@ class AsynchronousInvocations:
         if self._scheduler.clock.since(event.accepted) + pause > self._config(event).maximum_age:
             self._give_up(event, "EventAgeExceeded", result)
             return
-        self._on_failure(event.function.name, f"event {why}, retry in {self._scheduler.clock.outside(pause):.1f} s")
+        self._on_failure(
+            event.function.name, f"event {why}, next attempt in {self._scheduler.clock.outside(pause):.1f} s"
+        )
         self._scheduler.after(pause, lambda: self._run(event))
 
     def _give_up(self, event: _Event, condition: str, result: InvocationResult | None) -> None:

@@ -174,6 +174,7 @@ def deliver(
     policy: RetryPolicy,
     on_given_up: Callable[[GivenUp], None],
     run: Callable[[Action], None] = run_at_once,
+    on_retry: Callable[[str], None] = lambda _text: None,
 ) -> None:
     """Try a delivery until it succeeds or the limits of the retry policy are reached.
 
@@ -183,6 +184,7 @@ def deliver(
         policy: retry policy of the target.
         on_given_up: called once if the delivery failed permanently.
         run: runs each attempt, immediately or on another thread.
+        on_retry: called with the reason of a failed attempt and the time of the next one.
     """
     begun = time.time()
 
@@ -195,6 +197,7 @@ def deliver(
             if error.retriable:
                 condition = _limit(retries, scheduler.clock.since(begun) + pause, policy)
                 if condition is None:
+                    on_retry(f"{error}; next attempt in {scheduler.clock.outside(pause):.1f} s")
                     scheduler.after(pause, lambda: run(lambda: go(retries + 1)))
                     return
             on_given_up(GivenUp(error, retries, condition))

@@ -277,7 +277,10 @@ class Bus:
         def begin() -> None:
             run = self._run_http if is_http(target.arn) else run_at_once
             bury = partial(self._bury, rule, target, accepted)
-            deliver(self._scheduler, attempt, target.policy, bury, run)
+            what = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}"
+            deliver(
+                self._scheduler, attempt, target.policy, bury, run, lambda text: self._on_failure(f"{what}: {text}")
+            )
 
         what = {"target": target.arn, "event": accepted.event["id"]}
         fault = self._faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)

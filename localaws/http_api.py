@@ -41,12 +41,20 @@ _TEXT_TYPES = re.compile(r"text/.*|application/(json|xml|javascript|x-www-form-u
 
 @dataclass(frozen=True)
 class RequestLine:
-    """An answered request, for the runner's output; `duration` in seconds."""
+    """An answered request, for the runner's output.
+
+    Args:
+        duration: in seconds.
+        body: of the response.
+        reason: why the request was refused, if the response does not tell.
+    """
 
     method: str
     path: str
     status: int
     duration: float
+    body: bytes = b""
+    reason: str | None = None
 
 
 class Gateway:
@@ -108,7 +116,8 @@ class Gateway:
         response = self._answer(request)
         if self._cors is not None:
             _set_cors_headers(response, request, self._cors)
-        self._on_request(RequestLine(request.method, request.path, response.status_code, time.monotonic() - started))
+        duration, body = time.monotonic() - started, response.get_data()
+        self._on_request(RequestLine(request.method, request.path, response.status_code, duration, body))
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:

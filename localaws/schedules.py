@@ -175,7 +175,13 @@ class Schedules:
         def attempt() -> None:
             self._hand_over(schedule.target, payload, None)
 
-        deliver(self._scheduler, attempt, schedule.policy, lambda end: self._bury(schedule, time, payload, end))
+        deliver(
+            self._scheduler,
+            attempt,
+            schedule.policy,
+            lambda end: self._bury(schedule, time, payload, end),
+            on_retry=lambda text: self._on_failure(f"schedule {schedule.arn} at {time}: {text}"),
+        )
 
     def _bury(self, schedule: Schedule, time: str, payload: str, given_up: GivenUp) -> None:
         """Send an undelivered payload to the schedule's DLQ, with the reason in the message attributes."""

@@ -197,7 +197,8 @@ class _Shard:
             self._give_up(failed, "RetryAttemptsExhausted", failures)
             return []
         pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-        self._on_failure(self.mapping.function, f"{reason}; {len(failed)} records are retried")
+        seconds = self._clock.outside(pause)
+        self._on_failure(self.mapping.function, f"{reason}; {len(failed)} records, next attempt in {seconds:.1f} s")
         self._stopping.wait(self._clock.outside(pause))
         # A half starts with the retries that the whole batch has used: splitting alone does not count as a retry
         kept = [self._without_expired(half, failures) for half in halves]

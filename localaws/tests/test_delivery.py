@@ -147,7 +147,7 @@ class Lambda:
             configs={"taker": config},
             invoke=self._invoke,
             send=self._send,
-            on_result=lambda _, result: self.shown.append(result),
+            on_result=lambda _name, _payload, result: self.shown.append(result),
             on_failure=lambda name, text: self.failures.append(f"{name}: {text}"),
         )
 

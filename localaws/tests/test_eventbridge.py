@@ -210,7 +210,7 @@ def test_an_event_for_a_missing_target_goes_to_the_dlq_without_retries(world: Ma
         "ERROR_MESSAGE": "there is no taker",
         "RETRY_ATTEMPTS": "0",
     }
-    assert "sent to " + DLQ in shop.failures[0]
+    assert "sent to " + DLQ in shop.failures[-1]
 
 
 def test_an_event_whose_delivery_keeps_failing_goes_to_the_dlq_after_the_retries(world: Make) -> None:
@@ -219,6 +219,7 @@ def test_an_event_whose_delivery_keeps_failing_goes_to_the_dlq_after_the_retries
     shop.bus.put_events([entry()])
     wait_until(lambda: shop.buried)
     attributes = shop.buried[0][2]
+    assert ["next attempt in" in line for line in shop.failures] == [True, True, False]
     assert attributes["RETRY_ATTEMPTS"] == "2"
     assert attributes["EXHAUSTED_RETRY_CONDITION"] == "MaximumRetryAttempts"
 

@@ -172,7 +172,7 @@ def test_reported_messages_come_again_and_the_others_are_deleted(world: Make) ->
     assert taker.seen() == [["a", "b", "c"], ["b"]]
     assert [counts(records) for records in taker.batches] == [["1", "1", "1"], ["2"]]
     (line,) = taker.failures
-    assert line.startswith("taker: 1 records reported as failed; 1 messages retried in ")
+    assert line.startswith("taker: 1 records reported as failed; 1 messages, next attempt in ")
 
 
 def throttled(_: Records) -> InvocationResult:
@@ -198,7 +198,7 @@ def test_a_batch_that_fails_as_a_whole_comes_again_after_the_visibility_timeout(
     wait_until(lambda: taker.left() == 0)
     assert taker.seen() == [["a", "b"], ["a", "b"]]
     (line,) = taker.failures
-    assert line.startswith(f"taker: {reason}; 2 messages retried in ")
+    assert line.startswith(f"taker: {reason}; 2 messages, next attempt in ")
 
 
 @pytest.mark.parametrize("payload", [b"null", b"{}", b'{"batchItemFailures": null}', b'{"batchItemFailures": []}'])
@@ -222,9 +222,9 @@ def test_a_message_that_keeps_failing_ends_in_the_dead_letter_queue(world: Make)
     wait_until(lambda: taker.left("dead") == 1)
     assert [counts(records) for records in taker.batches] == [["1"], ["2"], ["3"]]
     assert [line.rpartition(" in ")[0] for line in taker.failures] == [
-        "taker: the invocation failed; 1 messages retried",
-        "taker: the invocation failed; 1 messages retried",
-        f"taker: the invocation failed; 1 messages moved to {taker.dead}",
+        "taker: the invocation failed; 1 messages, next attempt",
+        "taker: the invocation failed; 1 messages, next attempt",
+        f"taker: the invocation failed; 1 messages, moved to {taker.dead}",
     ]
     [moved] = taker.store.receive(taker.dead, 1)
     assert moved.record["messageId"] == message_id

@@ -147,7 +147,7 @@ def test_a_function_that_cannot_be_invoked_gets_the_records_again(world: Make) -
 
     taker = world(take).feed(record(1))
     wait_until(lambda: len(taker.batches) == 2)
-    assert taker.failures == ["taker: RuntimeError: gone; 1 records are retried"]
+    assert taker.failures == ["taker: RuntimeError: gone; 1 records, next attempt in 0.0 s"]
 
 
 def poisoned(*poison: int) -> Callable[[list[int]], InvocationResult]:
