@@ -1,7 +1,7 @@
 """Runs one function in its own process: takes invocations from the Lambda Runtime API and calls the handler.
 
-`localaws.lambda_runtime` starts this file as a script. It imports the standard library only, so that a function sees
-only its own code and its layers.
+`localaws.lambda_runtime` starts this file as a script. It imports the standard library only (and debugpy for a function
+that is debugged), so that a function sees only its own code and its layers.
 """
 
 import decimal
@@ -9,6 +9,7 @@ import http.client
 import importlib
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -47,6 +48,8 @@ def main() -> None:
     connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
     connection.connect()  # before the import: the connection shows the runtime that this process is alive
     try:
+        if port := os.environ.pop("LOCALAWS_DEBUG_PORT", None):
+            _listen_for_debugger(int(port))
         os.chdir(os.environ["LAMBDA_TASK_ROOT"])
         handler = load_handler(os.environ["_HANDLER"])
     except Exception as error:  # importing a function may raise any exception
@@ -123,6 +126,15 @@ def _call(
     connection.request(method, API + path, body, {"Content-Type": "application/json"} if body else {})
     response = connection.getresponse()
     return response.headers, response.read()
+
+
+def _listen_for_debugger(port: int) -> None:
+    """Starts debugpy in this process, without its separate adapter process, which would outlive this one."""
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # no warning about frozen modules, which no function debugs
+    import debugpy
+
+    socket.create_server(("127.0.0.1", port)).close()  # raises an error if the port is in use; debugpy would hang
+    debugpy.listen(("127.0.0.1", port), in_process_debug_adapter=True)
 
 
 def _end_with_the_runner() -> None:

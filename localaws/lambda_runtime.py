@@ -31,6 +31,7 @@ from localaws.faults import NO_FAULTS, Caller, Faults
 BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 INIT_LIMIT = 10.0  # s for importing a function: Lambda's limit of the init phase
 STARTS = (os.cpu_count() or 1) + 1  # functions imported concurrently; one more than cores, for waits on the disk
+MAX_TIMEOUT = 900.0  # s, Lambda's limit; what the context of a debugged function shows
 EXIT_GRACE = 2.0  # s between SIGTERM and SIGKILL
 REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
 EVENT_LIMIT = 1024**2  # bytes of an asynchronous invocation's payload (Lambda quotas, since January 2026)
@@ -41,7 +42,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FunctionConfig:
-    """A function of the template. `timeout` is in seconds, `memory` in MB, paths are absolute."""
+    """A function of the template. `timeout` is in seconds, `memory` in MB, paths are absolute.
+
+    With a `debug_port`, the function has one process, in which debugpy listens on that port, and its invocations do not
+    time out.
+    """
 
     name: str
     arn: str
@@ -52,6 +57,7 @@ class FunctionConfig:
     layers: tuple[Path, ...]
     environment: Mapping[str, str]
     reserved_concurrency: int | None = None
+    debug_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,11 @@ class InvocationResult:
 
 
 class HandlerImportError(Exception):
-    """The handler of a function cannot be imported."""
+    """The handler of a function cannot be imported, for this reason, in one line."""
+
+    def __init__(self, config: FunctionConfig, reason: str) -> None:
+        super().__init__(f"{config.name}: cannot import handler {config.handler}: {reason}")
+        self.reason = reason
 
 
 class Throttled(Exception):
@@ -115,7 +125,9 @@ class Runtime:
         """`environment` has the variables that all functions get; `max_processes` is per function."""
         self._faults = faults
         self._pools = {
-            config.name: _Pool(config, partial(_Process, config, environment, on_log), max_processes)
+            config.name: _Pool(
+                config, partial(_Process, config, environment, on_log), 1 if config.debug_port else max_processes
+            )
             for config in functions
         }
 
@@ -154,6 +166,18 @@ class Runtime:
         pool = self._pool(function)
         pool.config = replace(pool.config, reserved_concurrency=reserved)
         return pool.config
+
+    def replace(self, functions: Iterable[str]) -> dict[str, str]:
+        """Replaces the processes of functions, given by their names. A running invocation ends in its old process.
+
+        Returns:
+            The reasons why functions cannot be imported, by name. Their next invocation tries again.
+        """
+        pools = [pool for pool in [self._pools[name] for name in functions] if pool.retire()]
+        with ThreadPoolExecutor(STARTS) as executor:
+            starts = {pool.config.name: executor.submit(pool.warm) for pool in pools}
+        errors = {name: start.exception() for name, start in starts.items()}
+        return {name: error.reason for name, error in errors.items() if isinstance(error, HandlerImportError)}
 
     def caller(self, key: str) -> Caller | None:
         """Returns the process with this access key, or None."""
@@ -252,6 +276,18 @@ class _Pool:
             raise RuntimeStopped(self.config.name)
         return result
 
+    def retire(self) -> bool:
+        """Ends the idle processes, and the busy ones after their invocations. Returns whether another one can start."""
+        with self._changed:
+            for process in self._processes:
+                process.retired = True
+            idle, self._idle = self._idle, []
+            self._processes.difference_update(idle)
+            free = len(self._processes) < self._max_processes
+        for process in idle:
+            process.kill()
+        return free
+
     def close(self) -> set["_Process"]:
         """Rejects further invocations, and returns the processes for the caller to stop."""
         with self._changed:
@@ -286,6 +322,8 @@ class _Pool:
             return process
 
     def _give_back(self, process: "_Process") -> None:
+        if process.retired:
+            process.kill()
         with self._changed:
             if process.alive:
                 self._idle.append(process)
@@ -309,6 +347,9 @@ class _Process:
         self._on_log = on_log
         self._inbox: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self.retired = False
+        """Whether the process ends after its invocation, because the code has changed."""
+        self._limit = None if config.debug_port else config.timeout
         self._ready = False
         self._server = socketserver.TCPServer(("127.0.0.1", 0), partial(_RuntimeApi, self._inbox, self._outbox))
         self._server.timeout = INIT_LIMIT
@@ -341,13 +382,13 @@ class _Process:
         if self._ready:
             return
         try:
-            message = self._outbox.get(timeout=INIT_LIMIT)
+            message = self._outbox.get(timeout=None if self._config.debug_port else INIT_LIMIT)
         except queue.Empty:
             message = _Message("timeout")
         if message.kind != "next":
             self.kill()
             reason = _init_failure(message, self._popen.returncode)
-            raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
+            raise HandlerImportError(self._config, reason)
         self._ready = True
 
     def invoke(self, payload: bytes, arn: str, trace_id: str, request_id: str, *, crash: bool) -> InvocationResult:
@@ -358,10 +399,10 @@ class _Process:
         except HandlerImportError as error:
             return _failed(str(error), "Runtime.ImportModuleError", started)
         started = time.monotonic()
-        deadline_ms = int((time.time() + self._config.timeout) * 1000)
+        deadline_ms = int((time.time() + (self._limit or MAX_TIMEOUT)) * 1000)
         self._inbox.put(_Invocation(request_id, payload, arn, trace_id, deadline_ms))
         try:
-            message = self._outbox.get(timeout=self._config.timeout)
+            message = self._outbox.get(timeout=self._limit)
         except queue.Empty:
             self.kill()
             return _timed_out(request_id, self._config.timeout, started)
@@ -515,6 +556,7 @@ def _process_environment(config: FunctionConfig, environment: Mapping[str, str],
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
         "AWS_SAM_LOCAL": "true",  # disables Powertools' tracer, as `sam local` does
         "PYTHONPATH": os.pathsep.join(str(path) for path in (config.code, *layers)),
+        **({"LOCALAWS_DEBUG_PORT": str(config.debug_port)} if config.debug_port else {}),
     }
 
 

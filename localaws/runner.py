@@ -5,7 +5,7 @@ import email.policy
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from localaws.delivery import Clock, Scheduler, Undelivered
 from localaws.event_pattern import InvalidEventPattern
 from localaws.eventbridge import Bus, UnsupportedTarget, read_rules, service_of
 from localaws.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
-from localaws.http_api import Gateway, RequestLine
+from localaws.http_api import Gateway
 from localaws.iam_recorder import Calls
 from localaws.lambda_runtime import (
     FunctionConfig,
@@ -34,6 +34,7 @@ from localaws.lambda_runtime import (
     function_name,
 )
 from localaws.pipes import pipe_sources, read_pipe
+from localaws.reload import Reload
 from localaws.schedules import Schedules, read_schedule
 from localaws.sqs_poller import QueueSources, read_queue_mapping
 from localaws.store import Store
@@ -61,6 +62,8 @@ class Runner:
         console: prints the readable lines.
         faults: fault file, or None.
         calls: file to record the functions' IAM actions in, or None.
+        verbose: whether to print each property of the template that is not honoured.
+        debug: logical ID of the function to run under debugpy and the port for debugpy, or None.
     """
 
     def __init__(
@@ -76,7 +79,11 @@ class Runner:
         console: Console,
         faults: Path | None = None,
         calls: Path | None = None,
+        verbose: bool = False,
+        debug: tuple[str, int] | None = None,
     ) -> None:
+        self._verbose = verbose
+        self._debug = debug
         self._template = template
         self._parameters = parameters
         self._stack_name = stack_name
@@ -88,12 +95,14 @@ class Runner:
         self._store = Store(host)
         self._scheduler = Scheduler(Clock(time_scale), console.failure)
         self._running = ExitStack()
+        self._stop_functions: Callable[[], None] = lambda: None
 
     def start(self) -> dict[str, Any]:
         """Start the stack.
 
         Returns:
-            The stack's description: apiUrl, awsEndpoint, region, outputs, functions (physical names by logical ID).
+            The stack's description: apiUrl, awsEndpoint, region, outputs, functions and tables (physical names by
+            logical ID).
 
         Raises:
             StartError: the stack cannot start. Everything is stopped again.
@@ -111,7 +120,8 @@ class Runner:
             raise
 
     def stop(self) -> None:
-        """Stop the stack: the API first, so that no new requests arrive, and the store last."""
+        """Stop the stack: the functions first, because other parts wait for running invocations, and the store last."""
+        self._stop_functions()
         self._running.close()
 
     def _start(self) -> dict[str, Any]:
@@ -125,6 +135,9 @@ class Runner:
         for line in (*not_run(stack), *_mappings_not_run(stack)):
             self._console.notice(f"not run here: {line}")
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
+        if self._debug and self._debug[0] not in self._names.values():
+            known = ", ".join(sorted(self._names.values()))
+            raise StartError(f"--debug {self._debug[0]}: the template has no such function; it has {known}")
         self._faults = self._read_faults(stack)
         self._http = HttpTargets(
             read_destinations(
@@ -142,12 +155,14 @@ class Runner:
         self._start_queues(stack)
         self._start_schedules(stack)
         urls = [self._start_api(api) for api in stack.of_type("AWS::ApiGatewayV2::Api")]
+        self._start_reload()
         return {
             "apiUrl": urls[0] if urls else None,
             "awsEndpoint": self._store.endpoint,
             "region": self._store.region,
             "outputs": stack.outputs,
             "functions": {logical: physical for physical, logical in self._names.items()},
+            "tables": {table.logical_id: table.physical_id for table in stack.of_type("AWS::DynamoDB::Table")},
         }
 
     def _read_faults(self, stack: Stack) -> Faults:
@@ -188,7 +203,9 @@ class Runner:
         self._store.on_invoke = self._on_invoke
         self._store.on_concurrency = self._on_concurrency
         self._runtime.start()
-        self._running.callback(self._runtime.stop)
+        self._stop_functions = self._runtime.stop
+        if self._debug:
+            self._console.notice(f"debugger: {self._debug[0]} waits for debugpy clients on 127.0.0.1:{self._debug[1]}")
         if self._faults is not NO_FAULTS:  # after the start, because an error while a function is imported stops it
             calls = FaultyCalls(
                 self._faults, self._runtime.caller, self._scheduler.clock.outside, self._store.stale_reads
@@ -214,7 +231,20 @@ class Runner:
             layers=tuple(path for arn in properties.get("Layers", []) if (path := layers.get(arn)) is not None),
             environment=properties.get("Environment", {}).get("Variables", {}),
             reserved_concurrency=None if reserved is None else int(reserved),
+            debug_port=self._debug[1] if self._debug and self._debug[0] == resource.logical_id else None,
         )
+
+    def _start_reload(self) -> None:
+        reload = Reload(
+            {each.name: (each.code, *each.layers) for each in self._functions.values()},
+            self._template,
+            replace=self._runtime.replace,
+            name=self._name,
+            on_notice=self._console.notice,
+            on_failure=self._console.failure,
+        )
+        reload.start()
+        self._running.callback(reload.stop)
 
     def _start_bus(self, stack: Stack) -> None:
         arn = f"arn:aws:events:{self._store.region}:{self._store.account_id}:archive/"
@@ -308,7 +338,7 @@ class Runner:
                 keys=lambda _issuer: self._store.signing_keys(),
                 account_id=self._store.account_id,
                 api_id=api.physical_id,
-                on_request=self._on_request,
+                on_request=self._console.request,
                 port=self._port,
             )
         except OSError as error:
@@ -323,7 +353,7 @@ class Runner:
 
     def _invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
         result = self._runtime.invoke(function, payload, trace_id)
-        self._show(function, result)
+        self._show(function, payload, result)
         return result
 
     def _on_invoke(self, function: str, payload: bytes, kind: str) -> InvocationResult:
@@ -381,12 +411,13 @@ class Runner:
         typed = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
         self._queues.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=typed)
 
-    def _show(self, function: str, result: InvocationResult) -> None:
-        name = self._name(function)
+    def _show(self, function: str, payload: bytes, result: InvocationResult) -> None:
+        name, payload = self._name(function), payload + result.payload
         if result.function_error:
-            self._console.failure(f"{name}: {_first_line(result.payload)} (log: {self._state / 'logs' / name}.log)")
+            log = self._state / "logs" / f"{name}.log"
+            self._console.failure(f"{name}: {_first_line(result.payload)} (log: {log})", payload)
         else:
-            self._console.invocation(name, result.duration)
+            self._console.invocation(name, result.duration, payload)
 
     def _show_failure(self, function: str, text: str) -> None:
         self._console.failure(f"{self._name(function)}: {text}")
@@ -394,9 +425,6 @@ class Runner:
     def _name(self, function: str) -> str:
         """Returns the logical ID of a function, given by its name or ARN."""
         return self._names[function_name(function)]
-
-    def _on_request(self, request: RequestLine) -> None:
-        self._console.request(request.method, request.path, request.status, request.duration)
 
 
 def _mappings(stack: Stack, service: str) -> list[dict[str, Any]]:
