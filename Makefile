@@ -8,6 +8,7 @@ PYTHON ?= python3
 AS :=
 CONFIRM :=
 DATA :=
+DEBUG :=
 FROM :=
 NAME :=
 ORDER :=
@@ -39,9 +40,9 @@ INSTALL = VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes --com
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
-run: .venv/run ## run the application on this machine: http://127.0.0.1:3000 (PORT=3000)
-	@$(BIN)/python -m localaws run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
-	  --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
+run: .venv/run ## run the application here [PORT=3000] [DEBUG=OrderApiFunction]
+	@exec $(BIN)/python -m localaws run --port "$(PORT)" --prepare "$(BIN)/python -m tools.prepare" --highlight orderId \
+	  $(if $(DEBUG),--debug "$(DEBUG)") --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
 
 demo: .venv/run ## start a stack of its own, send every request of events/order_api/, show the outcomes
 	@$(BIN)/python -m tools.demo

@@ -8,13 +8,29 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = (
-    *("AS", "DATA", "FROM", "NAME", "ORDER", "ORDERS", "PORT", "RULE", "SEED", "SPEED", "STACK", "STAGE", "TO"),
+    *(
+        "AS",
+        "DATA",
+        "DEBUG",
+        "FROM",
+        "NAME",
+        "ORDER",
+        "ORDERS",
+        "PORT",
+        "RULE",
+        "SEED",
+        "SPEED",
+        "STACK",
+        "STAGE",
+        "TO",
+    ),
     *("BIN", "INSTALL", "PERSISTENT", "PROTECT", "SAM"),
 )
 ENVIRONMENT = {**dict.fromkeys(VARIABLES, "hostile"), "CONFIRM": "yes"}
+PARAMETERS = "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com"
 COMMANDS = {
-    "run": '.venv/bin/python -m localaws run --port 3000 --prepare ".venv/bin/python -m tools.prepare" '
-    "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com",
+    "run": 'exec .venv/bin/python -m localaws run --port "3000" --prepare ".venv/bin/python -m tools.prepare" '
+    f"--highlight orderId {PARAMETERS}",
     "load": '.venv/bin/python -m bench.load ""',
     "chaos": ".venv/bin/python -m tests.chaos.run",
     "seed": ".venv/bin/python -m tools.seed",
@@ -52,6 +68,7 @@ def test_no_value_comes_from_the_environment_or_from_make_itself(target: str) ->
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
+        (["run", "DEBUG=OrderApiFunction"], f"--debug OrderApiFunction {PARAMETERS}"),
         (["token", "AS=staff", "STACK=shop"], "tools.token --as staff --stack shop"),
         (["seed", "STACK=shop"], "tools.seed --stack shop"),
         (["republish", "ORDER=ORD-1", "STACK=shop"], "tools.republish --order ORD-1 --stack shop"),
