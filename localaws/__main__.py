@@ -6,6 +6,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the process without a traceback
 
 import argparse
+import errno
 import fcntl
 import gc
 import json
@@ -159,7 +160,8 @@ def _check(options: argparse.Namespace) -> None:
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
-            raise CommandError(f"port {port} is in use; choose another one with {other} ({error.strerror})") from error
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
+            raise CommandError(f"port {port} {reason}; choose another one with {other}") from error
 
 
 class _Stack:
