@@ -8,6 +8,7 @@ PYTHON ?= python3
 AS :=
 CONFIRM :=
 DATA := bench/invoices.csv
+DEBUG :=
 FROM :=
 FUNCTION :=
 NAME :=
@@ -41,9 +42,9 @@ help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## | [|] ' \
 	  '{printf "make %-14s %s\n", $$1, $$2} NF > 2 {printf "%20s%s\n", "", $$3}'
 
-run: .venv/run ## run the application on this machine | [PORT=3000]
-	@$(BIN)/python -m localaws run --port $(PORT) --prepare "$(BIN)/python -m tools.prepare" \
-	  --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
+run: .venv/run ## run the application on this machine | [PORT=3000] [DEBUG=OrderApiFunction]
+	@exec $(BIN)/python -m localaws run --port "$(PORT)" --prepare "$(BIN)/python -m tools.prepare" --highlight orderId \
+	  $(if $(DEBUG),--debug "$(DEBUG)") --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
 
 demo: .venv/run ## send every request of events/order_api/ to a new local stack
 	@$(BIN)/python -m tools.demo

@@ -65,7 +65,7 @@ class AsynchronousInvocations:
 
     Args:
         configs: by function name; a missing function has Lambda's defaults.
-        on_result: called with the function and the result of each invocation.
+        on_result: called with the function, the payload and the result of each invocation.
         on_failure: called with the function and one line about a failed event and its next step.
     """
 
@@ -73,7 +73,7 @@ class AsynchronousInvocations:
     runtime: Runtime
     configs: Mapping[str, InvokeConfig]
     targets: Targets
-    on_result: Callable[[str, InvocationResult], None]
+    on_result: Callable[[str, bytes, InvocationResult], None]
     on_failure: Callable[[str, str], None]
 
     def accept(self, function: str, payload: bytes, trace_id: str | None = None, request_id: str = "") -> None:
@@ -96,7 +96,7 @@ class AsynchronousInvocations:
             pause = min(2.0 ** (event.throttles - 1), LONGEST_THROTTLE_PAUSE)
             self._retry(event, pause, "throttled", None)
             return
-        self.on_result(event.function.name, result)
+        self.on_result(event.function.name, event.payload, result)
         event.invocations += 1
         if result.function_error is None:
             self._report_success(event, result)
@@ -109,7 +109,8 @@ class AsynchronousInvocations:
         if self.scheduler.clock.since(event.accepted) + pause > self._config(event).maximum_age:
             self._discard(event, "EventAgeExceeded", result)
             return
-        self.on_failure(event.function.name, f"event {why}, retry in {self.scheduler.clock.real_seconds(pause):.1f} s")
+        seconds = self.scheduler.clock.real_seconds(pause)
+        self.on_failure(event.function.name, f"event {why}, next attempt in {seconds:.1f} s")
         self.scheduler.after(pause, lambda: self._run(event))
 
     def _report_success(self, event: _Event, result: InvocationResult) -> None:

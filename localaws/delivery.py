@@ -152,6 +152,7 @@ def deliver(
     policy: RetryPolicy,
     on_failed: Callable[[FailedDelivery], None],
     run: Callable[[Action], None] = run_at_once,
+    on_retry: Callable[[str], None] = lambda _text: None,
 ) -> None:
     """Try a delivery until it succeeds or the limits of the retry policy are reached.
 
@@ -161,6 +162,7 @@ def deliver(
         policy: retry policy of the target.
         on_failed: called once if the delivery failed permanently.
         run: runs each attempt, immediately or on another thread.
+        on_retry: called with the reason of a failed attempt and the time of the next one.
     """
     begun = time.time()
 
@@ -173,6 +175,7 @@ def deliver(
             if error.retriable:
                 condition = _limit(retries, scheduler.clock.since(begun) + pause, policy)
                 if condition is None:
+                    on_retry(f"{error}; next attempt in {scheduler.clock.real_seconds(pause):.1f} s")
                     scheduler.after(pause, lambda: run(lambda: go(retries + 1)))
                     return
             on_failed(FailedDelivery(error, retries, condition))

@@ -253,7 +253,10 @@ class Bus:
         def begin() -> None:
             run = self.targets.http.run if is_http(target.arn) else run_at_once
             on_failed = partial(self._send_to_dlq, rule, target, accepted)
-            deliver(self.scheduler, attempt, target.policy, on_failed, run)
+            name = f"{accepted.event['detail-type']} {accepted.event['id']} by rule {rule.name}"
+            deliver(
+                self.scheduler, attempt, target.policy, on_failed, run, lambda text: self.on_failure(f"{name}: {text}")
+            )
 
         what = {"target": target.arn, "event": accepted.event["id"]}
         fault = self.faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)

@@ -45,12 +45,19 @@ _TEXT_TYPES = re.compile(r"text/.*|application/(json|xml|javascript|x-www-form-u
 
 @dataclass(frozen=True)
 class RequestLine:
-    """An answered request, for the runner's output: `duration` in seconds, `reason` of a 401, 403 or 501."""
+    """An answered request, for the runner's output.
+
+    Args:
+        duration: in seconds.
+        body: of the response.
+        reason: why the request was refused, if the response does not tell.
+    """
 
     method: str
     path: str
     status: int
     duration: float
+    body: bytes = b""
     reason: str | None = None
 
 
@@ -115,11 +122,10 @@ class Gateway:
         response = self._answer(request) if refused is None else _message(refused, _REFUSALS[refused])
         if self._cors is not None:
             _set_cors_headers(response, request, self._cors)
-        duration = time.monotonic() - started
-        self._on_request(
-            RequestLine(request.method, request.path, response.status_code, duration, reason=response.reason)
-        )
-        return str(response.status_code), list(response.headers), response.get_data()
+        duration, body = time.monotonic() - started, response.get_data()
+        line = RequestLine(request.method, request.path, response.status_code, duration, body, response.reason)
+        self._on_request(line)
+        return str(response.status_code), list(response.headers), body
 
     def _answer(self, request: Request) -> Response:
         first, _, rest = request.path[1:].partition("/")

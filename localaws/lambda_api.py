@@ -41,13 +41,13 @@ class InvokeApi:
 
     Args:
         qualified: ARNs of the versions and aliases. All of them run the same code.
-        on_result: called with the function's name and the result of each synchronous invocation.
+        on_result: called with the function's name, the payload and the result of each synchronous invocation.
     """
 
     runtime: Runtime
     asynchronous: AsynchronousInvocations
     qualified: Collection[str]
-    on_result: Callable[[str, InvocationResult], None]
+    on_result: Callable[[str, bytes, InvocationResult], None]
 
     def answer(self, function: str, qualifier: str | None, headers: Mapping[str, str], payload: bytes) -> Answer:
         """Invokes a function, given by its name or ARN. The headers are case-insensitive."""
@@ -83,7 +83,7 @@ class InvokeApi:
             self.asynchronous.accept(arn, payload, trace_id, request_id)
             return 202, {}, b""
         result = self.runtime.invoke(arn, payload, trace_id, request_id, context)
-        self.on_result(arn, result)
+        self.on_result(arn, payload, result)
         more = {"x-amz-executed-version": "$LATEST"}
         if result.function_error:
             more["x-amz-function-error"] = result.function_error

@@ -1,7 +1,7 @@
 """Runs one function in its own process: takes invocations from the Lambda Runtime API and calls the handler.
 
-`localaws.lambda_runtime` starts this file as a script. It imports the standard library only, so that a function sees
-only its own code and its layers.
+`localaws.lambda_runtime` starts this file as a script. It imports the standard library only (and debugpy for a function
+that is debugged), so that a function sees only its own code and its layers.
 """
 
 import decimal
@@ -89,6 +89,8 @@ def main() -> None:
     api = RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])  # before the import: shows that this process is alive
     gc.disable()  # what an import makes lives until the end, so it is never worth a search for garbage
     try:
+        if port := os.environ.pop("LOCALAWS_DEBUG_PORT", None):
+            _listen_for_debugger(int(port))
         os.chdir(os.environ["LAMBDA_TASK_ROOT"])
         handler = load_handler(os.environ["_HANDLER"])
     except Exception as error:  # importing a function may raise any exception
@@ -165,6 +167,15 @@ def _number(value: object) -> float:
     if isinstance(value, decimal.Decimal):
         return float(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _listen_for_debugger(port: int) -> None:
+    """Starts debugpy in this process, without its separate adapter process, which would outlive this one."""
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # no warning about frozen modules, which no function debugs
+    import debugpy
+
+    socket.create_server(("127.0.0.1", port)).close()  # raises an error if the port is in use; debugpy would hang
+    debugpy.listen(("127.0.0.1", port), in_process_debug_adapter=True)
 
 
 def _end_with_the_runner() -> None:

@@ -31,6 +31,7 @@ BOOTSTRAP = Path(__file__).with_name("lambda_bootstrap.py")
 INIT_LIMIT = 10.0  # s for importing a function: Lambda's limit of the init phase
 STARTS = (os.cpu_count() or 1) + 1  # functions imported concurrently; one more than cores, for waits on the disk
 START_SECONDS = 0.3  # about as long as a start; until then, an invocation waits for a running process to become idle
+MAX_TIMEOUT = 900.0  # s, Lambda's limit; what the context of a debugged function shows
 EXIT_GRACE = 2.0  # s between SIGTERM and SIGKILL
 REQUEST_LIMIT = 6 * 1024**2  # bytes of a synchronous invocation's payload (Lambda quotas)
 EVENT_LIMIT = 1024**2  # bytes of an asynchronous invocation's payload (Lambda quotas, since January 2026)
@@ -46,6 +47,8 @@ class FunctionConfig:
 
     In real time, the timeout is `time_scale` times as short. `dead_letters` is the ARN of a queue or topic.
     `not_run` is the reason why the function cannot run here, or None. Each invocation of such a function fails with it.
+    With a `debug_port`, the function has one process, in which debugpy listens on that port, and its invocations do not
+    time out.
     """
 
     name: str
@@ -60,6 +63,7 @@ class FunctionConfig:
     time_scale: float = 1.0
     dead_letters: str | None = None
     not_run: str | None = None
+    debug_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,11 @@ class InvocationResult:
 
 
 class HandlerImportError(Exception):
-    """The handler of a function cannot be imported."""
+    """The handler of a function cannot be imported, for this reason, in one line."""
+
+    def __init__(self, config: FunctionConfig, reason: str) -> None:
+        super().__init__(f"{config.name}: cannot import handler {config.handler}: {reason}")
+        self.reason = reason
 
 
 class Throttled(Exception):
@@ -116,7 +124,9 @@ class Runtime:
         """`environment` has the variables that all functions get; `max_processes` is per function."""
         self._faults = faults
         self._pools = {
-            config.name: _Pool(config, partial(_Process, config, environment, on_log), max_processes)
+            config.name: _Pool(
+                config, partial(_Process, config, environment, on_log), 1 if config.debug_port else max_processes
+            )
             for config in functions
         }
         self._starter = ThreadPoolExecutor(STARTS, thread_name_prefix="start of functions")
@@ -165,6 +175,18 @@ class Runtime:
         """Changes a function's reserved concurrency; None removes the reservation. Raises UnknownFunction."""
         pool = self._pool(function)
         pool.config = replace(pool.config, reserved_concurrency=reserved)
+
+    def replace(self, functions: Iterable[str]) -> dict[str, str]:
+        """Replaces the processes of functions, given by their names. A running invocation ends in its old process.
+
+        Returns:
+            The reasons why functions cannot be imported, by name. Their next invocation tries again.
+        """
+        pools = [pool for pool in [self._pools[name] for name in functions] if pool.retire()]
+        with ThreadPoolExecutor(STARTS) as executor:
+            starts = {pool.config.name: executor.submit(pool.warm) for pool in pools}
+        errors = {name: start.exception() for name, start in starts.items()}
+        return {name: error.reason for name, error in errors.items() if isinstance(error, HandlerImportError)}
 
     def caller(self, key: str) -> Caller | None:
         """Returns the process with this access key, or None."""
@@ -267,6 +289,18 @@ class _Pool:
             raise RuntimeStopped(self.config.name)
         return result
 
+    def retire(self) -> bool:
+        """Ends the idle processes, and the busy ones after their invocations. Returns whether another one can start."""
+        with self._changed:
+            for process in self._processes:
+                process.retired = True
+            idle, self._idle = self._idle, []
+            self._processes.difference_update(idle)
+            free = len(self._processes) < self._max_processes
+        for process in idle:
+            process.kill()
+        return free
+
     def close(self) -> set["_Process"]:
         """Rejects further invocations, and returns the processes for the caller to stop."""
         with self._changed:
@@ -305,6 +339,8 @@ class _Pool:
             return process
 
     def _give_back(self, process: "_Process") -> None:
+        if process.retired:
+            process.kill()
         with self._changed:
             self._given_back += 1
             self._idle.append(process)  # even if it has ended: `_take` drops it
@@ -324,8 +360,12 @@ class _Process:
         self.key = f"LOCAL{secrets.token_hex(8).upper()}"
         self._config = config
         self._on_log = on_log
-        self._timeout = config.timeout / config.time_scale  # in real time
+        self._timeout: float | None = config.timeout / config.time_scale  # in real time
+        if config.debug_port:
+            self._timeout = None
         self._output: deque[str] = deque(maxlen=100)
+        self.retired = False
+        """Whether the process ends after its invocation, because the code has changed."""
         self._ready = False
         self._next: Request | None = None  # the process asked for an invocation with it
         self._unsent = b""  # the response to its last request, if it did not wait for it
@@ -374,7 +414,7 @@ class _Process:
             self.join()
             reason = f"its process ended while importing it ({_status(self._popen.returncode)})"
         self.kill()
-        raise HandlerImportError(f"{self._config.name}: cannot import handler {self._config.handler}: {reason}")
+        raise HandlerImportError(self._config, reason)
 
     def invoke(self, invocation: _Invocation, *, crash: bool) -> InvocationResult:
         """Runs one invocation. Kills the process on a timeout, or at the end of the invocation if `crash` is true."""
@@ -387,7 +427,7 @@ class _Process:
         self._output.clear()
         headers = {
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
-            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + self._timeout) * 1000)),
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + (self._timeout or MAX_TIMEOUT)) * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": invocation.arn,
             "Lambda-Runtime-Trace-Id": invocation.trace_id,
             "Content-Type": "application/json",  # awslambdaric fails without it
@@ -504,6 +544,7 @@ def _process_environment(config: FunctionConfig, environment: Mapping[str, str],
         "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
         "AWS_SAM_LOCAL": "true",  # disables Powertools' tracer, as `sam local` does
         "PYTHONPATH": os.pathsep.join(str(path) for path in (config.code, *layers)),
+        **({"LOCALAWS_DEBUG_PORT": str(config.debug_port)} if config.debug_port else {}),
     }
 
 

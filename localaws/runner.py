@@ -21,7 +21,7 @@ from localaws.delivery import Clock, Scheduler
 from localaws.event_pattern import InvalidEventPattern
 from localaws.eventbridge import Bus, Rule, read_rules
 from localaws.faults import NO_FAULTS, Faults, FaultyCalls, InvalidFaults, read_faults, repeating
-from localaws.http_api import Gateway, RequestLine, read_stages
+from localaws.http_api import Gateway, read_stages
 from localaws.iam_recorder import Calls
 from localaws.lambda_api import InvokeApi
 from localaws.lambda_runtime import (
@@ -32,6 +32,7 @@ from localaws.lambda_runtime import (
 )
 from localaws.not_honoured import Report
 from localaws.pipes import pipe_poller, read_pipe
+from localaws.reload import Reload
 from localaws.resource_models import Resource
 from localaws.schedules import Schedules, read_schedule
 from localaws.sqs_poller import QueuePoller, read_queue_mapping
@@ -65,6 +66,7 @@ class Runner:
         faults: fault file, or None.
         calls: file to record the functions' IAM actions in, or None.
         verbose: print each resource and property of the template that is not honoured, instead of a summary.
+        debug: logical ID of the function to run under debugpy and the port for debugpy, or None.
     """
 
     def __init__(
@@ -81,7 +83,10 @@ class Runner:
         faults: Path | None = None,
         calls: Path | None = None,
         verbose: bool = False,
+        debug: tuple[str, int] | None = None,
     ) -> None:
+        self._verbose = verbose
+        self._debug = debug
         self._template = template
         self._parameters = parameters
         self._stack_name = stack_name
@@ -95,13 +100,14 @@ class Runner:
         self._store = Store(host)
         self._scheduler = Scheduler(Clock(time_scale), console.failure)
         self._running = ExitStack()
+        self._stop_functions: Callable[[], None] = lambda: None
 
     def start(self) -> dict[str, Any]:
         """Start the stack.
 
         Returns:
-            The stack's description: apiUrl, awsEndpoint, region, outputs, functions (physical names by logical ID),
-            failed (the reasons why functions cannot run, by logical ID).
+            The stack's description: apiUrl, awsEndpoint, region, outputs, functions and tables (physical names by
+            logical ID), failed (the reasons why functions cannot run, by logical ID).
 
         Raises:
             StartError: the stack cannot start. Everything is stopped again.
@@ -119,7 +125,8 @@ class Runner:
             raise
 
     def stop(self) -> None:
-        """Stop the stack: the API first, so that no new requests arrive, and the store last."""
+        """Stop the stack: the functions first, because other parts wait for running invocations, and the store last."""
+        self._stop_functions()
         self._running.close()
 
     def _start(self) -> dict[str, Any]:
@@ -159,6 +166,7 @@ class Runner:
         failed = self._wait_for_functions(stack)
         for line in self._report.lines(verbose=self._verbose):
             self._console.notice(line)
+        self._start_reload()
         return {
             "apiUrl": urls[0] if urls else None,
             "awsEndpoint": self._store.endpoint,
@@ -166,6 +174,7 @@ class Runner:
             "outputs": stack.outputs,
             "functions": {logical: physical for physical, logical in self._names.items()},
             "failed": failed,
+            "tables": {table.logical_id: table.physical_id for table in stack.of_type("AWS::DynamoDB::Table")},
         }
 
     def _read_faults(self, stack: Stack) -> Faults:
@@ -210,7 +219,9 @@ class Runner:
         self._store.on_invoke = InvokeApi(self._runtime, asynchronous, qualified, self._show).answer
         self._store.on_concurrency = self._runtime.reserve
         self._runtime.start()
-        self._running.callback(self._runtime.stop)
+        self._stop_functions = self._runtime.stop
+        if self._debug:
+            self._console.notice(f"debugger: {self._debug[0]} waits for debugpy clients on 127.0.0.1:{self._debug[1]}")
 
     def _wait_for_functions(self, stack: Stack) -> dict[str, str]:
         """Returns the reasons why functions cannot run, by logical ID, after all others have started."""
@@ -258,6 +269,7 @@ class Runner:
             reserved_concurrency=None if reserved is None else int(reserved),
             dead_letters=properties.get("DeadLetterConfig", {}).get("TargetArn"),
             not_run=not_run,
+            debug_port=self._debug[1] if self._debug and self._debug[0] == resource.logical_id else None,
         )
 
     def _code(self, resource: Resource) -> Path | None:
@@ -296,6 +308,19 @@ class Runner:
         targets = {f"{rule.logical_id}.{each['Id']}": each for each in rule.properties.get("Targets", [])}
         read()  # the errors of the rule itself
         return read(*self._read(targets, checked))
+
+    def _start_reload(self) -> None:
+        configs = [self._runtime.config(name) for name in self._names]
+        reload = Reload(
+            {each.name: (each.code, *each.layers) for each in configs if each.not_run is None},
+            self._template,
+            replace=self._runtime.replace,
+            name=self._name,
+            on_notice=self._console.notice,
+            on_failure=self._console.failure,
+        )
+        reload.start()
+        self._running.callback(reload.stop)
 
     def _start_bus(self, stack: Stack) -> None:
         arn = f"arn:aws:events:{self._store.region}:{self._store.account_id}:archive/"
@@ -391,7 +416,7 @@ class Runner:
                 keys=lambda _issuer: self._store.signing_keys(),
                 account_id=self._store.account_id,
                 api_id=api.physical_id,
-                on_request=self._on_request,
+                on_request=self._console.request,
                 stages=read_stages(api.physical_id, stages),
                 port=port,
             )
@@ -403,15 +428,16 @@ class Runner:
 
     def _invoke(self, function: str, payload: bytes, trace_id: str | None = None) -> InvocationResult:
         result = self._runtime.invoke(function, payload, trace_id)
-        self._show(function, result)
+        self._show(function, payload, result)
         return result
 
-    def _show(self, function: str, result: InvocationResult) -> None:
-        name = self._name(function)
+    def _show(self, function: str, payload: bytes, result: InvocationResult) -> None:
+        name, payload = self._name(function), payload + result.payload
         if result.function_error:
-            self._console.failure(f"{name}: {_first_line(result.payload)} (log: {self._state / 'logs' / name}.log)")
+            log = self._state / "logs" / f"{name}.log"
+            self._console.failure(f"{name}: {_first_line(result.payload)} (log: {log})", payload)
         else:
-            self._console.invocation(name, result.duration)
+            self._console.invocation(name, result.duration, payload)
 
     def _show_failure(self, function: str, text: str) -> None:
         self._console.failure(f"{self._name(function)}: {text}")
@@ -419,9 +445,6 @@ class Runner:
     def _name(self, function: str) -> str:
         """Returns the logical ID of a function, given by its name or ARN; for a pipe, its ARN."""
         return self._names.get(function_name(function), function)
-
-    def _on_request(self, request: RequestLine) -> None:
-        self._console.request(request.method, request.path, request.status, request.duration)
 
 
 def _by_id(stack: Stack, kind: str, off: tuple[str, str] = ("", "")) -> dict[str, Resource]:

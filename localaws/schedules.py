@@ -116,7 +116,13 @@ class Schedules:
         def attempt() -> None:
             self._targets.deliver(schedule.target, payload)
 
-        deliver(self._scheduler, attempt, schedule.policy, lambda end: self._send_to_dlq(schedule, time, payload, end))
+        deliver(
+            self._scheduler,
+            attempt,
+            schedule.policy,
+            lambda end: self._send_to_dlq(schedule, time, payload, end),
+            on_retry=lambda text: self._on_failure(f"schedule {schedule.arn} at {time}: {text}"),
+        )
 
     def _send_to_dlq(self, schedule: Schedule, time: str, payload: str, failed: FailedDelivery) -> None:
         """Send an undelivered payload to the schedule's DLQ, with the reason in the message attributes."""

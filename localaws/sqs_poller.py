@@ -188,8 +188,8 @@ class QueuePoller:
         for message in failed:
             ways.setdefault(message.dead_letters, []).append(message.visible_in)
         for queue, pauses in ways.items():
-            then = "retried" if queue is None else f"moved to {queue}"
-            self.on_failure(self.mapping.function, f"{reason}; {len(pauses)} messages {then} in {max(pauses):.1f} s")
+            then = "next attempt" if queue is None else f"moved to {queue}"
+            self.on_failure(self.mapping.function, f"{reason}; {len(pauses)} messages, {then} in {max(pauses):.1f} s")
 
 
 def _payload(batch: list[Received]) -> bytes:

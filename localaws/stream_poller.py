@@ -196,8 +196,10 @@ class StreamPoller:
             self._discard(failed, "RetryAttemptsExhausted", failures, failure)
             return []
         pause = min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-        self.on_failure(self.mapping.function, f"{failure.reason}; {len(failed)} records are retried")
-        self._stopping.wait(self.clock.real_seconds(pause))
+        seconds = self.clock.real_seconds(pause)
+        text = f"{failure.reason}; {len(failed)} records, next attempt in {seconds:.1f} s"
+        self.on_failure(self.mapping.function, text)
+        self._stopping.wait(seconds)
         # A half starts with the retries that the whole batch has used: splitting alone does not count as a retry
         kept = [self._without_expired(half, failures, failure) for half in halves]
         return [_Batch(half, failures - (len(halves) - 1)) for half in kept if half]

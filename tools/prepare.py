@@ -9,10 +9,14 @@ from tools.alerts import record_alerts
 from tools.seed import InvalidSeed, read_seed, seed
 from tools.stack import USERS, Stack, local_stack, sign_in
 
-ORDER = {
-    "items": [{"productId": "PROD-KEYBOARD", "quantity": 2}],
-    "shippingAddress": {"street": "1 Main St", "city": "Seattle", "state": "WA", "zipCode": "98101", "country": "US"},
-}
+EXAMPLE = """{products} products are in stock. Place an order (use token-staff for /admin):
+
+curl -i {url}/orders -H 'Content-Type: application/json' \\
+  -H "Authorization: Bearer $(cat {folder}/token-customer)" -d '{{
+  "items": [{{"productId": "PROD-KEYBOARD", "quantity": 2}}],
+  "shippingAddress": {{"street": "1 Main St", "city": "Seattle", "state": "WA",
+                      "zipCode": "98101", "country": "US"}}}}'
+"""
 
 
 def main() -> None:
@@ -28,12 +32,18 @@ def main() -> None:
     record_alerts(stack)
     tokens = {user: sign_in(stack, user) for user in USERS}
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokens": tokens}, indent=2))
-    print(f"""
-{len(products)} products are in stock. The API is at {stack.api_url}. The tokens are in .local/stack.json.
+    for user, token in tokens.items():
+        write_token(path.with_name(f"token-{user}"), token)
+    here = Path.cwd()
+    folder = path.parent.relative_to(here) if path.parent.is_relative_to(here) else path.parent
+    print(EXAMPLE.format(products=len(products), url=stack.api_url, folder=folder))
 
-curl -i {stack.api_url}/orders -H 'Content-Type: application/json' -H 'Authorization: Bearer {tokens["customer"]}' \\
-  -d '{json.dumps(ORDER)}'
-""")
+
+def write_token(path: Path, token: str) -> None:
+    """Writes a token into a new file that only this user can read."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(token)
 
 
 def verify_sender(stack: Stack) -> None:

@@ -1,14 +1,17 @@
-"""The runner's output escapes control characters in untrusted data."""
+"""The runner's output: escaped control characters, values of the highlighted key, JSON."""
 
+import json
 import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from localaws.console import Console, LogLines
+from localaws.console import Console, LogLines, values_of
 from localaws.eventbridge import Accepted
+from localaws.http_api import RequestLine
 
 ATTACK = "/\x1b[2J\x1b]0;owned\x07\r\n\x9b31m[red]\u202e"
 HARMLESS = r"/\x1b[2J\x1b]0;owned\x07\r\n\x9b31m[red]\u202e"
@@ -21,7 +24,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_request_is_printed_with_its_control_characters_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().request("G\x1bT", ATTACK, 404, 0.0123)
+    Console().request(RequestLine("G\x1bT", ATTACK, 404, 0.0123))
 
     assert printed(capsys) == rf"request  G\x1bT {HARMLESS} 404 12 ms"
 
@@ -72,3 +75,95 @@ def test_the_runner_continues_after_its_output_is_closed() -> None:
     _, errors = process.communicate("", timeout=60)
 
     assert (process.returncode, errors) == (0, "went on\n")
+
+
+def test_a_request_is_printed_with_the_reason_of_its_refusal(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().request(RequestLine("GET", "/orders", 401, 0.001, reason="the token has expired"))
+
+    assert printed(capsys) == "request  GET /orders 401 (the token has expired) 1 ms"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"detail": {"orderId": "ORD-1"}}',
+        b'{"Records": [{"body": "{\\"detail\\": {\\"orderId\\": \\"ORD-1\\"}}"}]}',
+        b'{"Records": [{"body": "{\\"Message\\": \\"{\\\\\\"orderId\\\\\\": \\\\\\"ORD-1\\\\\\"}\\"}"}]}',
+        b'{"Records": [{"dynamodb": {"Keys": {"orderId": {"S": "ORD-1"}}, "NewImage": {"orderId": {"S": "ORD-1"}}}}]}',
+        {"detail": {"orderId": "ORD-1"}, "id": "orderId"},
+        b'{"reorderId": "no", "orderIds": ["no"], "x": "orderId", "orderId":"ORD-1", "parent": {"orderId": null}}',
+    ],
+)
+def test_the_values_of_a_key_are_found_anywhere_in_a_payload(payload: bytes | dict[str, object]) -> None:
+    assert values_of("orderId", payload) == ["ORD-1"]
+
+
+def test_numbers_are_values_too() -> None:
+    assert values_of("n", b'[{"n": 7}, {"n": -1.5}, {"n": {"N": "3"}}]') == ["7", "-1.5", "3"]
+
+
+def test_a_line_ends_with_at_most_three_values_of_the_highlighted_key(capsys: pytest.CaptureFixture[str]) -> None:
+    payload = json.dumps([{"orderId": f"ORD-{number}"} for number in (1, 2, 2, 3, 4, 5)]).encode()
+
+    Console(highlight="orderId").invocation("EmailFunction", 0.004, payload)
+
+    assert printed(capsys) == "invoke   EmailFunction 4 ms  ORD-1 ORD-2 ORD-3 +2"
+
+
+def test_with_json_each_line_is_an_object_with_stable_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(highlight="orderId", as_json=True)
+    console.request(RequestLine("GET", "/orders", 200, 0.0123, b'{"orderId": "ORD-1"}'))
+    console.event(Accepted("bus", {"id": "e", "source": "s", "detail-type": "Placed"}, (), None, "", forwarded=False))
+    console.invocation("EmailFunction", 0.004)
+    console.failure("EmailFunction: no")
+    console.notice("hello")
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(line.pop("time") for line in lines)
+    assert lines == [
+        {
+            "kind": "request",
+            "method": "GET",
+            "path": "/orders",
+            "status": 200,
+            "durationMs": 12.3,
+            "reason": None,
+            "highlight": ["ORD-1"],
+        },
+        {
+            "kind": "event",
+            "bus": "bus",
+            "id": "e",
+            "source": "s",
+            "detailType": "Placed",
+            "rules": [],
+            "highlight": [],
+        },
+        {"kind": "invoke", "function": "EmailFunction", "durationMs": 4.0, "highlight": []},
+        {"kind": "failure", "text": "EmailFunction: no", "highlight": []},
+        {"kind": "notice", "text": "hello", "highlight": []},
+    ]
+
+
+def test_the_facts_about_a_running_stack_leave_room_for_an_example_on_the_first_screen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stack = {"apiUrl": "http://127.0.0.1:3000", "awsEndpoint": "http://127.0.0.1:45491", "region": "us-east-1"}
+
+    Console().ready(stack, Path(".local"), 2.9, "curl http://127.0.0.1:3000\n")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 12
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "curl http://127.0.0.1:3000"
+    for fact in (*stack.values(), ".local/logs/", ".local/mail/", ".local/stack.json", "lost", "Ctrl-C"):
+        assert any(fact in line for line in lines)
+
+
+def test_nothing_is_printed_while_the_stack_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.muted = True
+
+    console.failure("the function was killed")
+
+    assert capsys.readouterr().out == ""

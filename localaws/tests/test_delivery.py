@@ -154,7 +154,7 @@ class Seller(Runtime):
             self,
             configs={"seller": config},
             targets=self.targets,
-            on_result=lambda _, result: self.shown.append(result),
+            on_result=lambda _name, _payload, result: self.shown.append(result),
             on_failure=lambda name, text: self.failures.append(f"{name}: {text}"),
         )
 

@@ -39,7 +39,7 @@ class Functions:
             self.runtime,
             configs=dict.fromkeys(["describe", "fail"], InvokeConfig(0, on_success=DLQ, on_failure=DLQ)),
             targets=self.targets,
-            on_result=lambda _name, _result: None,
+            on_result=lambda *_: None,
             on_failure=lambda _name, _text: None,
         )
         self._api = InvokeApi(self.runtime, asynchronous, {f"{ARN}echo:live"}, self._on_result)
@@ -52,7 +52,7 @@ class Functions:
         status, answered, body = self._api.answer(function, qualifier, named, payload)
         return status, answered, json.loads(body) if body else None
 
-    def _on_result(self, function: str, result: InvocationResult) -> None:
+    def _on_result(self, function: str, _payload: bytes, result: InvocationResult) -> None:
         self.results.append((function, result))
 
 

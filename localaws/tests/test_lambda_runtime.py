@@ -370,6 +370,55 @@ def test_reserved_concurrency_can_be_changed(make_runtime: MakeRuntime) -> None:
     assert runtime.invoke("echo", b"{}").function_error is None
 
 
+def written(code: Path, value: str) -> None:
+    """Writes a handler that answers a value after it has been told to go on."""
+    program = f"""
+import pathlib, time
+def handler(event, context):
+    while event and not pathlib.Path(event).exists():
+        time.sleep(0.01)
+    return {value}
+"""
+    (code / "changing.py").write_text(program)
+
+
+def test_a_replaced_function_runs_its_new_code_and_a_running_call_ends_with_the_old(
+    make_runtime: MakeRuntime, tmp_path: Path
+) -> None:
+    written(tmp_path, "'old'")
+    runtime = make_runtime(function("changing.handler", name="f", code=tmp_path))
+    ended: SimpleQueue[InvocationResult | Throttled] = SimpleQueue()
+    runtime.invoke_async("f", json.dumps(str(tmp_path / "go")).encode(), ended.put)
+    wait_until(lambda: runtime._pools["f"]._calls)
+    written(tmp_path, "'the new one'")
+
+    failures = runtime.replace(["f"])
+
+    assert failures == {}
+    assert answer(runtime.invoke("f", b"null")) == "the new one"
+    (tmp_path / "go").touch()
+    result = ended.get(timeout=PATIENCE)
+    assert isinstance(result, InvocationResult)
+    assert answer(result) == "old"
+    assert answer(runtime.invoke("f", b"null")) == "the new one"
+
+
+def test_a_replaced_function_with_an_error_fails_until_the_next_replacement(
+    make_runtime: MakeRuntime, tmp_path: Path
+) -> None:
+    written(tmp_path, "'old'")
+    runtime = make_runtime(function("changing.handler", name="f", code=tmp_path))
+
+    written(tmp_path, "(((")
+    (reason,) = runtime.replace(["f"]).values()
+    assert reason.startswith("SyntaxError: ")
+    assert "SyntaxError" in error(runtime.invoke("f", b"null"))["errorMessage"]
+
+    written(tmp_path, "'repaired'")
+    assert runtime.replace(["f"]) == {}
+    assert answer(runtime.invoke("f", b"null")) == "repaired"
+
+
 def test_an_asynchronous_call_returns_before_the_function_ends_and_uses_all_processes(
     make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:

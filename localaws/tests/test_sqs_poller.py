@@ -176,7 +176,7 @@ def test_reported_messages_come_again_and_the_others_are_deleted(make_consumer: 
     assert consumer.seen() == [["a", "b", "c"], ["b"]]
     assert [counts(records) for records in consumer.batches] == [["1", "1", "1"], ["2"]]
     (line,) = consumer.failures
-    assert line.startswith("consumer: 1 records reported as failed; 1 messages retried in ")
+    assert line.startswith("consumer: 1 records reported as failed; 1 messages, next attempt in ")
 
 
 def throttled(_: Records) -> InvocationResult:
@@ -202,7 +202,7 @@ def test_a_batch_that_fails_as_a_whole_comes_again_after_the_visibility_timeout(
     wait_until(lambda: consumer.left() == 0)
     assert consumer.seen() == [["a", "b"], ["a", "b"]]
     (line,) = consumer.failures
-    assert line.startswith(f"consumer: {reason}; 2 messages retried in ")
+    assert line.startswith(f"consumer: {reason}; 2 messages, next attempt in ")
 
 
 @pytest.mark.parametrize("payload", [b"null", b"{}", b'{"batchItemFailures": null}', b'{"batchItemFailures": []}'])
@@ -226,9 +226,9 @@ def test_a_message_that_keeps_failing_ends_in_the_dead_letter_queue(make_consume
     wait_until(lambda: consumer.left("dead") == 1)
     assert [counts(records) for records in consumer.batches] == [["1"], ["2"], ["3"]]
     assert [line.rpartition(" in ")[0] for line in consumer.failures] == [
-        "consumer: the invocation failed; 1 messages retried",
-        "consumer: the invocation failed; 1 messages retried",
-        f"consumer: the invocation failed; 1 messages moved to {consumer.dead}",
+        "consumer: the invocation failed; 1 messages, next attempt",
+        "consumer: the invocation failed; 1 messages, next attempt",
+        f"consumer: the invocation failed; 1 messages, moved to {consumer.dead}",
     ]
     [moved] = consumer.store.receive(consumer.dead, 1)
     assert moved.record["messageId"] == message_id

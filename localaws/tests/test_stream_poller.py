@@ -181,7 +181,7 @@ def test_a_function_that_cannot_be_invoked_gets_the_records_again(make_consumer:
 
     consumer = make_consumer(handle).feed(record(1))
     wait_until(lambda: len(consumer.batches) == 2)
-    assert consumer.failures == ["consumer: RuntimeError: gone; 1 records are retried"]
+    assert consumer.failures == ["consumer: RuntimeError: gone; 1 records, next attempt in 0.0 s"]
 
 
 def poisoned(*poison: int) -> Callable[[list[int]], InvocationResult]:

@@ -12,6 +12,7 @@ VARIABLES = (
     *(
         "AS",
         "DATA",
+        "DEBUG",
         "FROM",
         "FUNCTION",
         "NAME",
@@ -28,9 +29,10 @@ VARIABLES = (
     *("BIN", "INSTALL", "PERSISTENT", "PROTECT", "SAM"),
 )
 ENVIRONMENT = {**dict.fromkeys(VARIABLES, "hostile"), "CONFIRM": "yes"}
+PARAMETERS = "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com"
 COMMANDS = {
-    "run": '.venv/bin/python -m localaws run --port 3000 --prepare ".venv/bin/python -m tools.prepare" '
-    "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com",
+    "run": 'exec .venv/bin/python -m localaws run --port "3000" --prepare ".venv/bin/python -m tools.prepare" '
+    f"--highlight orderId {PARAMETERS}",
     "load": '.venv/bin/python -m bench.load "bench/invoices.csv"',
     "chaos": ".venv/bin/python -m tests.chaos.run",
     "seed": ".venv/bin/python -m tools.seed",
@@ -83,6 +85,7 @@ def test_no_value_comes_from_the_environment_or_from_make_itself(target: str) ->
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
+        (["run", "DEBUG=OrderApiFunction"], f"--debug OrderApiFunction {PARAMETERS}"),
         (["token", "AS=staff", "STACK=shop"], "tools.token --as staff --stack shop"),
         (["seed", "STACK=shop"], "tools.seed --stack shop"),
         (["events", "ORDER=ORD-1", "STACK=shop"], "tools.events --order ORD-1 --stack shop"),
