@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -331,7 +332,7 @@ class _Pool:
                 raise RuntimeStopped(self.config.name)
             while self._idle:
                 process = self._idle.pop()
-                if process.alive:
+                if process.alive and not process.has_hung_up:
                     return process
                 self._processes.discard(process)
             process = self._new_process()
@@ -391,6 +392,11 @@ class _Process:
     def alive(self) -> bool:
         """Whether the process can take another invocation."""
         return self._popen.poll() is None
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether an idle process has closed its connection, which shows its end before `alive` does."""
+        return self._ready and bool(select.select([self._socket], [], [], 0)[0])
 
     def wait_until_ready(self) -> None:
         """Waits until the process requests its first invocation. Raises HandlerImportError."""

@@ -142,6 +142,9 @@ class Runner:
             report=self._report,
         )
         self._names = {resource.physical_id: resource.logical_id for resource in stack.of_type("AWS::Lambda::Function")}
+        if self._debug and self._debug[0] not in self._names.values():
+            known = ", ".join(sorted(self._names.values()))
+            raise StartError(f"--debug {self._debug[0]}: the template has no such function; it has {known}")
         for mapping in stack.of_type("AWS::Lambda::EventSourceMapping"):
             if _source(mapping) not in ("dynamodb", "sqs"):
                 source = mapping.properties.get("EventSourceArn", "this source")

@@ -410,11 +410,12 @@ def test_with_json_every_line_is_an_object(template: Path) -> None:
     with output.open("w") as lines, running(template, "--json", "--prepare", "echo prepared", output=lines):
         run("invoke", "EchoFunction", "-e", "-", "--state", template.parent / "state", text="{}")
     found = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [line["kind"] for line in found] == ["ready", "invoke", "notice"]
-    assert found[0]["apiUrl"].startswith("http://127.0.0.1:")
-    assert found[0]["prepared"] == "prepared\n"
-    assert found[1]["function"] == "EchoFunction"
-    assert found[2]["text"] == "stopped"
+    assert [line["kind"] for line in found] == ["notice", "ready", "invoke", "notice"]
+    _not_honoured, ready, invoked, stopped = found
+    assert ready["apiUrl"].startswith("http://127.0.0.1:")
+    assert ready["prepared"] == "prepared\n"
+    assert invoked["function"] == "EchoFunction"
+    assert stopped["text"] == "stopped"
 
 
 TABLE = """
