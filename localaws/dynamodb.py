@@ -230,7 +230,8 @@ class _Write:
 
     def __init__(self, items: _Items, kind: str, request: dict[str, Any]) -> None:
         self.items, self.kind, self.request = items, kind, request
-        self.expressions = Expressions(request, *["UpdateExpression"][: kind == "Update"], "ConditionExpression")
+        parameters = ("UpdateExpression", "ConditionExpression") if kind == "Update" else ("ConditionExpression",)
+        self.expressions = Expressions(request, *parameters)
         self.new: Item | None = None
         self.new_size = 0
         if kind == "Put":
@@ -354,7 +355,8 @@ class Tables:
 
     def _write_item(self, kind: str, request: dict[str, Any]) -> dict[str, Any]:
         returned = request.get("ReturnValues", "NONE")
-        if returned not in ("NONE", "ALL_OLD", "ALL_NEW", "UPDATED_OLD", "UPDATED_NEW")[: 5 if kind == "Update" else 2]:
+        of_updates = ("ALL_NEW", "UPDATED_OLD", "UPDATED_NEW") if kind == "Update" else ()
+        if returned not in ("NONE", "ALL_OLD", *of_updates):
             raise invalid("Return values set to invalid value")
         write = _Write(self._table(request["TableName"]), kind, request)
         if reason := write.failure():

@@ -237,7 +237,7 @@ class Bus:
 
     def _deliver(self, rule: Rule, target: Target, accepted: Accepted) -> None:
         def attempt() -> None:
-            if self.faults.strikes("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
+            if self.faults.inject("rule", rule.name, ("error",), target=target.arn, event=accepted.event["id"]):
                 raise Undelivered("INTERNAL_ERROR", "injected fault", retriable=True)
             try:
                 if is_bus(target.arn):
@@ -259,7 +259,7 @@ class Bus:
             )
 
         what = {"target": target.arn, "event": accepted.event["id"]}
-        fault = self.faults.strikes("rule", rule.name, ("duplicate", "delay"), **what)
+        fault = self.faults.inject("rule", rule.name, ("duplicate", "delay"), **what)
         if fault and fault.kind == "delay":
             self.scheduler.after(fault.seconds, begin)
             return

@@ -94,9 +94,9 @@ class Faults:
         file: Path = Path(),
         log: Path = Path(),
     ) -> None:
-        self._lots = [(fault, random.Random(f"{seed} {number}")) for number, fault in enumerate(faults)]  # noqa: S311
+        self._generators = [(fault, random.Random(f"{seed} {number}")) for number, fault in enumerate(faults)]  # noqa: S311
         self._left = [fault.times for fault in faults]
-        self._struck: dict[str, Fault] = {}  # by the SDK's ID of a call; its retries have the same ID
+        self._injected: dict[str, Fault] = {}  # by the SDK's ID of a call; its retries have the same ID
         self._names = names
         self._file = file
         self._log = log
@@ -104,7 +104,7 @@ class Faults:
         if faults:
             log.write_text("")
 
-    def strikes(self, selector: str, name: str, kinds: Collection[str] = (), by: str = "", **what: Any) -> Fault | None:
+    def inject(self, selector: str, name: str, kinds: Collection[str] = (), by: str = "", **what: Any) -> Fault | None:
         """Returns the fault to inject, or None, and logs it.
 
         Args:
@@ -131,32 +131,32 @@ class Faults:
             by: the function that makes a call.
             call_id: the SDK's ID of a call; a persistent fault is injected into each retry of the call.
         """
-        if not self._lots or not self._file.exists():
+        if not self._generators or not self._file.exists():
             return None
         known, caller = self._known_as(selector, name), self._known_as("function", by)
         with self._lock:
-            earlier = self._struck.get(call_id)
+            earlier = self._injected.get(call_id)
             if earlier and earlier.persistent:
                 return earlier if not kinds or earlier.kind in kinds else None
-            for number, (fault, lot) in enumerate(self._lots):
+            for number, (fault, generator) in enumerate(self._generators):
                 if (
                     fault.selector == selector
                     and (not kinds or fault.kind in kinds)
                     and fnmatchcase(known, fault.name)
                     and fnmatchcase(caller, fault.by)
                     and self._left[number] > 0
-                    and lot.random() < fault.probability
+                    and generator.random() < fault.probability
                 ):
                     self._left[number] -= 1
                     if call_id:
-                        self._struck[call_id] = fault
+                        self._injected[call_id] = fault
                     return fault
         return None
 
-    def recovered(self, call_id: str) -> Fault | None:
+    def fault_of_earlier_attempt(self, call_id: str) -> Fault | None:
         """Returns the fault of an earlier attempt of a call whose retry took effect, or None."""
         with self._lock:
-            return self._struck.pop(call_id, None)
+            return self._injected.pop(call_id, None)
 
     def note(self, fault: Fault, name: str, by: str = "", **what: Any) -> None:
         """Write the log line of an injected fault."""
@@ -325,9 +325,10 @@ class FaultyCalls:
             return execute(request)
         by, call_id = process.function, request.headers.get("amz-sdk-invocation-id", "")
         what = {"call_id": call_id, **_about(call, request.body)}
+        before = (*BEFORE, "conflict") if call in WRITES else BEFORE
         if call == PUT_EVENTS:
             execute = functools.partial(self._put_events, by, call_id, execute)
-        elif fault := self._faults.draw("call", call, (*BEFORE, *["conflict"][: call in WRITES]), by, call_id):
+        elif fault := self._faults.draw("call", call, before, by, call_id):
             self._faults.note(fault, call, by, **what, effect=False)
             return _refusal(call, fault.kind, request.body)
         kinds = (*AFTER, "stale") if _may_be_stale(call, request.body) else AFTER
@@ -337,7 +338,7 @@ class FaultyCalls:
             status, headers, text = execute(request)
         effect = status.startswith("2")
         if fault is None:
-            if effect and (earlier := self._faults.recovered(call_id)):
+            if effect and (earlier := self._faults.fault_of_earlier_attempt(call_id)):
                 self._faults.note(replace(earlier, kind=RECOVERED), call, by, **what, effect=True)
             return status, headers, text
         self._faults.note(fault, call, by, **what, effect=effect)
@@ -353,8 +354,8 @@ class FaultyCalls:
         """Rejects single entries, as EventBridge does."""
         body = json.loads(request.body)
         entries = body["Entries"]
-        struck = [
-            self._faults.strikes(
+        injected = [
+            self._faults.inject(
                 "call",
                 PUT_EVENTS,
                 BEFORE,
@@ -365,16 +366,16 @@ class FaultyCalls:
             )
             for entry in entries
         ]
-        if not any(struck):
+        if not any(injected):
             return execute(request)
-        taken = [entry for entry, fault in zip(entries, struck, strict=True) if not fault]
+        taken = [entry for entry, fault in zip(entries, injected, strict=True) if not fault]
         status, headers, text = "200", [("Content-Type", "application/x-amz-json-1.1")], b'{"Entries": []}'
         if taken:
             status, headers, text = execute(replace(request, body=json.dumps(body | {"Entries": taken}).encode()))
         if status[:3] != "200":
             return status, headers, text
         rest = iter(json.loads(text)["Entries"])
-        results = [_refused_entry(fault) if fault else next(rest) for fault in struck]
+        results = [_refused_entry(fault) if fault else next(rest) for fault in injected]
         failed = sum("ErrorCode" in result for result in results)
         return status, headers, json.dumps({"FailedEntryCount": failed, "Entries": results}).encode()
 
@@ -501,9 +502,9 @@ def repeating(faults: Faults, selector: str, invoke: Callable[[str, bytes], R]) 
         source = records[0]["eventSourceARN"].split(":", 5)[5].removeprefix("table/").partition("/")[0]
         if selector == "stream":
             events = [record["eventID"] for record in records]
-            again = records if faults.strikes(selector, source, records=events) else []
+            again = records if faults.inject(selector, source, records=events) else []
         else:
-            again = [record for record in records if faults.strikes(selector, source, message=record["messageId"])]
+            again = [record for record in records if faults.inject(selector, source, message=record["messageId"])]
         return invoke(function, json.dumps({"Records": again}).encode()) if again else result
 
     return invoke_again if faults is not NO_FAULTS else invoke

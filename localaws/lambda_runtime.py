@@ -161,7 +161,7 @@ class Runtime:
         request_id, started = request_id or str(uuid.uuid4()), time.monotonic()
         if pool.config.not_run is not None:
             return _failed(f"{pool.config.name}: {pool.config.not_run}", "Runtime.NotRunHere", started)
-        fault = self._faults.strikes("function", pool.config.name, request=request_id)
+        fault = self._faults.inject("function", pool.config.name, request=request_id)
         match fault and fault.kind:
             case "throttle":
                 raise Throttled(f"injected fault: {pool.config.name} is throttled")

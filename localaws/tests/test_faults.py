@@ -53,7 +53,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-# ----------------------------------------------------------------------------------------------- the lots
+# ------------------------------------------------------------------------------------------- the random draws
 
 
 def draws(faults: Faults, selector: str = "rule", name: str = "all-shop", times: int = 1000) -> list[str | None]:
@@ -115,8 +115,8 @@ def test_the_log_has_a_line_per_fault_with_the_names_of_the_file(world: World) -
     world.log.write_text("of the run before\n")
     faults = world.faults({"call": "*", "kind": "error", "by": "TakerFunction"})
 
-    faults.strikes("call", "sqs.SendMessage", by="shop-mailer-2Y", effect=False)
-    faults.strikes("call", "sqs.SendMessage", by="shop-taker-1X", effect=False)
+    faults.inject("call", "sqs.SendMessage", by="shop-mailer-2Y", effect=False)
+    faults.inject("call", "sqs.SendMessage", by="shop-taker-1X", effect=False)
 
     assert world.lines() == [{"kind": "error", "call": "sqs.SendMessage", "by": "TakerFunction", "effect": False}]
     assert json.loads(world.log.read_text())["time"].endswith("+00:00")
@@ -127,7 +127,7 @@ def test_without_faults_nothing_is_drawn_and_no_file_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert [NO_FAULTS.strikes(selector, "any") for selector in KINDS] == [None] * len(KINDS)
+    assert [NO_FAULTS.inject(selector, "any") for selector in KINDS] == [None] * len(KINDS)
     assert not list(tmp_path.iterdir())
 
 

@@ -104,7 +104,7 @@ Make = Callable[..., World]
 
 
 @pytest.fixture
-def world() -> Iterator[Make]:
+def make_schedules() -> Iterator[Make]:
     made: list[World] = []
 
     def make(
@@ -118,8 +118,8 @@ def world() -> Iterator[Make]:
         each.scheduler.stop()
 
 
-def test_the_target_gets_the_time_that_was_planned_each_time_once(world: Make) -> None:
-    due = world(properties("cron(0/5 * * * ? *)"))
+def test_the_target_gets_the_time_that_was_planned_each_time_once(make_schedules: Make) -> None:
+    due = make_schedules(properties("cron(0/5 * * * ? *)"))
     wait_until(lambda: len(due.got) >= 3)
     assert due.got[:3] == [
         (FUNCTION, '{"at": "2026-11-21T18:40:00Z"}'),
@@ -128,8 +128,8 @@ def test_the_target_gets_the_time_that_was_planned_each_time_once(world: Make) -
     ]
 
 
-def test_a_target_without_input_gets_a_scheduled_event(world: Make) -> None:
-    due = world(properties("at(2026-11-21T18:38:00)", Input=None))
+def test_a_target_without_input_gets_a_scheduled_event(make_schedules: Make) -> None:
+    due = make_schedules(properties("at(2026-11-21T18:38:00)", Input=None))
     wait_until(lambda: due.got)
     event = json.loads(due.got[0][1])
     assert len(event.pop("id")) == 36
@@ -145,9 +145,9 @@ def test_a_target_without_input_gets_a_scheduled_event(world: Make) -> None:
     }
 
 
-def test_each_run_has_its_execution_id_and_the_arn_of_the_schedule(world: Make) -> None:
+def test_each_run_has_its_execution_id_and_the_arn_of_the_schedule(make_schedules: Make) -> None:
     attributes = '["<aws.scheduler.schedule-arn>", "<aws.scheduler.execution-id>"]'
-    due = world(properties("cron(0/5 * * * ? *)", Input=attributes))
+    due = make_schedules(properties("cron(0/5 * * * ? *)", Input=attributes))
     wait_until(lambda: len(due.got) >= 2)
     (first_arn, first), (second_arn, second) = (json.loads(payload) for _, payload in due.got[:2])
     assert first_arn == second_arn == ARN
@@ -155,29 +155,29 @@ def test_each_run_has_its_execution_id_and_the_arn_of_the_schedule(world: Make) 
     assert first != second
 
 
-def test_a_wait_lasts_in_real_time_and_checks_the_clock_regularly(world: Make) -> None:
-    due = world(properties("at(2026-11-21T18:38:00)"), step=timedelta(seconds=1))
+def test_a_wait_lasts_in_real_time_and_checks_the_clock_regularly(make_schedules: Make) -> None:
+    due = make_schedules(properties("at(2026-11-21T18:38:00)"), step=timedelta(seconds=1))
     wait_until(lambda: due.got)
     assert due.scheduler.waits[0] == LOOK_SECONDS
     assert all(wait <= LOOK_SECONDS for wait in due.scheduler.waits)
     assert due.got == [(FUNCTION, '{"at": "2026-11-21T18:38:00Z"}')]
 
 
-def test_runs_missed_while_the_machine_slept_are_run_once(world: Make) -> None:
-    due = world(properties("cron(0 * * * ? *)"), step=timedelta(hours=5))
+def test_runs_missed_while_the_machine_slept_are_run_once(make_schedules: Make) -> None:
+    due = make_schedules(properties("cron(0 * * * ? *)"), step=timedelta(hours=5))
     wait_until(lambda: len(due.got) >= 2)
     # The clock is read at 23:36, 04:36, 09:36, when the run of 00:00 is late, and 14:36
     assert [payload[-11:-9] for _, payload in due.got[:2]] == ["00", "10"]
 
 
-def test_a_failed_run_goes_to_the_dlq_and_the_next_run_follows(world: Make) -> None:
+def test_a_failed_run_goes_to_the_dlq_and_the_next_run_follows(make_schedules: Make) -> None:
     errors = iter([Undelivered("NO_RESOURCE", "gone", retriable=False), RuntimeError("broken")])
 
     def take() -> None:
         for error in errors:
             raise error
 
-    due = world(properties("cron(0/5 * * * ? *)"), take=take)
+    due = make_schedules(properties("cron(0/5 * * * ? *)"), take=take)
     wait_until(lambda: due.got)
     ((arn, body, attributes),) = due.sent
     assert (arn, body) == (DLQ, '{"at": "2026-11-21T18:40:00Z"}')
@@ -197,22 +197,22 @@ def test_a_failed_run_goes_to_the_dlq_and_the_next_run_follows(world: Make) -> N
     ]
 
 
-def test_a_run_is_retried_as_often_as_its_policy_allows(world: Make) -> None:
+def test_a_run_is_retried_as_often_as_its_policy_allows(make_schedules: Make) -> None:
     def refuse() -> None:
         raise Undelivered("THROTTLING", "later", retriable=True)
 
     policy = {"MaximumRetryAttempts": 1, "MaximumEventAgeInSeconds": 3600}
-    due = world(properties("at(2026-11-21T18:38:00)", RetryPolicy=policy), take=refuse)
+    due = make_schedules(properties("at(2026-11-21T18:38:00)", RetryPolicy=policy), take=refuse)
     wait_until(lambda: due.sent)
     ((_, _, attributes),) = due.sent
     assert (attributes["RETRY_ATTEMPTS"], attributes["EXHAUSTED_RETRY_CONDITION"]) == ("1", "MaximumRetryAttempts")
 
 
-def test_a_lost_run_is_reported(world: Make) -> None:
+def test_a_lost_run_is_reported(make_schedules: Make) -> None:
     def refuse() -> None:
         raise Undelivered("NO_RESOURCE", "gone", retriable=False)
 
-    due = world(properties("at(2026-11-21T18:38:00)", DeadLetterConfig={}), take=refuse)
+    due = make_schedules(properties("at(2026-11-21T18:38:00)", DeadLetterConfig={}), take=refuse)
     wait_until(lambda: due.failures)
     run = f"schedule {ARN} at 2026-11-21T18:38:00Z"
     assert due.failures == [f"{run}: NO_RESOURCE: gone; lost, there is no failure destination"]
