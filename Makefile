@@ -44,7 +44,7 @@ help: ## list the commands
 
 run: .venv/run ## run the application on this machine | [PORT=3000] [DEBUG=OrderApiFunction]
 	@exec $(BIN)/python -m localaws run --port "$(PORT)" --prepare "$(BIN)/python -m tools.prepare" --highlight orderId \
-	  $(if $(DEBUG),--debug "$(DEBUG)") --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
+	  $(if $(DEBUG),--debug "$(DEBUG)") --stack-name orderflow --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com
 
 demo: .venv/run ## send every request of events/order_api/ to a new local stack
 	@$(BIN)/python -m tools.demo

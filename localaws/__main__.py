@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     run.add_argument("--template", type=Path, default=Path("template.yaml"))
     run.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parameter)
-    run.add_argument("--stack-name", default="orderflow")
+    run.add_argument("--stack-name", default="local", help="name of the stack, and prefix of generated names")
     run.add_argument("--port", type=_port, default=3000, help="port of the HTTP API; 0 selects a free port")
     run.add_argument(
         "--time-scale", type=_positive, default=1.0, help="factor by which waits and timeouts are shorter than in AWS"

@@ -46,6 +46,7 @@ def local_stack_of_own(*more: str | Path, output: int | IO[str] = STDERR) -> Ite
 @contextmanager
 def _runner(state: Path, more: Iterable[str | Path], output: int | IO[str]) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "localaws", "run", "--port", "0", "--quiet", "--stop-at-eof"]
+    command += ["--stack-name", "orderflow"]
     command += ["--parameter", "SenderEmail=shop@example.com", "--parameter", "SalesEmail=sales@example.com"]
     command += map(str, more)
     # nohup ignores SIGHUP on purpose, so it stays ignored

@@ -160,7 +160,7 @@ def test_an_event_that_cannot_be_delivered_goes_to_the_dlq_unchanged(shop: Runni
     attributes = [message["MessageAttributes"] for message in messages]
     assert {each["ERROR_CODE"]["StringValue"] for each in attributes} == {"NO_RESOURCE", "INVALID_JSON"}
     (rule,) = {each["RULE_ARN"]["StringValue"] for each in attributes}
-    assert ":rule/shop-bus/orderflow-MissingRule-" in rule  # CloudFormation's name for a rule without one
+    assert ":rule/shop-bus/local-MissingRule-" in rule  # CloudFormation's name for a rule without one
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("RequestResponse", 6_291_456), ("Event", 1_048_576)])

@@ -99,7 +99,7 @@ CHANGING = (  # values that differ from run to run, and their placeholders
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
 )
 STACK_NAME = "orderflow"
-"""The name that localaws/ gives its stack, and that the fixtures contain."""
+"""The name of the stacks, which the fixtures contain."""
 SECONDS_TO_START = 60
 SECONDS_TO_SETTLE = 10
 
@@ -420,19 +420,8 @@ def _image(stack: Stack, host: str) -> Iterator[None]:
 @contextmanager
 def _stack(template: Path, state: Path, host: str) -> Iterator[Stack]:
     """Provides a seeded stack of localaws/, with tokens for both test users."""
-    command = [
-        sys.executable,
-        "-m",
-        "localaws",
-        "run",
-        "--template",
-        str(template),
-        "--port",
-        "0",
-        "--store-host",
-        host,
-    ]
-    command += ["--stop-at-eof"]
+    command = [sys.executable, "-m", "localaws", "run", "--template", str(template), "--stack-name", STACK_NAME]
+    command += ["--port", "0", "--store-host", host, "--stop-at-eof"]
     with _started([*command, "--state", str(state), "--quiet", "--prepare", PREPARE], state.with_suffix(".log")) as run:
         run.wait_for((state / "stack.json").exists)
         yield local_stack(state / "stack.json")

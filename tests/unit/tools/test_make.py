@@ -29,7 +29,7 @@ VARIABLES = (
     *("BIN", "INSTALL", "PERSISTENT", "PROTECT", "SAM"),
 )
 ENVIRONMENT = {**dict.fromkeys(VARIABLES, "hostile"), "CONFIRM": "yes"}
-PARAMETERS = "--parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com"
+PARAMETERS = "--stack-name orderflow --parameter SenderEmail=shop@example.com --parameter SalesEmail=sales@example.com"
 COMMANDS = {
     "run": 'exec .venv/bin/python -m localaws run --port "3000" --prepare ".venv/bin/python -m tools.prepare" '
     f"--highlight orderId {PARAMETERS}",
