@@ -599,19 +599,3 @@ def _call_moto(headers: Any, body: bytes) -> Answer:
     handler.parse_parameters(request)
     status, answer_headers, answer = handler.call_action()
     return str(status), list(answer_headers.items()), answer.encode()
-
-
-_running: list[Tables] = []  # at most one: a process has only one store
-
-
-def call_table(headers: Any, body: bytes) -> Answer:
-    """Answers a request of the DynamoDB API with the tables of the running store."""
-    return _running[0].call(headers, body)
-
-
-def correct_tables(replaced: ExitStack, store: "Store") -> Tables:
-    """Returns the tables of a store. They answer requests until `replaced` is closed."""
-    tables = Tables(store, replaced)
-    _running.append(tables)
-    replaced.callback(_running.clear)
-    return tables

@@ -30,7 +30,7 @@ from moto.utilities.utils import load_resource
 from werkzeug.exceptions import NotFound
 
 from localaws.aws import ACCOUNT_ID, REGION, ServiceError
-from localaws.dynamodb import call_table, correct_tables
+from localaws.dynamodb import Tables
 from localaws.faults import OnCall
 from localaws.http_server import Answer, Request, Server
 from localaws.moto_speed import save_time
@@ -114,11 +114,11 @@ class Store:
         require_moto(moto.__version__)
         if Store._running:
             raise RuntimeError("another store runs in this process; stop it first")
-        moto_ = _Moto()
-        self._server = Server(*self._address, lambda request: self.on_call(request, moto_.answer), max_body=MAX_BODY)
+        self._server = Server(*self._address, lambda request: self.on_call(request, answer), max_body=MAX_BODY)
         Store._running = True
         moto_api_backend.reset()
-        self._tables = correct_tables(self._replaced, self)
+        self._tables = Tables(self, self._replaced)
+        answer = _Moto(self._tables).answer
         self._queues = correct_queues(self._replaced, self)
         correct_services(self._replaced, self)
         save_time(self._replaced)
@@ -246,7 +246,8 @@ class _Moto:
     )
     """By the prefix of the header X-Amz-Target, or by path."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
         self._application = DomainDispatcherApplication(_create_app)
 
     def answer(self, request: Request) -> Answer:
@@ -261,7 +262,7 @@ class _Moto:
         service = request.headers.get("x-amz-target", request.path).partition(".")[0]
         try:
             if service == "DynamoDB_20120810":
-                return call_table(request.headers, request.body)
+                return self._tables.call(request.headers, request.body)
             if service in self.handlers:
                 code, found, text = self.handlers[service].dispatch(BackendRequest(request.wsgi_environment()))
                 return str(code), [(name, str(value)) for name, value in found.items()], str(text).encode()
